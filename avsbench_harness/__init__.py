@@ -1,0 +1,41 @@
+"""avsbench-harness: train, score and rank audio-visual segmentation methods by one definition.
+
+The names below are loaded when they are first used, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avsbench_harness.data.batch import Batch as Batch
+    from avsbench_harness.method import Method as Method
+    from avsbench_harness.method import build as build
+    from avsbench_harness.method import methods as methods
+    from avsbench_harness.nn.model import Model as Model
+
+_HOME = {
+    "Batch": "avsbench_harness.data.batch",
+    "Method": "avsbench_harness.method",
+    "Model": "avsbench_harness.nn.model",
+    "build": "avsbench_harness.method",
+    "methods": "avsbench_harness.method",
+}
+__all__ = ["Batch", "Method", "Model", "__version__", "build", "methods"]
+
+try:
+    __version__ = version("avsbench-harness")
+except PackageNotFoundError:  # the source tree on the path, not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'avsbench_harness' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,48 @@
+"""The project's checks. All sessions use the environment that nox itself was installed into:
+
+pip install -c constraints.txt -e ".[dev]" && nox
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and that everything is formatted."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the package, strictly."""
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The fast tests, and if they pass the slow ones."""
+    session.run("pytest", "-m", "not slow and not gpu", *session.posargs)
+    session.run("pytest", "-m", "slow and not gpu", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed and memory as ratios within one run; prints figures, judges nothing but the stated ratios."""
+    session.run("pytest", "tests/benchmarks", "-m", "not gpu", "-s", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """The tests that need CUDA; succeeds with a word where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        session.log("no CUDA on this machine: nothing to run")
+        return
+    session.run("pytest", "-m", "gpu", "-s", *session.posargs)

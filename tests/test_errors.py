@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from avsbench_harness import errors
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    assert str(errors.unknown("task", "avs", ["s4", "avss"])) == "Unknown task 'avs'. Did you mean 'avss'?"
+    assert str(errors.unknown("task", "xyz", ["s4", "ms3"])) == "Unknown task 'xyz'. Known: ms3, s4."
+    assert str(errors.unknown("task", "xyz", [])) == "Unknown task 'xyz'."
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.AvsbError("x"), 1),
+        (errors.UsageError("x"), 2),
+        (errors.SubmissionError("x"), 3),
+        (errors.MissingDataError("x"), 4),
+        (errors.Interrupted("x", 143), 143),
+    ],
+)
+def test_exit_codes(error: errors.AvsbError, code: int) -> None:
+    assert error.exit_code == code

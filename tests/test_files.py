@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from avsbench_harness import files
+from avsbench_harness.errors import UsageError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with files.atomic_write(path) as file:
+        file.write(b"old")
+    with pytest.raises(RuntimeError), files.atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_goes_round_and_refuses_nan(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.json"
+    files.write_json(path, {"a": [1, None, "ü"]})
+    assert files.read_json(path) == {"a": [1, None, "ü"]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(path, float("nan"))
+    assert files.read_json(path) == {"a": [1, None, "ü"]}
+
+
+def test_what_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xff{")
+    with pytest.raises(UsageError, match=r"a\.json is not valid JSON"):
+        files.read_json(path)
+
+
+def test_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert files.sha256_file(path) == hashlib.sha256(b"abc").hexdigest()
+    assert files.sha256_json({"b": 1, "a": 2}) == files.sha256_json({"a": 2, "b": 1})
+    assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
+
+
+def test_the_cache_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
+    assert files.cache_dir() == tmp_path
+    monkeypatch.delenv("AVSB_CACHE_DIR")
+    assert files.cache_dir().name == "avsbench-harness"
