@@ -1,0 +1,194 @@
+"""Ground-truth masks: their files, their colours and their sizes.
+
+The published loaders read masks by conversions that silently accept wrong files (``convert('1')`` dithers
+grey, ``convert('P')`` makes it a soft target, ``// 255`` drops 0/1 masks, a colour outside the table becomes
+background). Here every pixel must mean exactly one class, or the file is refused by name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from avsbench_harness.data.errors import MaskValueError
+from avsbench_harness.data.pixels import Fit, fit_image, load_image
+from avsbench_harness.tasks import CLASSES
+
+Mask = NDArray[np.uint8]
+
+
+class ZeroOneMaskWarning(UserWarning):
+    """An object mask is written in 0/1 rather than 0/255, which other codes read as empty."""
+
+
+def _voc_palette(classes: int) -> Mask:
+    """PASCAL VOC's rule: the bits of each octal digit go to red, green and blue, from the high bit down."""
+    index = np.arange(classes)
+    channels = np.zeros((classes, 3), dtype=np.uint8)
+    for digit in range(3):  # classes below 512 have three octal digits
+        for channel in range(3):
+            bit = (index >> (3 * digit + channel)) & 1
+            channels[:, channel] |= (bit << (7 - digit)).astype(np.uint8)
+    return channels
+
+
+#: (71,3) uint8 RGB colour of each class of AVSBench-semantic; background is black.
+PALETTE: Mask = _voc_palette(len(CLASSES))
+PALETTE.flags.writeable = False
+
+_NO_CLASS = 255
+_SHOWN = 3  # wrong colours named in a message
+
+
+def _top_bits(rgb: Mask) -> NDArray[np.uint16]:
+    """A 9-bit key of each colour: the three high bits of its channels, the only ones the palette uses."""
+    high = (rgb >> 5).astype(np.uint16)
+    return np.asarray(high[..., 0] << 6 | high[..., 1] << 3 | high[..., 2], dtype=np.uint16)
+
+
+_CLASS_OF_KEY: Mask = np.full(512, _NO_CLASS, dtype=np.uint8)
+_CLASS_OF_KEY[_top_bits(PALETTE)] = np.arange(len(PALETTE))
+
+
+def read_object_mask(path: Path) -> Mask:
+    """(H,W) uint8 in {0, 1}: where the sounding objects of an S4 or MS3 frame are.
+
+    Black is background and white is object in the modes 1, L, RGB and P (by the palette's colours). Palette
+    files of other colours count by index, 0 and 255, or 0 and 1 as DAVIS writes them. Masks of 0 and 1 are
+    taken with a :class:`ZeroOneMaskWarning`; a mask of zeros means no object either way.
+
+    Raises:
+        MaskValueError: another value occurs; the message names the file, the value and its count.
+        MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
+    """
+    mask, zero_one = decode_object_mask(load_image(path), path)
+    if zero_one:
+        # Without the file's name, so that a whole set warns once.
+        warnings.warn(
+            "Object masks with the values 0 and 1 are read as if they were 0 and 255; rewrite them with 255,"
+            " because other codes read them as empty.",
+            ZeroOneMaskWarning,
+            stacklevel=2,
+        )
+    return mask
+
+
+def decode_object_mask(image: Image.Image, path: Path) -> tuple[Mask, bool]:
+    """The mask of :func:`read_object_mask`, and whether it is written in 0/1; ``path`` names it in errors."""
+    pixels = np.asarray(image)
+    if image.mode == "P":
+        colours = _palette_of(image)
+        used = colours[np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))]
+        black_or_white = (used == used[:, :1]).all() and np.isin(used, (0, 255)).all()
+        values = colours[pixels, 0] if black_or_white else pixels
+    elif image.mode in ("RGB", "RGBA"):
+        coloured = (pixels[..., :3] != pixels[..., :1]).any(axis=2)
+        if coloured.any():
+            raise _refusal(path, "colour", pixels[coloured, :3], "an object mask is black and white")
+        values = pixels[..., 0]
+    else:
+        values = _single_channel(image, path)
+    wrong = (values != 0) & (values != 255)
+    if not wrong.any():
+        return (values == 255).astype(np.uint8), False
+    if (values <= 1).all():
+        return values.astype(np.uint8), True
+    raise _refusal(path, "value", values[wrong, None], "an object mask holds only 0 and 255")
+
+
+def read_semantic_mask(path: Path) -> Mask:
+    """(H,W) uint8 class indices of an AVSS frame, 0 background.
+
+    Reads ``labels_rgb`` files (colours of :data:`PALETTE`) and ``labels_semantic`` files (one channel, the
+    pixel is the class). A palette file counts by its colours, or by index where its palette is a plain grey
+    ramp.
+
+    Raises:
+        MaskValueError: a colour or an index stands for no class; the message names the file, the colours
+            and their counts. The published loaders turn such pixels into background.
+        MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
+    """
+    return decode_semantic_mask(load_image(path), path)
+
+
+def decode_semantic_mask(image: Image.Image, path: Path) -> Mask:
+    """The mask of :func:`read_semantic_mask`; ``path`` names it in errors."""
+    pixels = np.asarray(image)
+    colours = _palette_of(image) if image.mode == "P" else None
+    if image.mode in ("RGB", "RGBA"):
+        labels = _classes_of(pixels)
+    elif colours is not None and not _is_grey_ramp(colours):
+        labels = _classes_of(colours)[pixels]
+    else:
+        values = _single_channel(image, path)
+        wrong = (values < 0) | (values >= len(CLASSES))
+        if wrong.any():
+            raise _refusal(path, "value", values[wrong, None], f"classes are 0 to {len(CLASSES) - 1}")
+        return values.astype(np.uint8)
+    wrong = labels == _NO_CLASS
+    if wrong.any():
+        seen = pixels[wrong, :3] if colours is None else colours[pixels[wrong]]
+        raise _refusal(path, "colour", seen, "that is no colour of AVSBench-semantic's palette")
+    return labels
+
+
+def colourise(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Class indices (...) -> RGB colours (...,3) uint8 of :data:`PALETTE`."""
+    return np.asarray(PALETTE[labels])
+
+
+def resize_mask(mask: Mask, size: int, fit: Fit = "squeeze") -> Mask:
+    """(H,W) -> (size,size), every pixel the nearest one by Pillow's NEAREST, as the published loaders do."""
+    if fit == "squeeze" and mask.shape == (size, size):
+        return mask
+    return np.asarray(fit_image(Image.fromarray(mask), size, fit, Image.Resampling.NEAREST))
+
+
+def _classes_of(rgb: Mask) -> Mask:
+    """The class of each colour (...,3), ``_NO_CLASS`` where the palette has no such colour."""
+    classes = _CLASS_OF_KEY.take(_top_bits(rgb))
+    low_bits = (rgb[..., 0] | rgb[..., 1] | rgb[..., 2]) & 0b11111
+    classes[low_bits != 0] = _NO_CLASS
+    return classes
+
+
+def _palette_of(image: Image.Image) -> Mask:
+    """(256,3) colours of a palette image; entries that the file does not have are black."""
+    stored = np.asarray(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(stored)] = stored
+    return colours
+
+
+def _is_grey_ramp(colours: Mask) -> bool:
+    """Whether entry i has the grey value i, up to the end of what the file has stored."""
+    ramp = (colours == np.arange(256)[:, None]).all(axis=1)
+    return bool(ramp.all() or not colours[np.argmin(ramp) :].any())
+
+
+def _single_channel(image: Image.Image, path: Path) -> NDArray[np.integer]:
+    """The values of a mask of one channel; the white of a 1-bit file is 255, as Pillow has it."""
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    pixels = np.asarray(image)
+    if image.mode == "LA":
+        return pixels[..., 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "ui":
+        raise MaskValueError(path, f"has the image mode {image.mode}; a mask is an 8-bit PNG")
+    return pixels
+
+
+def _refusal(path: Path, what: str, pixels: NDArray[np.integer], rule: str) -> MaskValueError:
+    """The error for wrong pixels (n, channels), naming the most frequent ones and their counts."""
+    found, counts = np.unique(pixels, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shown = ", ".join(
+        f"{tuple(found[i].tolist()) if found.shape[1] > 1 else found[i, 0]} ({counts[i]} px)"
+        for i in order[:_SHOWN]
+    )
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return MaskValueError(path, f"has the {what} {shown}{more}, but {rule}")

@@ -1,0 +1,75 @@
+"""From image files to arrays of the wanted size: opening with clear errors, and the two geometries.
+
+The published loaders bring pictures to a square in two ways: ``squeeze`` (the whole picture, aspect not
+kept; S4 and MS3, AVSS in val and test) and ``crop`` (short side to the size, then the centre; AVSS in train).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from avsbench_harness.data.errors import UnreadableImageError
+from avsbench_harness.errors import MissingDataError
+
+Fit = Literal["squeeze", "crop"]
+
+# What Pillow raises on damaged files; all of them mean that the file, not the program, is wrong.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def load_image(path: Path) -> Image.Image:
+    """Open and decode an image in the file's own mode.
+
+    Raises:
+        MissingDataError: there is no such file.
+        UnreadableImageError: it is not an image, or is cut short or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingDataError(
+            f"There is no file {path}. `avsb data check` lists all that is missing."
+        ) from error
+    except _DAMAGE as error:
+        reason = f"cannot be read as an image ({_reason(error)}); fetch it again"
+        raise UnreadableImageError(path, reason) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why Pillow failed, without the path that its messages may repeat."""
+    if isinstance(error, UnidentifiedImageError):
+        return "of no known format, or cut short"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def crop_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """(width, height) after the short side went to ``size``; the long side is rounded down, as published."""
+    if width > height:
+        return width * size // height, size
+    return size, height * size // width
+
+
+def crop_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """The centre square (left, upper, right, lower) of a ``width`` x ``height`` picture.
+
+    Half a pixel goes to the even neighbour (Python's ``round``), as in the published loaders.
+    """
+    left, upper = round((width - size) / 2), round((height - size) / 2)
+    return left, upper, left + size, upper + size
+
+
+def fit_image(image: Image.Image, size: int, fit: Fit, resample: Image.Resampling) -> Image.Image:
+    """Bring an image to ``size`` x ``size`` pixels."""
+    if fit == "squeeze":
+        return image.resize((size, size), resample)
+    wide = image.resize(crop_size(image.width, image.height, size), resample)
+    return wide.crop(crop_box(wide.width, wide.height, size))

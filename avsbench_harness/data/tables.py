@@ -1,0 +1,203 @@
+"""The tables of AVSBench: which clips there are, in which split, in which order.
+
+Facts from the published tables: ``s4_meta_data.csv`` (name, start, category, split), ``ms3_meta_data.csv``
+(video_id, split) and AVSBench-semantic's ``metadata.csv`` (vid, uid, s_min, s_sec, a_obj, split, label). The
+last one names all clips, so the other two can be rebuilt from it, but for the order of their rows. Start
+times are not read: the released frames and recordings are already cut.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avsbench_harness.data.errors import BadFileError
+from avsbench_harness.errors import MissingDataError
+from avsbench_harness.tasks import SPLITS, Split
+
+#: The parts of AVSBench-semantic: the clips of S4, those of MS3, and the new ones.
+SUBSETS = ("v1s", "v1m", "v2")
+
+#: AVSBench-semantic's word for a sounding object -> S4's folder. "h orse" is one row of the real table.
+S4_CATEGORIES = {
+    "baby": "baby_laughter",
+    "bird": "mynah_bird_singing",
+    "bus": "driving_buses",
+    "car": "race_car",
+    "cat": "cat_meowing",
+    "dog": "dog_barking",
+    "emergency-car": "ambulance_siren",
+    "guitar": "playing_acoustic_guitar",
+    "gun": "cap_gun_shooting",
+    "h orse": "horse_clip-clop",
+    "helicopter": "helicopter",
+    "horse": "horse_clip-clop",
+    "keyboard": "typing_on_computer_keyboard",
+    "lion": "lions_roaring",
+    "man": "male_speech",
+    "marimba": "playing_glockenspiel",
+    "mower": "lawn_mowing",
+    "piano": "playing_piano",
+    "saw": "chainsawing_trees",
+    "tabla": "playing_tabla",
+    "ukulele": "playing_ukulele",
+    "violin": "playing_violin",
+    "wolf": "coyote_howling",
+    "woman": "female_singing",
+}
+
+# Names of clips and categories become parts of paths: no separators, no drive letters, and no leading dot,
+# so that neither ".." nor a hidden file can be named.
+_SAFE_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip of a task, as its table names it.
+
+    Attributes:
+        id: the clip's name in its task: S4 ``name``, MS3 ``video_id``, AVSS ``uid``.
+        split: train, val or test.
+        category: S4's category folder; AVSS's ``a_obj`` as written, oddities included; empty in MS3.
+        subset: ``v1s``, ``v1m`` or ``v2`` in AVSS, else the task's name.
+    """
+
+    id: str
+    split: Split
+    category: str
+    subset: str
+
+
+@dataclass(frozen=True)
+class MetadataRow:
+    """One row of AVSBench-semantic's ``metadata.csv``; its times are left out."""
+
+    vid: str
+    uid: str
+    a_obj: str
+    split: Split
+    label: str
+
+
+def read_s4(path: Path) -> list[Row]:
+    """The rows of ``s4_meta_data.csv`` in their order."""
+    return _distinct(
+        path,
+        [
+            Row(row.name("name"), row.split(), row.name("category"), "s4")
+            for row in _records(path, ("name", "category", "split"))
+        ],
+    )
+
+
+def read_ms3(path: Path) -> list[Row]:
+    """The rows of ``ms3_meta_data.csv`` in their order."""
+    rows = [
+        Row(row.name("video_id"), row.split(), "", "ms3") for row in _records(path, ("video_id", "split"))
+    ]
+    return _distinct(path, rows)
+
+
+def read_metadata(path: Path) -> list[MetadataRow]:
+    """The rows of AVSBench-semantic's ``metadata.csv`` in their order."""
+    return [
+        MetadataRow(row.name("vid"), row.name("uid"), row.text("a_obj"), row.split(), row.subset("label"))
+        for row in _records(path, ("vid", "uid", "a_obj", "split", "label"))
+    ]
+
+
+def read_avss(path: Path) -> list[Row]:
+    """The clips of AVSS from ``metadata.csv`` in its order; ``uid`` is unique across the subsets."""
+    return _distinct(path, [Row(row.uid, row.split, row.a_obj, row.label) for row in read_metadata(path)])
+
+
+def rebuild_s4(path: Path) -> list[Row]:
+    """S4's table from the ``v1s`` rows of ``metadata.csv``: the same clips, in another order."""
+    rows = [row for row in read_metadata(path) if row.label == "v1s"]
+    for row in rows:
+        if row.a_obj not in S4_CATEGORIES:
+            categories = len(set(S4_CATEGORIES.values()))
+            raise BadFileError(
+                path,
+                f"gives clip {row.uid} the sounding object '{row.a_obj}', which is none of S4's {categories}"
+                " categories, so S4's table cannot be rebuilt from it",
+            )
+    return _distinct(path, [Row(row.vid, row.split, S4_CATEGORIES[row.a_obj], "s4") for row in rows])
+
+
+def rebuild_ms3(path: Path) -> list[Row]:
+    """MS3's table from the ``v1m`` rows of ``metadata.csv``: the same clips, in another order."""
+    rows = [row for row in read_metadata(path) if row.label == "v1m"]
+    return _distinct(path, [Row(row.uid, row.split, "", "ms3") for row in rows])
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The cells of one line and where they stand, so that a bad cell can be named."""
+
+    path: Path
+    line: int
+    cells: dict[str, str]
+
+    def text(self, column: str) -> str:
+        return self.cells[column]
+
+    def name(self, column: str) -> str:
+        """A cell that will be part of a path."""
+        value = self.cells[column]
+        if not _SAFE_NAME.fullmatch(value):
+            raise self._bad(
+                column, "cannot be the name of a file (not empty, no dot in front, no '/', '\\' or ':')"
+            )
+        return value
+
+    def split(self) -> Split:
+        for split in SPLITS:
+            if self.cells["split"] == split:
+                return split
+        raise self._bad("split", f"is none of {', '.join(SPLITS)}")
+
+    def subset(self, column: str) -> str:
+        if self.cells[column] not in SUBSETS:
+            raise self._bad(column, f"is none of {', '.join(SUBSETS)}")
+        return self.cells[column]
+
+    def _bad(self, column: str, fault: str) -> BadFileError:
+        return BadFileError(
+            self.path, f"has in line {self.line} the {column} {self.cells[column]!r}, which {fault}"
+        )
+
+
+def _records(path: Path, columns: Sequence[str]) -> Iterator[_Record]:
+    """The lines of a csv file with at least these columns; blank lines are skipped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            absent = [column for column in columns if column not in (reader.fieldnames or ())]
+            if absent:
+                raise BadFileError(
+                    path,
+                    f"has no column {' and no column '.join(absent)}; its first line must name"
+                    f" {', '.join(columns)}",
+                )
+            for cells in reader:
+                if any(cells[column] is None for column in columns):
+                    raise BadFileError(path, f"has in line {reader.line_num} a row that is cut short")
+                yield _Record(path, reader.line_num, {column: cells[column].strip() for column in columns})
+    except FileNotFoundError as error:
+        raise MissingDataError(f"There is no table {path}.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadFileError(path, f"cannot be read as a table ({error})") from error
+
+
+def _distinct(path: Path, rows: Iterable[Row]) -> list[Row]:
+    """The rows, once it is sure that an id names one clip."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if row.id in seen:
+            raise BadFileError(path, f"names the clip {row.id} twice; remove one of the two rows")
+        seen[row.id] = row
+    return list(seen.values())
