@@ -1,0 +1,271 @@
+"""One clip: what is seen, what is heard, and which pixels sound.
+
+A clip is planned in two parts from independent streams of random numbers: the picture (kinds, colours,
+sizes, paths, which lies on top) and the sound (which of the objects sound when, levels, noise). The picture
+never looks at the sound, so nothing in it tells which object sounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbench_harness.data.synth import shapes, sounds, textures
+from avsbench_harness.data.synth.draws import TURN, Draws, Ints
+from avsbench_harness.data.synth.kinds import HUES, KINDS, Kind
+from avsbench_harness.tasks import MASK_SIZE as SIZE
+
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+#: Each object shows at least this percentage of its pixels in each frame.
+VISIBLE = 40
+#: One second in so many is silent.
+SILENCE = 11
+#: Distance in 16ths of a pixel that a centre keeps from the border.
+_MARGIN = 16 * 16
+
+
+@dataclass(frozen=True)
+class Style:
+    """What kinds of clips there are.
+
+    Attributes:
+        name: part of the names of the random streams.
+        seconds: length; one frame per second.
+        objects: fewest and most visible objects.
+        changing: whether the set of sounding objects changes; else one object sounds throughout.
+        channels: of the recording.
+    """
+
+    name: str
+    seconds: int
+    objects: tuple[int, int]
+    changing: bool
+    channels: int
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object of a picture: its kind and its looks."""
+
+    kind: Kind
+    colours: tuple[Ints, Ints]
+    salt: int
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where an object is in each frame: (T,) centres and radii in 16ths of a pixel, angles."""
+
+    x: list[int]
+    y: list[int]
+    radius: list[int]
+    angle: list[int]
+
+
+class Picture:
+    """The visible half of a clip.
+
+    Args:
+        style: kind of clip.
+        kinds: the first so many kinds occur.
+        plan: random numbers for the objects and their paths.
+        paint: random numbers for the background and the camera.
+    """
+
+    def __init__(self, style: Style, kinds: int, plan: Draws, paint: Draws) -> None:
+        low, high = style.objects
+        count = min(plan.integer(low, high), kinds)
+        #: From the bottom to the top.
+        self.objects = [_object(KINDS[k], plan) for k in plan.sample(count, kinds)]
+        self.tracks, self._rasters = _tracks(self.objects, style.seconds, plan)
+        self._seconds, self._paint = style.seconds, paint
+
+    @cached_property
+    def owners(self) -> Bytes:
+        """(T,SIZE,SIZE) the visible object of each pixel: 1 + its place in ``objects``, 0 for none."""
+        return np.stack([_stack(rasters) for rasters in self._rasters])
+
+    @cached_property
+    def frames(self) -> Bytes:
+        """(T,SIZE,SIZE,3) RGB."""
+        draws, seconds = self._paint, self._seconds
+        (down, right), (top, left) = [(draws.integer(0, 3), draws.integer(0, 3)) for _ in range(2)]
+        scenery = textures.background(draws, SIZE + 3 + 3 * seconds)
+        grain = draws.noise(SIZE * SIZE).reshape(SIZE, SIZE) // 25000
+        frames = np.empty((seconds, SIZE, SIZE, 3), dtype=np.uint8)
+        for t in range(seconds):
+            image = scenery[top : top + SIZE, left : left + SIZE].copy()
+            for i in range(len(self.objects)):
+                self._paint_object(image, t, i)
+            shift = (draws.integer(0, SIZE - 1), draws.integer(0, SIZE - 1))
+            frames[t] = np.clip(image + np.roll(grain, shift, axis=(0, 1))[..., None], 0, 255)
+            top, left = top + down, left + right
+        return frames
+
+    def _paint_object(self, image: Ints, t: int, i: int) -> None:
+        """Colour the visible pixels of the i-th object in frame t."""
+        thing, track = self.objects[i], self.tracks[i]
+        visible = self.owners[t] == i + 1
+        y, x = np.nonzero(visible)
+        # Back from the picture into the object's coordinates: shift, scale, turn.
+        u = (16 * x.astype(np.int64) - track.x[t]) * shapes.UNIT // track.radius[t]
+        v = (16 * y.astype(np.int64) - track.y[t]) * shapes.UNIT // track.radius[t]
+        u, v = shapes.rotate(u, v, -track.angle[t])
+        weight = textures.TEXTURES[thing.kind.texture](u, v, thing.salt)
+        image[y, x] = textures.blend(weight, *thing.colours)
+        image[visible & shapes.rim(self._rasters[t][i])] //= 3
+
+
+def _object(kind: Kind, draws: Draws) -> Object:
+    hue = (kind.hue + draws.integer(-100, 100)) % HUES
+    light = textures.colour(hue, draws.integer(190, 255), draws.integer(180, 255))
+    dark = textures.colour((hue + HUES // 2) % HUES, draws.integer(60, 150), draws.integer(50, 110))
+    return Object(kind, (light, dark), draws.integer(0, 1 << 20))
+
+
+def _tracks(objects: list[Object], seconds: int, draws: Draws) -> tuple[list[Track], list[list[shapes.Mask]]]:
+    """Paths on which every object stays visible, and the rasters (T lists of one mask per object)."""
+    shrink = 256
+    while True:
+        tracks = [_track(seconds, shrink, draws) for _ in objects]
+        rasters = [
+            [
+                shapes.raster(o.kind.shape, p.x[t], p.y[t], p.radius[t], p.angle[t], SIZE)
+                for o, p in zip(objects, tracks, strict=True)
+            ]
+            for t in range(seconds)
+        ]
+        if all(_all_visible(masks) for masks in rasters):
+            return tracks, rasters
+        shrink = shrink * 31 // 32  # a crowd that finds no room is drawn smaller: this ends
+
+
+def _track(seconds: int, shrink: int, draws: Draws) -> Track:
+    """A straight path that bounces off the borders, turning and growing or shrinking on the way."""
+    radius = draws.integer(23 * 16, 50 * 16) * shrink >> 8
+    growth = draws.integer(-16, 16)
+    angle, spin = draws.integer(0, TURN - 1), draws.integer(-160, 160)
+    x, y = draws.integer(_MARGIN, SIZE * 16 - _MARGIN), draws.integer(_MARGIN, SIZE * 16 - _MARGIN)
+    vx, vy = draws.integer(-24 * 16, 24 * 16), draws.integer(-24 * 16, 24 * 16)
+    return Track(
+        x=[_bounce(x + t * vx) for t in range(seconds)],
+        y=[_bounce(y + t * vy) for t in range(seconds)],
+        radius=[max(radius + t * growth, 8 * 16) for t in range(seconds)],
+        angle=[(angle + t * spin) % TURN for t in range(seconds)],
+    )
+
+
+def _bounce(position: int) -> int:
+    """A position on an endless line, folded into the picture."""
+    span = SIZE * 16 - 2 * _MARGIN
+    return _MARGIN + span - abs((position - _MARGIN) % (2 * span) - span)
+
+
+def _stack(masks: list[shapes.Mask]) -> Bytes:
+    """(SIZE,SIZE) number, from 1, of the topmost mask at each pixel."""
+    owner = np.zeros(masks[0].shape, dtype=np.uint8)
+    for i, mask in enumerate(masks, start=1):
+        owner[mask] = i
+    return owner
+
+
+def _all_visible(masks: list[shapes.Mask]) -> bool:
+    owner = _stack(masks)
+    shown = np.bincount(owner.ravel(), minlength=len(masks) + 1)[1:]
+    whole = [int(mask.sum()) for mask in masks]
+    return all(0 < VISIBLE * area <= 100 * int(seen) for area, seen in zip(whole, shown, strict=True))
+
+
+class Sound:
+    """The audible half of a clip.
+
+    Args:
+        style: kind of clip.
+        kinds: kind of each visible object; nothing else of the picture is known here.
+        schedule: random numbers for which objects sound when.
+        recording: random numbers for the samples.
+    """
+
+    def __init__(self, style: Style, kinds: list[Kind], schedule: Draws, recording: Draws) -> None:
+        #: (T,N) which objects sound in which second.
+        self.active: Flags = _schedule(style, len(kinds), schedule)
+        self._style, self._kinds, self._draws = style, kinds, recording
+
+    @cached_property
+    def samples(self) -> NDArray[np.int16]:
+        """(n,channels) the recording at ``sounds.RATE``."""
+        draws, length = self._draws, self._style.seconds * sounds.RATE
+        level = sounds.decibels(draws.integer(15, 26))
+        floor, hum = level * sounds.decibels(draws.integer(18, 38)), draws.integer(0, 12)
+        channels = [floor * sounds.noise_floor(length, hum, draws) for _ in range(self._style.channels)]
+        for i, kind in enumerate(self._kinds):
+            if self.active[:, i].any():
+                voice = sounds.tone(kind.timbre, kind.register, draws.integer(-31, 31), length, draws)
+                voice *= sounds.gate(self.active[:, i]) * level * sounds.decibels(draws.integer(0, 5))
+                channels = [channel + voice * sounds.decibels(draws.integer(0, 3)) for channel in channels]
+        return np.stack([sounds.to_pcm(channel) for channel in channels], axis=1)
+
+
+def _schedule(style: Style, objects: int, draws: Draws) -> Flags:
+    """(T,N) bool: the sounding set per second, drawn until something sounds (and changes, if it is to)."""
+    while True:
+        active = _sets(style, objects, draws)
+        for t in range(style.seconds):
+            if draws.chance(1, SILENCE):
+                active[t] = False
+        heard = {tuple(row) for row in active.tolist() if any(row)}
+        if len(heard) > style.changing:
+            return active
+
+
+def _sets(style: Style, objects: int, draws: Draws) -> Flags:
+    """(T,N) bool without silence: one object throughout, or a new set of 1 to 3 every second or two."""
+    active = np.zeros((style.seconds, objects), dtype=np.bool_)
+    if not style.changing:
+        active[:, draws.integer(0, objects - 1)] = True
+        return active
+    for t in range(style.seconds):
+        if t and draws.chance(1, 2):
+            active[t] = active[t - 1]
+        else:
+            active[t, draws.sample(draws.integer(1, min(3, objects)), objects)] = True
+    return active
+
+
+class Scene:
+    """A clip of the benchmark.
+
+    Args:
+        style: kind of clip.
+        split: of the benchmark.
+        index: number of the clip in its split.
+        seed: of the benchmark.
+        kinds: the first so many kinds occur.
+    """
+
+    def __init__(self, style: Style, split: str, index: int, seed: int, kinds: int) -> None:
+        def draws(part: str) -> Draws:
+            return Draws(seed, f"{style.name}/{split}/{part}", index)
+
+        self.picture = Picture(style, kinds, draws("plan"), draws("paint"))
+        self.kinds = [thing.kind for thing in self.picture.objects]
+        self.sound = Sound(style, self.kinds, draws("schedule"), draws("recording"))
+
+    @property
+    def heard(self) -> list[Kind]:
+        """Kinds that sound at some time, by number."""
+        sounding = [kind for i, kind in enumerate(self.kinds) if self.sound.active[:, i].any()]
+        return sorted(sounding, key=lambda kind: kind.index)
+
+    def classes(self) -> Bytes:
+        """(T,SIZE,SIZE) kind + 1 where a sounding object is visible, else 0."""
+        labels = np.zeros(self.picture.owners.shape, dtype=np.uint8)
+        for i, kind in enumerate(self.kinds):
+            seen = self.picture.owners == i + 1
+            labels[seen & self.sound.active[:, i, None, None]] = kind.index + 1
+        return labels
