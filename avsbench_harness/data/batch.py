@@ -1,0 +1,86 @@
+"""The batch: what every model receives, whatever the task, the layout or the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+#: Mean and standard deviation of ImageNet's RGB channels on [0, 1], by which images are normalised.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` clips of ``T`` frames.
+
+    Attributes:
+        images: (B,T,3,H,W) float32, ImageNet-normalised; zeros in frames that do not exist.
+        audio: (B,T,128) float32 VGGish embeddings. The loader may put log-mel examples (B,T,1,96,64)
+            here; the engine's audio encoder turns them into embeddings before a method sees the batch.
+        valid: (B,T) bool, frames that exist; ``None`` means all of them.
+        maskige: (B,T,3,H,W) float32, COMBO's class-agnostic mask images.
+        masks: (B,T,H,W) int64 class indices, 0 background (s4 and ms3: 1 where it sounds).
+        annotated: (B,T) bool, frames that carry ground truth; ``None`` means all that exist.
+    """
+
+    images: Tensor
+    audio: Tensor
+    valid: Tensor | None = None
+    maskige: Tensor | None = None
+    masks: Tensor | None = None
+    annotated: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dim() != 5 or self.images.shape[2] != 3:
+            raise ValueError(f"images must be (B,T,3,H,W), got {tuple(self.images.shape)}")
+        clips, frames, _, height, width = self.images.shape
+        if self.audio.dim() not in (3, 5) or self.audio.shape[:2] != (clips, frames):
+            raise ValueError(f"audio must be ({clips},{frames},128), got {tuple(self.audio.shape)}")
+        for name, shape in {
+            "valid": (clips, frames),
+            "annotated": (clips, frames),
+            "maskige": (clips, frames, 3, height, width),
+            "masks": (clips, frames, height, width),
+        }.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"{name} must be {shape}, got {tuple(value.shape)}")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, T, H, W)."""
+        clips, frames, _, height, width = self.images.shape
+        return clips, frames, height, width
+
+    def valid_frames(self) -> Tensor:
+        """(B,T) bool: ``valid``, or all ones."""
+        if self.valid is not None:
+            return self.valid
+        return torch.ones(self.images.shape[:2], dtype=torch.bool, device=self.images.device)
+
+    def annotated_frames(self) -> Tensor:
+        """(B,T) bool: frames that exist and carry ground truth."""
+        valid = self.valid_frames()
+        return valid if self.annotated is None else self.annotated & valid
+
+    def ground_truth(self) -> Tensor:
+        """(B,T,H,W) int64 masks; a batch without them is a ``ValueError``."""
+        if self.masks is None:
+            raise ValueError("This batch has no masks, so no loss can be computed on it.")
+        return self.masks
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def with_audio(self, audio: Tensor) -> Batch:
+        """The same batch with other audio."""
+        return replace(self, audio=audio)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})

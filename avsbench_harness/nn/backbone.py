@@ -1,0 +1,141 @@
+"""Visual backbones through timm, with the weights that are on this machine and never a download."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.nn import timm_names, weights
+from avsbench_harness.nn.state_files import read_state
+
+
+class Backbone(nn.Module):
+    """Images to four feature maps.
+
+    Attributes:
+        body: timm's feature extractor; its state-dict names are timm's (``features_only``), so a published
+            checkpoint's names map onto ``body.<timm name>``.
+        channels: of the four maps.
+        strides: of the four maps, in pixels: 4, 8, 16, 32.
+
+    Args:
+        body: see above.
+        mean: of the RGB channels by which the body's published weights want images normalised; the few
+            models that differ from ImageNet's get theirs converted.
+        std: likewise.
+    """
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(
+        self,
+        body: nn.Module,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        as_ours = tuple(mean) == IMAGENET_MEAN and tuple(std) == IMAGENET_STD
+        ours, theirs = (
+            torch.tensor(pair).view(2, 3, 1, 1) for pair in ((IMAGENET_MEAN, IMAGENET_STD), (mean, std))
+        )
+        self.register_buffer("scale", None if as_ours else ours[1] / theirs[1], persistent=False)
+        self.register_buffer(
+            "shift", None if as_ours else (ours[0] - theirs[0]) / theirs[1], persistent=False
+        )
+        self.body = body
+        info: Any = body.feature_info
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides = timm_names.STRIDES
+        # Swin and its relatives keep the channel as the last axis.
+        self._channels_last = getattr(body, "output_fmt", None) == "NHWC"
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N,3,H,W) ImageNet-normalised images to four maps (N, channels[i], H/strides[i], W/strides[i]).
+
+        Sides that a stride does not divide are rounded up, and for some timm models refused.
+        """
+        if self.scale is not None and self.shift is not None:
+            images = images * self.scale + self.shift
+        maps: list[Tensor] = self.body(images)
+        if self._channels_last:
+            return [features.permute(0, 3, 1, 2).contiguous() for features in maps]
+        return maps
+
+
+def build_backbone(
+    name: str, pretrained: bool | Path = False, drop_path_rate: float | None = None
+) -> Backbone:
+    """A backbone by alias (``r50``, ``pvt``, ``swin_t``) or by the name of a timm model with four stages.
+
+    Args:
+        name: alias or timm name, with a weights tag where another than timm's default is wanted.
+        pretrained: ``True`` for the file of :func:`find_pretrained`, or a file; ``False`` draws weights.
+        drop_path_rate: of stochastic depth; ``None`` leaves timm's default.
+
+    Raises:
+        UsageError: the name is unknown, the model has not the four stages or no stochastic depth, or the
+            file does not fit.
+        MissingDataError: no ImageNet weights are on this machine.
+    """
+    full = timm_names.resolve(name)
+    accepted = inspect.signature(type(timm_names.skeleton(full))).parameters
+    options: dict[str, float | bool] = {}
+    if "strict_img_size" in accepted:  # window attention that would take its default size only
+        options["strict_img_size"] = False
+    if drop_path_rate is not None:
+        if "drop_path_rate" not in accepted:
+            raise UsageError(f"Backbone '{name}' has no stochastic depth; leave drop_path_rate out.")
+        options["drop_path_rate"] = drop_path_rate
+    cfg: Any = get_pretrained_cfg(full)
+    backbone = Backbone(
+        timm_names.create_body(full, **options),
+        *((cfg.mean, cfg.std) if cfg is not None else (IMAGENET_MEAN, IMAGENET_STD)),
+    )
+    if pretrained:
+        file = find_pretrained(name) if pretrained is True else pretrained
+        state = read_state(file)
+        try:
+            backbone.body.load_state_dict(timm_names.fit_state(full, state))
+        except UsageError as error:
+            raise UsageError(f"{file}: {error}") from None
+    return backbone
+
+
+def find_pretrained(name: str) -> Path:
+    """The ImageNet weights of a backbone: from the store, else from timm's download cache.
+
+    Raises:
+        MissingDataError: neither has them; the message names the file to fetch and what to do with it.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    stored = weights.find(name)
+    if stored is not None:
+        return stored
+    full = timm_names.resolve(name)
+    cfg: Any = get_pretrained_cfg(full)
+    if cfg is None or not (cfg.hf_hub_id or cfg.url):
+        raise MissingDataError(
+            f"timm has no weights for '{full}'; add your own: avsb weights add {name} FILE"
+        )
+    sources = []
+    if cfg.hf_hub_id:
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            cached = try_to_load_from_cache(cfg.hf_hub_id, file)
+            if isinstance(cached, str):
+                return Path(cached)
+        sources.append(f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors")
+    if isinstance(cfg.url, str) and cfg.url:
+        sources.append(cfg.url)
+    raise MissingDataError(
+        f"The ImageNet weights of '{name}' (timm {cfg.architecture}.{cfg.tag}) are not on this machine. "
+        f"Fetch {' or '.join(sources)} and run: avsb weights add {name} {sources[0].rsplit('/', 1)[1]}"
+    )

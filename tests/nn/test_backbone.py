@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.nn import timm_names, weights
+from avsbench_harness.nn.backbone import Backbone, build_backbone, find_pretrained
+from avsbench_harness.nn.state_files import read_state
+from avsbench_harness.nn.timm_names import fit_state, resolve, skeleton
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty store and an empty download cache, and an error where anything would connect."""
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+
+
+def _maps(backbone: Backbone, height: int, width: int) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return backbone.eval()(torch.randn(1, 3, height, width))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("r50", (256, 512, 1024, 2048)),
+        ("swin_t", (96, 192, 384, 768)),
+        ("pvt_v2_b0", (32, 64, 160, 256)),  # the small sister of pvt
+        ("resnet18", (64, 128, 256, 512)),
+        ("convnext_atto", (40, 80, 160, 320)),
+        ("mobilenetv3_small_050", (8, 16, 24, 288)),
+    ],
+)
+def test_four_maps_at_the_four_strides(name: str, channels: tuple[int, ...]):
+    backbone = build_backbone(name)
+    assert backbone.channels == channels
+    assert backbone.strides == (4, 8, 16, 32)
+    for height, width in ((64, 96), (128, 128)):
+        maps = _maps(backbone, height, width)
+        assert [tuple(features.shape) for features in maps] == [
+            (1, size, height // stride, width // stride)
+            for size, stride in zip(channels, backbone.strides, strict=True)
+        ]
+        assert all(features.std() > 0 for features in maps)
+
+
+def test_aliases():
+    assert resolve("pvt") == "pvt_v2_b5"
+    assert resolve("swin_t") == "swin_tiny_patch4_window7_224"
+    assert resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
+    assert skeleton("pvt_v2_b5", features_only=True).feature_info.channels() == [64, 128, 320, 512]
+
+
+def test_swin_maps_have_the_channel_axis_where_the_others_have_it():
+    """The maps are timm's, transposed; a wrong axis would still have a plausible shape at 96 x 96."""
+    backbone = build_backbone("swin_t").eval()
+    images = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        for ours, theirs in zip(backbone(images), backbone.body(images), strict=True):
+            torch.testing.assert_close(ours, theirs.permute(0, 3, 1, 2), atol=0, rtol=0)
+
+
+def test_models_with_another_normalisation_get_theirs():
+    name = "tf_efficientnet_lite0"  # mean and deviation 0.5 instead of ImageNet's
+    backbone = build_backbone(name).eval()
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        ours, unchanged, theirs = (
+            maps[0] / maps[0].std()
+            for maps in (
+                backbone((pixels - mean) / std),
+                backbone.body((pixels - mean) / std),
+                backbone.body((pixels - 0.5) / 0.5),
+            )
+        )
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    assert (unchanged - theirs).abs().max() > 0.1
+    assert all(key.startswith("body.") for key in backbone.state_dict())
+    assert build_backbone("resnet18").scale is None
+
+
+def test_state_dict_names_are_timms_under_body():
+    names = build_backbone("pvt_v2_b0").state_dict()
+    assert "body.stages_0.blocks.0.attn.q.weight" in names
+    assert all(name.startswith("body.") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("restnet50", "Unknown backbone 'restnet50'. Did you mean 'resnet50'?"),
+        ("swint", "Unknown backbone 'swint'. Did you mean 'swin_t'?"),
+        ("qqqq", "Unknown backbone 'qqqq'. Known: pvt, r50, swin_t."),
+        ("resnet50.tv_in2k", "Unknown weights of resnet50 'tv_in2k'. Did you mean 'tv_in1k'?"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(name: str, message: str):
+    with pytest.raises(UsageError) as caught:
+        build_backbone(name)
+    assert str(caught.value) == message
+
+
+def test_models_without_the_four_strides_are_refused():
+    with pytest.raises(
+        UsageError, match="gives maps at strides 16, 16, 16; maps at 4, 8, 16 and 32 are needed"
+    ):
+        build_backbone("vit_tiny_patch16_224")
+
+
+def test_drop_path_rate():
+    def rates(backbone: Backbone) -> list[float]:
+        return [module.drop_prob for module in backbone.modules() if type(module).__name__ == "DropPath"]
+
+    assert max(rates(build_backbone("pvt_v2_b0", drop_path_rate=0.25))) == pytest.approx(0.25)
+    assert not any(rates(build_backbone("pvt_v2_b0", drop_path_rate=0.0)))
+    with pytest.raises(UsageError, match="'vgg11' has no stochastic depth"):
+        build_backbone("vgg11", drop_path_rate=0.1)
+
+
+def test_the_same_seed_draws_the_same_weights_the_second_time():
+    def draw() -> torch.Tensor:
+        torch.manual_seed(4)
+        build_backbone("convnext_atto")
+        return torch.rand(3)
+
+    torch.testing.assert_close(draw(), draw(), atol=0, rtol=0)
+
+
+# --- weights ----------------------------------------------------------------------------------------------
+
+
+def _classifier_file(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """The weights of timm's whole classifier, written as timm's hub pages have them."""
+    torch.manual_seed(9)
+    state = timm.create_model(name).state_dict()
+    save_file(state, path)
+    return state
+
+
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_t", "convnext_atto"])
+def test_features_are_those_of_the_loaded_classifier(name: str, tmp_path: Path):
+    file = tmp_path / "model.safetensors"
+    _classifier_file(resolve(name), file)
+    classifier = timm.create_model(resolve(name)).eval()
+    classifier.load_state_dict({**classifier.state_dict(), **read_state(file)})
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        last = build_backbone(name, pretrained=file).eval()(images)[-1]
+        features = classifier.forward_intermediates(images, intermediates_only=True, norm=False)[-1]
+    torch.testing.assert_close(last, features, atol=1e-5, rtol=1e-5)
+
+
+def test_torchvision_names_and_files_older_than_batch_counters(tmp_path: Path):
+    from torchvision.models import resnet50
+
+    state = {name: tensor for name, tensor in resnet50().state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "resnet50.pth")
+    body = build_backbone("r50", pretrained=tmp_path / "resnet50.pth").body.state_dict()
+    assert torch.equal(body["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
+    assert {name for name in state if name not in body} == {"fc.weight", "fc.bias"}
+
+
+def test_names_of_pvts_authors():
+    """The names of whai362/PVT: stages counted from 1, patch embeddings and norms outside the stages."""
+    state = timm.create_model("pvt_v2_b0").state_dict()
+    official = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "stages":
+            stage = int(parts[1]) + 1
+            renamed = {"blocks": f"block{stage}", "norm": f"norm{stage}", "downsample": f"patch_embed{stage}"}
+            name = ".".join([renamed[parts[2]], *parts[3:]]).replace("mlp.dwconv.", "mlp.dwconv.dwconv.")
+        else:
+            name = name.replace("patch_embed.", "patch_embed1.")
+        official[name] = tensor
+    assert "block2.1.mlp.dwconv.dwconv.weight" in official
+    assert "patch_embed3.proj.weight" in official
+    fitted = fit_state("pvt_v2_b0", official)
+    assert torch.equal(
+        fitted["stages_1.blocks.1.mlp.dwconv.weight"], state["stages.1.blocks.1.mlp.dwconv.weight"]
+    )
+    assert torch.equal(fitted["stages_2.downsample.proj.weight"], state["stages.2.downsample.proj.weight"])
+    assert fitted.keys() == build_backbone("pvt_v2_b0").body.state_dict().keys()
+
+
+def test_names_of_swins_authors():
+    """The names of microsoft/Swin-Transformer: a stage's downsampling belongs to the stage before it."""
+    state = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
+    official = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[2:3] == ["downsample"]:
+            name = ".".join(["layers", str(int(parts[1]) - 1), *parts[2:]])
+        official[name.replace("head.fc.", "head.")] = tensor
+    official["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(49, 49, dtype=torch.int64)
+    fitted = fit_state("swin_tiny_patch4_window7_224", official)
+    assert torch.equal(fitted["layers_1.downsample.norm.weight"], state["layers.1.downsample.norm.weight"])
+    assert torch.equal(fitted["layers_3.blocks.1.mlp.fc2.bias"], state["layers.3.blocks.1.mlp.fc2.bias"])
+
+
+def _without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: _without(state, "layer2.0.conv1.weight"), "it lacks 'layer2.0.conv1.weight'"),
+        (lambda state: {**state, "layer5.0.bias": torch.zeros(1)}, "it has 'layer5.0.bias'"),
+        (
+            lambda state: {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)},
+            r"its 'conv1.weight' is \(64, 1, 7, 7\)",
+        ),
+    ],
+)
+def test_nothing_may_be_missing_left_over_or_of_another_shape(change, message: str):
+    state = timm.create_model("resnet18").state_dict()
+    assert fit_state("resnet18", state)
+    with pytest.raises(UsageError, match=f"do not fit 'resnet18': {message}"):
+        fit_state("resnet18", change(state))
+
+
+@pytest.mark.parametrize(
+    ("name", "looks"),
+    [
+        ("resnet18", "a ResNet of basic blocks"),
+        ("resnet26", "a ResNet of bottleneck blocks"),
+        ("swin_tiny_patch4_window7_224", "a Swin Transformer"),
+        ("convnext_atto", "a ConvNeXt"),
+        ("vit_tiny_patch16_224", "a Vision Transformer"),
+    ],
+)
+def test_weights_of_something_else_are_described(name: str, looks: str):
+    with pytest.raises(UsageError, match=f"do not fit 'pvt_v2_b0'.* They look like {looks}"):
+        fit_state("pvt_v2_b0", timm.create_model(name).state_dict())
+
+
+def test_a_whole_segmentation_model_is_recognised():
+    state = {f"encoder_backbone.{name}": x for name, x in timm.create_model("resnet18").state_dict().items()}
+    with pytest.raises(UsageError, match="a whole segmentation model, not its backbone"):
+        fit_state("resnet18", state)
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("r50", "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors"),
+        ("pvt", "https://huggingface.co/timm/pvt_v2_b5.in1k/resolve/main/model.safetensors"),
+        ("resnet50.tv_in1k", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
+    ],
+)
+def test_missing_weights_are_an_error_that_names_the_file(name: str, page: str):
+    with pytest.raises(MissingDataError) as caught:
+        build_backbone(name, pretrained=True)
+    assert page in str(caught.value)
+    assert f"avsb weights add {name} model.safetensors" in str(caught.value)
+
+
+def test_pretrained_finds_the_store_first_and_then_the_download_cache(tmp_path: Path):
+    snapshot = tmp_path / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    state = _classifier_file("resnet18", snapshot / "model.safetensors")
+    assert find_pretrained("resnet18") == snapshot / "model.safetensors"
+    body = build_backbone("resnet18", pretrained=True).body.state_dict()
+    assert torch.equal(body["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+    own = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save(own, tmp_path / "own.pth")
+    entry = weights.add("resnet18", tmp_path / "own.pth")
+    assert find_pretrained("resnet18") == entry.path
+    body = build_backbone("resnet18", pretrained=True).body.state_dict()
+    assert torch.equal(body["layer1.0.conv1.weight"], own["layer1.0.conv1.weight"])
+
+
+def test_a_bad_file_is_named_and_nothing_is_loaded(tmp_path: Path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(
+        UsageError, match=r"other\.pth: These weights do not fit 'resnet18'.*an unknown network \(a"
+    ):
+        build_backbone("resnet18", pretrained=tmp_path / "other.pth")
+
+
+def test_timm_without_support_for_weightless_construction(monkeypatch: pytest.MonkeyPatch):
+    """Older timm reads numbers while it builds, which has to fall back to a real model and spare the RNG."""
+    real = timm.create_model
+
+    def create(name: str, **options: object) -> torch.nn.Module:
+        if torch.empty(0).device.type == "meta":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        return real(name, **options)
+
+    monkeypatch.setattr(timm_names.timm, "create_model", create)
+    skeleton.cache_clear()
+    torch.manual_seed(1)
+    model = skeleton("resnet18")
+    after = torch.rand(1)
+    skeleton.cache_clear()
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(1))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
