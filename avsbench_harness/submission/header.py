@@ -1,0 +1,225 @@
+"""What a submission or a solution says about itself: the JSON in its member ``header.npy``."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from avsbench_harness.errors import SubmissionError, UsageError, suggestion
+from avsbench_harness.tasks import MASK_SIZE, Task, get_split, get_task
+
+#: Version of the file format; a file of another version is refused.
+FORMAT = 1
+
+#: Largest side of a mask, so that no file can ask for unbounded memory.
+MAX_SIDE = 1024
+
+#: Clip ids: nothing in them can leave a folder, hide in a log or collide with the header.
+CLIP_ID = re.compile(r"(?!header$)(?!\.)[A-Za-z0-9_.-]{1,128}")
+CLIP_ID_RULE = "1 to 128 of A-Z a-z 0-9 _ . -, not starting with '.', not 'header'"
+
+
+def encoding_of(task: Task) -> str:
+    """What the bytes of a submission mean: ``labels`` in avss, else ``threshold-codes``."""
+    return "labels" if task.semantic else "threshold-codes"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a submission.
+
+    Attributes:
+        task, split: what was predicted.
+        solution: fingerprint of the solution that it answers, 64 hexadecimal digits.
+        method: who predicted, as a leaderboard shows it.
+        run: the run's id; free for files that other programs made.
+        note: free text.
+        size: (H, W) of every clip.
+    """
+
+    task: str
+    split: str
+    solution: str
+    method: str
+    run: str = ""
+    note: str = ""
+    size: tuple[int, int] = (MASK_SIZE, MASK_SIZE)
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as it stands in the file."""
+        encoding = encoding_of(get_task(self.task))
+        return {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Header:
+        """Check a parsed header; the first fault is a ``SubmissionError``."""
+        known = _check_kind(value, "submission", {"encoding", *_names(cls)})
+        task, split = _task_and_split(known)
+        if known.get("encoding") != encoding_of(task):
+            raise SubmissionError(
+                f"header: encoding is {known.get('encoding')!r}; a submission for {task.name} "
+                f"has '{encoding_of(task)}'."
+            )
+        return cls(
+            task=task.name,
+            split=split,
+            solution=_fingerprint(known, "solution"),
+            method=_text(known, "method"),
+            run=_text(known, "run", ""),
+            note=_text(known, "note", ""),
+            size=_size(known),
+        )
+
+
+@dataclass(frozen=True)
+class SolutionClip:
+    """One clip of a solution's header.
+
+    Attributes:
+        id: the clip.
+        sha256: hash of its mask bytes.
+        subset: ``v1s``, ``v1m`` or ``v2`` in avss, else the task's name.
+        private: whether the host keeps the clip's score back.
+    """
+
+    id: str
+    sha256: str
+    subset: str
+    private: bool
+
+
+@dataclass(frozen=True)
+class SolutionHeader:
+    """The header of a solution.
+
+    Attributes:
+        task, split: what it is the ground truth of.
+        dataset: name of the data set.
+        synthetic: whether the data set was drawn by a program; its scores carry that word.
+        size: (H, W) of every mask.
+        fingerprint: identifies clips and masks.
+        clips: in the data set's order, by which published protocols form their batches.
+    """
+
+    task: str
+    split: str
+    dataset: str
+    synthetic: bool
+    size: tuple[int, int]
+    fingerprint: str
+    clips: tuple[SolutionClip, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as it stands in the file."""
+        return {"format": FORMAT, "kind": "solution", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> SolutionHeader:
+        """Check a parsed header; the first fault is a ``SubmissionError``."""
+        known = _check_kind(value, "solution", set(_names(cls)))
+        task, split = _task_and_split(known)
+        clips = known.get("clips")
+        if not isinstance(clips, list) or not clips:
+            raise SubmissionError("header: clips must be a non-empty list.")
+        return cls(
+            task=task.name,
+            split=split,
+            dataset=_text(known, "dataset"),
+            synthetic=_flag(known, "synthetic"),
+            size=_size(known),
+            fingerprint=_fingerprint(known, "fingerprint"),
+            clips=tuple(_solution_clip(clip) for clip in clips),
+        )
+
+
+def parse(data: bytes) -> Any:
+    """JSON from the header's bytes; anything else is a ``SubmissionError``."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SubmissionError(f"header: not UTF-8 JSON ({str(error)[:100]}).") from None
+
+
+def check_clip_id(clip_id: str) -> str:
+    """The id itself if it may name a clip, else a ``SubmissionError``."""
+    if not CLIP_ID.fullmatch(clip_id):
+        raise SubmissionError(f"{clip_id[:80]!r} cannot name a clip; use {CLIP_ID_RULE}.")
+    return clip_id
+
+
+def _names(cls: Any) -> list[str]:
+    return [field.name for field in fields(cls)]
+
+
+def _check_kind(value: Any, kind: str, names: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SubmissionError("header: must be a JSON object.")
+    if value.get("format") != FORMAT or isinstance(value.get("format"), bool):
+        raise SubmissionError(f"header: format is {value.get('format')!r}; this version reads {FORMAT}.")
+    if value.get("kind") != kind:
+        raise SubmissionError(f"header: kind is {value.get('kind')!r}; expected a {kind}.")
+    known = names | {"format", "kind"}
+    for name in value:
+        if name not in known:
+            raise SubmissionError(f"header: unknown key {name[:80]!r}.{suggestion(name[:80], known)}")
+    return value
+
+
+def _text(value: dict[str, Any], name: str, default: str | None = None) -> str:
+    text = value.get(name, default)
+    if not isinstance(text, str):
+        raise SubmissionError(f"header: {name} must be a text, got {_short(text)}.")
+    return text
+
+
+def _flag(value: dict[str, Any], name: str) -> bool:
+    flag = value.get(name)
+    if not isinstance(flag, bool):
+        raise SubmissionError(f"header: {name} must be true or false, got {_short(flag)}.")
+    return flag
+
+
+def _fingerprint(value: dict[str, Any], name: str) -> str:
+    text = _text(value, name)
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise SubmissionError(f"header: {name} must be 64 hexadecimal digits, got {_short(text)}.")
+    return text
+
+
+def _size(value: dict[str, Any]) -> tuple[int, int]:
+    size = value.get("size")
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in size)
+    ):
+        raise SubmissionError(f"header: size must be [H, W] of 1 to {MAX_SIDE} pixels, got {_short(size)}.")
+    return size[0], size[1]
+
+
+def _task_and_split(value: dict[str, Any]) -> tuple[Task, str]:
+    try:
+        return get_task(_text(value, "task")), get_split(_text(value, "split"))
+    except UsageError as error:
+        raise SubmissionError(f"header: {error}") from None
+
+
+def _solution_clip(value: Any) -> SolutionClip:
+    if not isinstance(value, dict) or set(value) != set(_names(SolutionClip)):
+        raise SubmissionError(
+            f"header: a clip must have {', '.join(_names(SolutionClip))}, got {_short(value)}."
+        )
+    return SolutionClip(
+        id=check_clip_id(_text(value, "id")),
+        sha256=_fingerprint(value, "sha256"),
+        subset=_text(value, "subset"),
+        private=_flag(value, "private"),
+    )
+
+
+def _short(value: Any) -> str:
+    """A value for an error message, cut so that no file can flood the terminal."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

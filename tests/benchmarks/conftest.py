@@ -1,0 +1,11 @@
+"""Benchmarks run only when asked for: ``pytest tests/benchmarks``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return None if any("benchmarks" in argument for argument in config.args) else True

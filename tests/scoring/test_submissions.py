@@ -1,0 +1,248 @@
+"""Scoring files: equal to scoring arrays, in the data set's order, refusing what does not belong together."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from avsbench_harness.cli import compare, score, submit
+from avsbench_harness.errors import AvsbError, SubmissionError, UsageError
+from avsbench_harness.scoring import (
+    Scores,
+    Unavailable,
+    encode,
+    score_object,
+    score_protocols,
+    score_semantic,
+    score_submission,
+)
+from avsbench_harness.submission import (
+    Header,
+    SubmissionWriter,
+    read_solution,
+    read_submission,
+    write_solution,
+)
+
+SIZE = (24, 32)
+N = 9
+
+
+def write_pair(folder: Path, task: str, size: tuple[int, int] = SIZE, noise: float = 0.4, **options):
+    """Files of nine clips whose submission is in another order; the arrays in the solution's order."""
+    rng = np.random.default_rng(7)
+    lengths = [5 if i % 2 else 10 for i in range(N)] if task == "avss" else [5] * N
+    top = 71 if task == "avss" else 2
+    truth = [np.kron(rng.integers(0, top, (t, 6, 8)), np.ones((1, 4, 4), int)) for t in lengths]
+    if task == "avss":
+        predicted = [np.where(rng.random(m.shape) < noise, 0, m).astype(np.uint8) for m in truth]
+    else:
+        shape = (N, 5, *size)
+        scale = size[0] // SIZE[0]
+        large = np.kron(np.stack(truth), np.ones((1, 1, scale, scale)))
+        predicted = list(encode(np.clip(large + noise * rng.normal(size=shape), 0, 1)))
+    ids = [f"-clip_{i}" for i in rng.permutation(N)]
+    solution, submission = folder / "solution.npz", folder / "submission.npz"
+    fingerprint = write_solution(
+        solution, task, "test", zip(ids, truth, ["v2"] * N, strict=True), dataset="Test set", **options
+    )
+    with SubmissionWriter(submission, Header(task, "test", fingerprint, "some method", size=size)) as writer:
+        for i in rng.permutation(N):
+            writer.add(ids[i], predicted[i])
+    return submission, solution, ids, predicted, truth
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_object_files_score_as_arrays(tmp_path, workers):
+    submission, solution, ids, predicted, truth = write_pair(tmp_path, "s4")
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        for protocol in ("object/1", "avsbench", "davis", "confusion"):
+            got = score_submission(ours, theirs, protocol, workers=workers)
+            want = score_object(np.stack(predicted), np.stack(truth), protocol, clips=ids)
+            assert got.metrics == want.metrics
+            assert got.per_clip.equals(want.per_clip)
+            assert (got.solution, got.dataset, got.synthetic) == (theirs.fingerprint, "Test set", False)
+        # Batches are those of the data set's order, whatever the submission's.
+        got = score_submission(ours, theirs, "avsbench", batch=4, workers=workers).metrics
+        assert got == score_object(np.stack(predicted), np.stack(truth), "avsbench", batch=4).metrics
+
+
+def test_semantic_files_score_as_arrays(tmp_path):
+    submission, solution, _, predicted, truth = write_pair(tmp_path, "avss")
+    real = np.arange(10) < np.array([[len(m)] for m in truth])
+    arrays = np.zeros((2, N, 10, *SIZE), np.uint8)
+    for i in range(N):
+        arrays[0, i][real[i]], arrays[1, i][real[i]] = predicted[i], truth[i]
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        assert score_submission(ours, theirs).protocol == "semantic/1"
+        for protocol in ("semantic/1", "avss-avsbench", "avss-combo", "confusion"):
+            got = score_submission(ours, theirs, protocol)
+            assert got.metrics == score_semantic(*arrays, real, protocol=protocol).metrics
+
+
+def test_every_protocol_in_one_pass(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4")
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        results = score_protocols(ours, theirs)
+        names = [result.protocol for result in results]
+        assert names.count("avsbench") == 2
+        for result in results:
+            if isinstance(result, Unavailable):
+                assert result.protocol == "combo"
+                assert "two class scores" in result.reason
+            else:
+                alone = score_submission(ours, theirs, result.protocol, batch=result.batch)
+                assert alone.metrics == result.metrics
+        with pytest.raises(SubmissionError, match="two class scores"):
+            score_submission(ours, theirs, "combo")
+
+
+def test_predictions_of_another_size_are_for_avsegformer_only(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4", size=(48, 64))
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        able = [r.protocol for r in score_protocols(ours, theirs) if isinstance(r, Scores)]
+        assert able == ["avsegformer"]
+        with pytest.raises(SubmissionError, match="24 x 32, not 48 x 64"):
+            score_submission(ours, theirs)
+
+
+def test_public_and_private_clips_make_up_all(tmp_path):
+    submission, solution, ids, *_ = write_pair(tmp_path, "s4", private=0.5, seed=3)
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        public, private = (score_submission(ours, theirs, part=part) for part in ("public", "private"))
+        assert sorted(public.clips + private.clips) == sorted(ids)
+        assert (public.n, private.n, public.part) == (5, 4, "public")
+        whole = score_submission(ours, theirs)
+        assert whole.metrics["J"] == pytest.approx((5 * public.metrics["J"] + 4 * private.metrics["J"]) / 9)
+        with pytest.raises(UsageError, match="Unknown part"):
+            score_submission(ours, theirs, part="pubic")
+
+
+def test_no_private_clips(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4")
+    with (
+        read_solution(solution) as theirs,
+        read_submission(submission) as ours,
+        pytest.raises(UsageError, match="has no private clips"),
+    ):
+        score_submission(ours, theirs, part="private")
+
+
+def test_a_submission_for_other_masks_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    submission, *_ = write_pair(tmp_path / "a", "s4")
+    _, solution, *_ = write_pair(tmp_path / "b", "avss")
+    with (
+        read_solution(solution) as theirs,
+        read_submission(submission) as ours,
+        pytest.raises(SubmissionError, match="it is for s4 test, the solution for avss test"),
+    ):
+        score_submission(ours, theirs)
+
+
+def test_synthetic_scores_say_so(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4", synthetic=True)
+    with read_solution(solution) as theirs, read_submission(submission) as ours:
+        assert score_submission(ours, theirs).to_json()["synthetic"] is True
+
+
+def test_memory_is_that_of_a_few_clips(tmp_path):
+    def clips(n):
+        masks = np.random.default_rng(0).integers(0, 2, (5, 128, 128)).astype(np.uint8)
+        return ((f"clip{i}", masks, "s4") for i in range(n))
+
+    peaks = []
+    for n in (100, 300):
+        solution, submission = tmp_path / f"{n}-solution.npz", tmp_path / f"{n}.npz"
+        fingerprint = write_solution(solution, "s4", "test", clips(n))
+        with SubmissionWriter(submission, Header("s4", "test", fingerprint, "m", size=(128, 128))) as writer:
+            for clip, masks, _ in clips(n):
+                writer.add(clip, masks * 255)
+        with read_solution(solution) as theirs, read_submission(submission) as ours:
+            score_submission(ours, theirs)  # numba compiles
+            tracemalloc.start()
+            assert score_submission(ours, theirs).metrics["J"] == 1
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    # A clip's row and columns are 2 kB, and rows are joined once; its pixels are 160 kB, its counts 10 kB.
+    assert peaks[1] - peaks[0] < 200 * 10_000
+
+
+app = typer.Typer()
+app.command()(score.score)
+app.command()(compare.compare)
+app.add_typer(submit.app, name="submit")
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_command_score(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4", synthetic=True)
+    given = [submission, "--solution", solution]
+    value = json.loads(run("score", *given, "--json"))
+    assert value["protocol"] == "object/1"
+    assert value["intervals"]["J"][0] < value["metrics"]["J"] < value["intervals"]["J"][1]
+    text = run("score", *given)
+    assert "SYNTHETIC" in text
+    assert f"{value['metrics']['J']:.4f}" in text
+    every = json.loads(run("score", *given, "--protocol", "all", "--json"))
+    assert any("unavailable" in entry for entry in every)
+    assert "avsbench (batch 4)" in run("score", *given, "--protocol", "all")
+    run("score", *given, "--per-clip", tmp_path / "clips.csv")
+    assert (tmp_path / "clips.csv").read_text().startswith("clip,frames,J,F")
+
+
+def test_command_score_refuses(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "s4")
+    for extra, kind, message in (
+        (["--protocol", "objct/1"], UsageError, "Did you mean 'object/1'"),
+        (["--protocol", "all", "--batch", "4"], UsageError, "belong to one protocol"),
+        (["--part", "private"], UsageError, "no private clips"),
+        (["--protocol", "combo"], SubmissionError, "two class scores"),
+    ):
+        with pytest.raises(kind, match=message) as caught:
+            run("score", submission, "--solution", solution, *extra)
+        assert isinstance(caught.value, AvsbError)
+
+
+def test_command_compare(tmp_path):
+    for name, noise in (("a", 0.3), ("b", 0.6)):
+        (tmp_path / name).mkdir()
+        write_pair(tmp_path / name, "s4", noise=noise)
+    files = [tmp_path / "a" / "submission.npz", tmp_path / "b" / "submission.npz"]
+    given = [*files, "--solution", tmp_path / "a" / "solution.npz"]
+    value = json.loads(run("compare", *given, "--json", "--clips", 3))
+    assert value["differences"][0]["interval"][0] > 0
+    assert len(value["clips"]) == 3
+    assert value["clips"][0]["clip"] in run("compare", *given)
+
+
+def test_command_submit_check(tmp_path):
+    submission, solution, *_ = write_pair(tmp_path, "avss")
+    assert "no faults" in run("submit", "check", submission, "--solution", solution)
+    assert json.loads(run("submit", "check", submission, "--json")) == {
+        "submission": str(submission), "valid": True, "faults": [],
+    }  # fmt: skip
+    submission.write_bytes(submission.read_bytes()[:-30])
+    result = CliRunner().invoke(app, ["submit", "check", str(submission)])
+    assert result.exit_code == 3
+    assert "not a complete zip" in result.output
+
+
+def test_the_scorer_does_not_import_torch():
+    import subprocess
+    import sys
+
+    program = "import sys, avsbench_harness.scoring; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,385 @@
+"""The reader refuses every broken file with one line, and never crashes, hangs or swells."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import random
+import resource
+import struct
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsbench_harness.errors import MissingDataError, SubmissionError
+from avsbench_harness.submission import archive, check_submission, read_solution, read_submission
+
+
+def refused(path: Path) -> str:
+    """The one line with which scoring would refuse a file, after reading all of it."""
+    with pytest.raises(SubmissionError) as caught, read_submission(path) as submission:
+        for _ in submission:
+            pass
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert caught.value.exit_code == 3
+    # The validator is the reader: it finds the same fault.
+    assert message.removeprefix(f"{path}: ").startswith(check_submission(path)[0])
+    return message
+
+
+def repack(path: Path, change) -> Path:
+    """Rewrite a zip; ``change`` gets [(name, bytes)] and returns [(name, bytes)]."""
+    with zipfile.ZipFile(path) as old:
+        entries = [(info.filename, old.read(info)) for info in old.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in change(entries):
+            new.writestr(name, data)
+    return path
+
+
+def npy(array: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+def test_what_numpy_writes_is_read(savez, masks):
+    for task in ("s4", "avss"):
+        with read_submission(savez(task)) as submission:
+            assert {k: v.tolist() for k, v in submission} == {k: v.tolist() for k, v in masks(task).items()}
+
+
+def test_stored_members_are_read(savez, tmp_path, masks):
+    with np.load(savez()) as arrays:
+        np.savez(tmp_path / "stored.npz", **arrays)
+    assert check_submission(tmp_path / "stored.npz") == []
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(MissingDataError, match="Cannot read"):
+        read_submission(tmp_path / "none.npz")
+    with pytest.raises(MissingDataError):
+        check_submission(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ({"b.2": np.zeros((5, 6, 8), np.float32)}, "clip 'b.2': dtype is '<f4', expected uint8; encode"),
+        ({"b.2": np.full((5, 6, 8), np.nan)}, "clip 'b.2': dtype is '<f8'"),
+        ({"b.2": np.zeros((5, 6, 8), bool)}, "clip 'b.2': dtype is '|b1'"),
+        ({"b.2": np.zeros((6, 6, 8), np.uint8)}, "clip 'b.2': shape is (6, 6, 8), expected (1 to 5, 6, 8)"),
+        ({"b.2": np.zeros((0, 6, 8), np.uint8)}, "clip 'b.2': shape"),
+        ({"b.2": np.zeros((5, 8, 6), np.uint8)}, "clip 'b.2': shape"),
+        ({"b.2": np.zeros((5, 48), np.uint8)}, "clip 'b.2': shape"),
+        ({"b.2": np.asfortranarray(np.zeros((5, 6, 8), np.uint8))}, "clip 'b.2': it is in Fortran order"),
+        ({"b.2": np.zeros(3, [("x", "u1")])}, "clip 'b.2': dtype is 'structured'"),
+        ({"../evil": np.zeros((5, 6, 8), np.uint8)}, "member '../evil.npy' cannot be a clip"),
+        ({"a b": np.zeros((5, 6, 8), np.uint8)}, "cannot be a clip"),
+        ({"-a_1": None, "b.2": None, "_c": None}, "it has no clips"),
+    ],
+)
+def test_clips(savez, clips, message):
+    assert message in refused(savez(clips=clips))
+
+
+def test_labels_over_70(savez, masks):
+    labels = masks("avss")["b.2"].copy()
+    labels[3, 2, 1] = 71
+    assert "clip 'b.2': label 71 is over 70" in refused(savez("avss", clips={"b.2": labels}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format is 2; this version reads 1"),
+        ({"format": True}, "format is True"),
+        ({"kind": "solution"}, "expected a submission"),
+        ({"task": "s5"}, "Unknown task 's5'"),
+        ({"task": ["s4"]}, "task must be a text"),
+        ({"split": "tset"}, "Did you mean 'test'?"),
+        ({"encoding": "labels"}, "a submission for s4 has 'threshold-codes'"),
+        ({"solution": "A" * 64}, "64 hexadecimal"),
+        ({"size": [224]}, "size must be"),
+        ({"size": [True, 8]}, "size must be"),
+        ({"size": [6, 10**9]}, "size must be"),
+        ({"method": None}, "method must be a text"),
+        ({"metod": "x"}, "unknown key 'metod'. Did you mean 'method'?"),
+    ],
+)
+def test_headers(savez, change, message):
+    assert message in refused(savez(header=change))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.frombuffer(b"[" * 100_000, np.uint8), "not UTF-8 JSON"),
+        (np.frombuffer(b"\xff\xfe", np.uint8), "not UTF-8 JSON"),
+        (np.frombuffer(b"[1]", np.uint8), "must be a JSON object"),
+        (np.array("{}"), "expected UTF-8 bytes as a uint8 vector"),
+        (np.zeros((2, 2), np.uint8), "expected UTF-8 bytes"),
+        (np.zeros(5_000_000, np.uint8), "more than the"),
+    ],
+)
+def test_what_is_no_header(savez, data, message):
+    def change(entries):
+        return [(name, npy(data) if name == "header.npy" else content) for name, content in entries]
+
+    assert message in refused(repack(savez(), change))
+
+
+def test_no_header(savez):
+    assert "it has no header" in refused(repack(savez(), lambda e: [x for x in e if x[0] != "header.npy"]))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_doubled_clip(savez):
+    assert "clip 'b.2' is there twice" in refused(
+        repack(savez(), lambda e: [*e, ("b.2.npy", dict(e)["b.2.npy"])])
+    )
+
+
+def test_a_member_that_is_no_array(savez):
+    assert "member 'README' cannot be a clip" in refused(repack(savez(), lambda e: [*e, ("README", b"hi")]))
+    assert "clip 'x': it is not a .npy array" in refused(
+        repack(savez(), lambda e: [*e, ("x.npy", b"hi" * 99)])
+    )
+
+
+class Explosive:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_pickles_stay_pickles(savez):
+    objects = np.array([Explosive()], dtype=object)
+    path = savez(clips={"b.2": objects})
+    assert "clip 'b.2': dtype is '|O'" in refused(path)
+    pickled = pickle.dumps(Explosive())
+    assert "clip 'x': it is not a .npy" in refused(repack(savez(), lambda e: [*e, ("x.npy", pickled)]))
+
+
+def npy_with_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(240)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{'descr': '|u1', 'fortran_order': False}",
+        "{'descr': '|u1', 'fortran_order': 0, 'shape': (5, 6, 8)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': [5, 6, 8]}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 6, -8)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 6, 8), 'x': 1}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 6, __import__('os'))}",
+        "(" * 900,
+        "-" * 1000,
+        "9" * 1000,
+    ],
+)
+def test_malformed_array_headers(savez, text):
+    def change(entries):
+        return [(n, npy_with_header(text) if n == "b.2.npy" else d) for n, d in entries]
+
+    assert "clip 'b.2': its .npy header is malformed" in refused(repack(savez(), change))
+
+
+def test_a_size_that_contradicts_the_shape(savez):
+    def change(entries):
+        return [(n, d + b"more" if n == "b.2.npy" else d) for n, d in entries]
+
+    assert "clip 'b.2': it declares" in refused(repack(savez(), change))
+
+
+def patch_directory(path: Path, name: str, at: int, value: int) -> Path:
+    """Overwrite a 32-bit field of a member's central directory entry."""
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(name.encode()) - 46
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    struct.pack_into("<L", data, entry + at, value)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_bomb_that_declares_itself(savez):
+    path = repack(
+        savez(), lambda e: [(n, d if n != "b.2.npy" else npy(np.zeros(300_000_000, np.uint8))) for n, d in e]
+    )
+    tracemalloc.start()
+    assert "clip 'b.2': shape is (300000000,)" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_a_bomb_that_lies_about_its_size(savez):
+    """100 MB of deflated zeros behind a proper header, declared as the right size."""
+    good = npy(np.zeros((5, 6, 8), np.uint8))
+    path = repack(savez(), lambda e: [(n, d if n != "b.2.npy" else good + bytes(100_000_000)) for n, d in e])
+    patch_directory(path, "b.2.npy", 24, len(good))
+    tracemalloc.start()
+    start = time.perf_counter()
+    assert f"clip 'b.2': it does not inflate to the {len(good)} bytes" in refused(path)
+    assert time.perf_counter() - start < 1
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_a_clip_that_is_shorter_than_it_declares(savez):
+    good = npy(np.zeros((5, 6, 8), np.uint8))
+    path = repack(savez(), lambda e: [(n, d if n != "b.2.npy" else good[:-1]) for n, d in e])
+    assert "clip 'b.2': it does not inflate to the" in refused(
+        patch_directory(path, "b.2.npy", 24, len(good))
+    )
+
+
+def test_a_wrong_checksum(savez):
+    assert "clip 'b.2': its checksum is wrong" in refused(patch_directory(savez(), "b.2.npy", 16, 1))
+
+
+def test_a_truncated_zip(savez):
+    path = savez()
+    data = path.read_bytes()
+    for length in (0, 3, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert "write or copy" in refused(path)
+
+
+def test_too_many_members(savez, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    assert "the zip lists 4 members" in refused(savez())
+
+
+def test_encryption_and_odd_compression(savez):
+    path = savez()
+    data = path.read_bytes()
+    entry = data.rindex(b"b.2.npy") - 46
+    for at, value, message in ((8, 1, "is encrypted"), (10, 14, "packed by method 14")):
+        changed = bytearray(data)
+        struct.pack_into("<H", changed, entry + at, value)
+        path.write_bytes(changed)
+        assert message in refused(path)
+
+
+def test_all_faults_are_listed_at_once(savez, masks, pair):
+    _, solution = pair("avss")
+    labels = masks("avss")["_c"].copy()
+    labels[0, 0, 0] = 99
+    path = savez(
+        "avss",
+        clips={
+            "_c": labels,
+            "b.2": masks("avss")["b.2"][:5],
+            "-a_1": None,
+            "new": np.zeros((5, 6, 8), np.float32),
+            "other": np.zeros((5, 6, 8), np.uint8),
+        },
+    )
+    with read_solution(solution) as truth:
+        faults = check_submission(path, truth)
+    text = "\n".join(faults)
+    for part in (
+        "clip 'new': dtype",
+        "clip '_c': label 99",
+        "clip '-a_1' is missing",
+        "clip 'other' is not in the solution",
+        "clip 'b.2' has 5 frames, the solution 10",
+    ):
+        assert part in text
+    assert len(faults) == 5
+    assert all("\n" not in fault for fault in faults)
+
+
+def test_the_first_fault_and_the_number_of_others(savez):
+    wrong = np.zeros((5, 6, 8), np.float32)
+    with pytest.raises(
+        SubmissionError, match=r"clip '-a_1': dtype .* \(1 more; 'avsb submit check .*' lists them\)"
+    ):
+        read_submission(savez(clips={"b.2": wrong, "-a_1": wrong}))
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """One to four of the changes that bad disks, bad programs and bad people make."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        kind = rng.randrange(7)
+        at = rng.randrange(len(changed) + 1) if changed else 0
+        count = rng.choice([1, 2, 4, 16, 200])
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            changed[at : at + count] = rng.randbytes(count)
+        elif kind == 2:
+            del changed[at : at + count]
+        elif kind == 3:
+            changed[at:at] = changed[at : at + count]
+        elif kind == 4:
+            del changed[at:]
+        elif kind == 5 and len(changed) > 4:  # a field of some record, where sizes and offsets lie
+            marks = [i for i in range(len(changed) - 4) if changed[i : i + 2] == b"PK"]
+            field = rng.choice(marks or [0]) + rng.randrange(4, 46)
+            value = rng.choice([0, 1, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, rng.getrandbits(32)])
+            changed[field : field + 4] = struct.pack("<L", value)
+        elif kind == 6:
+            changed = changed.replace(
+                rng.choice([b"u1", b"(5, ", b"False", b'"s4"', b"[6, 8]", b".npy"]),
+                rng.choice([b"O", b"(9**9**9, ", b"True", b'"ms3"', b"[1024, 1024]", b"../x", b"(-5, "]),
+                1,
+            )
+    return bytes(changed)
+
+
+def error_of(path: Path) -> str | None:
+    """Read all of a file; the message of its refusal, any other exception fails the test."""
+    try:
+        with read_submission(path) as submission:
+            for _, array in submission:
+                assert array.shape[1:] == submission.header.size
+    except SubmissionError as error:  # exit code 3
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("task", ["s4", "avss"])
+def test_mutated_files_are_accepted_or_refused(savez, tmp_path, task):
+    """1,500 files each: exit 3 or fine, quickly, in bounded memory, whatever was changed."""
+    seed = 20_240_917
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    packed = savez(task).read_bytes()
+    with np.load(savez(task)) as arrays:
+        np.savez(tmp_path / "stored.npz", **arrays)
+    originals = [packed, (tmp_path / "stored.npz").read_bytes()]
+    path = tmp_path / "mutated.npz"
+    accepted = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for i in range(1500):
+        path.write_bytes(mutate(rng.choice(originals), rng))
+        start = time.perf_counter()
+        message = error_of(path)
+        assert (message is None) == (check_submission(path) == [])
+        assert time.perf_counter() - start < 1, f"file {i}"
+        assert "\n" not in (message or "")
+        accepted += message is None
+    assert 0 < accepted < 1000
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 100e6
+
+
+def test_a_header_of_json_written_by_hand(savez):
+    value = json.dumps({"format": 1, "kind": "submission", "task": "s4"}).encode()
+    path = repack(
+        savez(),
+        lambda e: [(n, npy(np.frombuffer(value, np.uint8)) if n == "header.npy" else d) for n, d in e],
+    )
+    assert "header: split must be a text, got None" in refused(path)
