@@ -1,0 +1,72 @@
+"""The command line ``avsb``: one module per command, which parses, calls and prints.
+
+Nothing here or in the modules it imports may import torch, numpy or pandas at the top: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from avsbench_harness import __version__
+from avsbench_harness.cli import compare, data, doctor, leaderboard, methods, run, score, submit, weights
+from avsbench_harness.cli.common import print_json
+from avsbench_harness.errors import AvsbError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would take brackets in help texts for markup
+    pretty_exceptions_enable=False,
+    help=(
+        "Train, score and rank audio-visual segmentation methods by one definition.\n\n"
+        "Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 invalid submission, 4 missing data, "
+        "130 interrupted, 143 stopped."
+    ),
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"avsb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `avsb` itself."""
+
+
+app.command()(run.run)
+app.command()(run.train)
+app.command()(run.predict)
+app.command()(score.score)
+app.command()(compare.compare)
+app.command()(leaderboard.leaderboard)
+app.command()(methods.methods)
+app.command()(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.add_typer(submit.app, name="submit")
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Run the command line; an :class:`AvsbError` becomes one line and its exit code."""
+    try:
+        app()
+    except AvsbError as error:
+        if "--json" in sys.argv:
+            print_json({"error": str(error), "exit_code": error.exit_code})
+        else:
+            typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of the pipe is gone; Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

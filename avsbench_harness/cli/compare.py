@@ -1,0 +1,97 @@
+"""``avsb compare``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avsbench_harness.cli.common import JsonOption, SolutionOption, TruthDataOption, print_json, print_rich
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from avsbench_harness.scoring import Comparison
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="A submission, A.")],
+    b: Annotated[Path, typer.Argument(help="Another for the same split, B.")],
+    solution: SolutionOption = None,
+    data: TruthDataOption = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="A protocol's name; by default the canonical one.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Clips per batch, else the published number.")
+    ] = None,
+    part: Annotated[str, typer.Option("--part", help="Clips to score: all, public or private.")] = "all",
+    clips: Annotated[int, typer.Option("--clips", min=0, help="How many clips to list.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Compare two submissions clip by clip: is A better than B by more than chance?
+
+    \b
+    Examples:
+      avsb compare a.npz b.npz --solution s4-test.npz
+      avsb compare a.npz b.npz --solution s4-test.npz --clips 30 --json
+    """
+    from avsbench_harness.launch.truth import ground_truth
+    from avsbench_harness.scoring import compare as compare_scores
+    from avsbench_harness.scoring import score_submission
+    from avsbench_harness.submission import read_solution, read_submission
+
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(read_submission(path)) for path in (a, b))
+        truth = stack.enter_context(read_solution(ground_truth(first.header, solution, data)))
+        scores = [
+            score_submission(submission, truth, protocol, batch=batch, part=part)
+            for submission in (first, second)
+        ]
+        result = compare_scores(*scores)
+        names = (first.header.method, second.header.method)
+    if json:
+        print_json({"a": str(a), "b": str(b), **result.to_json(clips)})
+        return
+    name = "SYNTHETIC data" if truth.header.synthetic else truth.header.dataset
+    print_rich(
+        f"A {names[0]}, B {names[1]}: {truth.header.task} {truth.header.split}, {name}, "
+        f"{scores[0].label}, {scores[0].n} clips",
+        _differences(result),
+        "Clips that differ most:",
+        _clips(result, clips),
+    )
+
+
+def _differences(result: Comparison) -> Table:
+    from rich.table import Table
+
+    table = Table("metric", "A", "B", "A - B", "95 % interval", "resamples A > B", "clips A > B")
+    for difference in result.differences:
+        interval = difference.interval
+        table.add_row(
+            difference.metric,
+            _cell(difference.a),
+            _cell(difference.b),
+            _cell(difference.difference, "+.4f"),
+            "n/a" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
+            _cell(difference.better, ".1%"),
+            _cell(difference.win_rate, ".1%"),
+        )
+    return table
+
+
+def _clips(result: Comparison, count: int) -> Table:
+    from rich.table import Table
+
+    rows = result.per_clip.head(count)
+    table = Table(*rows.columns)
+    for row in rows.itertuples(index=False):
+        table.add_row(*(value if isinstance(value, str) else _cell(value) for value in row))
+    return table
+
+
+def _cell(value: Any, form: str = ".4f") -> str:
+    return "n/a" if value is None or value != value else format(value, form)

@@ -1,0 +1,173 @@
+"""``avsb data check``, ``info``, ``synth`` and ``solution``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsbench_harness.cli.common import JsonOption, print_json, print_rich
+from avsbench_harness.errors import MissingDataError, UsageError
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="AVSBench on disk, real or synthetic.")
+
+RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; else AVSB_DATA_DIR.")]
+
+
+def _root(given: Path | None) -> Path:
+    from avsbench_harness.data.root import data_root
+
+    root = data_root(given)
+    if root is None:
+        raise MissingDataError("No data root: pass the folder that holds AVSBench, or set AVSB_DATA_DIR.")
+    return root
+
+
+@app.command()
+def check(
+    root: RootArgument = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task; else all that are found.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Open every file and list everything that is missing, unreadable, or of the wrong size or colour.
+
+    Ends with 4 if something is missing, with 2 if something is wrong, with 0 if all is well.
+
+    \b
+    Examples:
+      avsb data check AVSBench
+      avsb data check AVSBench --task s4 --json
+    """
+    from avsbench_harness.data.check import check_dataset
+    from avsbench_harness.data.report import render_report
+    from avsbench_harness.engine.progress import bar
+    from avsbench_harness.tasks import get_task
+
+    tasks = [get_task(name) for name in task] if task else None
+    with bar() as progress:
+        display = progress.add_task("check", total=None, note="")
+        report = check_dataset(
+            _root(root),
+            tasks,
+            progress=lambda done, total: progress.update(display, completed=done, total=total),
+        )
+    if json:
+        print_json(report.to_json())
+    else:
+        print_rich(render_report(report))
+    if report.missing:
+        raise typer.Exit(MissingDataError.exit_code)
+    if not report.ok:
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
+def info(root: RootArgument = None, json: JsonOption = False) -> None:
+    """Show tasks, splits, numbers of clips and fingerprints, without opening the files.
+
+    \b
+    Examples:
+      avsb data info AVSBench
+    """
+    from avsbench_harness.data.describe import describe_dataset, render_description
+
+    found = describe_dataset(_root(root))
+    if json:
+        print_json([task.to_json() for task in found])
+    else:
+        print_rich(render_description(found))
+
+
+@app.command()
+def synth(
+    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    clips: Annotated[str, typer.Option("--clips", metavar="TRAIN,VAL,TEST", help="Clips per split.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not exist or be empty.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same data.")] = 0,
+    kinds: Annotated[
+        int | None, typer.Option("--kinds", help="Use only the first so many kinds of objects.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Draw a synthetic benchmark in the official layout.
+
+    Several objects are to be seen, some of them sound, and only the recording tells which. Every score made
+    on it is marked as synthetic.
+
+    \b
+    Examples:
+      avsb data synth --task s4 --clips 200,40,40 --out synthetic --seed 1
+      avsb data synth --task avss --clips 60,20,20 --out synthetic-avss
+    """
+    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.data.synth import write_synthetic
+    from avsbench_harness.engine.progress import bar
+    from avsbench_harness.tasks import get_task
+
+    chosen, counts = get_task(task), _counts(clips)
+    with bar() as progress:
+        display = progress.add_task("draw", total=sum(counts), note="")
+        write_synthetic(
+            out,
+            chosen,
+            counts,
+            seed,
+            kinds=kinds,
+            jobs=jobs,
+            progress=lambda done, total: progress.update(display, completed=done, total=total),
+        )
+    made = {
+        "root": str(out),
+        "task": chosen.name,
+        "clips": list(counts),
+        "seed": seed,
+        "synthetic": True,
+        "fingerprint": open_dataset(out, chosen).fingerprint(),
+    }
+    if json:
+        print_json(made)
+    else:
+        typer.echo(f"{sum(counts)} synthetic {chosen.name} clips in {out}; use it with --data {out}")
+
+
+@app.command()
+def solution(
+    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    out: Annotated[Path, typer.Option("--out", help="The npz to write.")],
+    root: RootArgument = None,
+    split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
+    private: Annotated[
+        float, typer.Option("--private", help="Share of the clips whose scores the host keeps back.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the choice of private clips.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Pack a split's ground truth into one file, so that scoring needs no data root.
+
+    \b
+    Examples:
+      avsb data solution AVSBench --task s4 --out s4-test.npz
+      avsb data solution AVSBench --task ms3 --split val --private 0.5 --out ms3-val.npz
+    """
+    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.engine.solutions import pack_solution
+    from avsbench_harness.tasks import get_split, get_task
+
+    dataset = open_dataset(_root(root), get_task(task))
+    fingerprint = pack_solution(dataset, get_split(split), out, private=private, seed=seed)
+    if json:
+        print_json({"solution": str(out), "fingerprint": fingerprint, "synthetic": dataset.synthetic})
+    else:
+        typer.echo(f"solution: {out} (fingerprint {fingerprint[:12]})")
+
+
+def _counts(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"--clips takes three numbers, TRAIN,VAL,TEST, for example 200,40,40; got '{text}'.")
+    train, val, test = (int(part) for part in parts)
+    return train, val, test

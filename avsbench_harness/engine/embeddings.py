@@ -1,0 +1,154 @@
+"""The sound of clips as arrays, computed once and kept on disk: log-mel examples, and their embeddings.
+
+Both caches are keyed by the bytes of the recording and by everything else that decides the numbers, so a
+changed file, other weights or a new version of the code is never answered with old values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from avsbench_harness.data.cache import ArrayCache, array_key
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.logmel import (
+    BANDS,
+    EXAMPLE_FRAMES,
+    FRONT_END_VERSION,
+    clip_log_mel,
+    length_rule,
+    sound_file,
+)
+from avsbench_harness.files import cache_dir, sha256_file
+from avsbench_harness.nn.vggish import EMBEDDING_SIZE
+from avsbench_harness.tasks import Task
+
+#: Changes whenever an encoder's code changes the embeddings it computes; part of the cache key.
+ENCODER_VERSION = 1
+
+# Clips whose recordings are decoded in parallel before their embeddings are computed.
+_CHUNK = 64
+
+Progress = Callable[[int], None]
+Result = TypeVar("Result")
+
+
+def log_mel_clips(
+    clips: Sequence[Clip], task: Task, progress: Progress | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Log-mel examples per clip id, float32 (T,1,96,64), for runs that train the audio encoder.
+
+    See :func:`avsbench_harness.data.logmel.clip_log_mel`. ``progress`` is called with the number of clips
+    done since the last call.
+
+    Raises:
+        MissingDataError: a clip has no sound on disk.
+        UsageError: a recording cannot be read.
+    """
+    cache = ArrayCache(cache_dir() / "log-mels", (task.frames, 1, EXAMPLE_FRAMES, BANDS))
+
+    def examples(clip: Clip) -> NDArray[np.float32]:
+        key = array_key(sound=_sound_hash(clip), front_end=FRONT_END_VERSION, length=length_rule(task))
+        return cache.get(key, lambda: clip_log_mel(clip, task))
+
+    found = {}
+    for chunk, arrays in _in_threads(examples, clips):
+        for clip, array in zip(chunk, arrays, strict=True):
+            found[clip.id] = array
+            _report(progress)
+    return found
+
+
+def embed_clips(
+    clips: Sequence[Clip],
+    task: Task,
+    encoder: nn.Module,
+    weights_sha: str,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Embeddings per clip id, float32 (T,128), from a frozen encoder.
+
+    Rows of frames that a clip does not have are zero (the published avss models multiply by that flag).
+    The encoder sees one clip at a time, so that a clip's bits do not depend on which others were missing in
+    the cache; it comes back on ``device``, in the mode it was in.
+
+    Args:
+        clips: of one task.
+        task: decides T and how short recordings are filled up.
+        encoder: (N,1,96,64) to (N,128).
+        weights_sha: SHA-256 of the encoder's weights file.
+        device: where the encoder runs.
+        progress: called with the number of clips done since the last call.
+
+    Raises:
+        MissingDataError: a clip has no sound on disk.
+        UsageError: a recording cannot be read.
+    """
+    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, EMBEDDING_SIZE))
+
+    def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """The clip's key and its embeddings, or else its log-mel examples."""
+        key = array_key(
+            sound=_sound_hash(clip),
+            weights=weights_sha,
+            encoder=f"{type(encoder).__name__}-{ENCODER_VERSION}",
+            front_end=FRONT_END_VERSION,
+            length=length_rule(task),
+            frames=len(clip.frames),
+        )
+        known = cache.load(key)
+        return key, known, None if known is not None else clip_log_mel(clip, task)
+
+    training = encoder.training
+    encoder.eval().to(device)
+    found = {}
+    try:
+        for chunk, results in _in_threads(lookup, clips):
+            for clip, (key, embedding, log_mel) in zip(chunk, results, strict=True):
+                if embedding is None:
+                    assert log_mel is not None
+                    embedding = _embed(encoder, log_mel, device)
+                    embedding[len(clip.frames) :] = 0.0
+                    cache.store(key, embedding)
+                found[clip.id] = embedding
+                _report(progress)
+    finally:
+        encoder.train(training)
+    return found
+
+
+def _embed(
+    encoder: nn.Module, log_mel: NDArray[np.float32], device: torch.device | str
+) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        embedding: torch.Tensor = encoder(torch.from_numpy(log_mel).to(device))
+    return np.array(embedding.float().cpu().numpy())
+
+
+def _sound_hash(clip: Clip) -> str:
+    """SHA-256 of the file that the clip's sound comes from; recordings and pickles are told apart by it."""
+    return sha256_file(sound_file(clip))
+
+
+def _in_threads(
+    function: Callable[[Clip], Result], clips: Iterable[Clip]
+) -> Iterator[tuple[list[Clip], list[Result]]]:
+    """Results chunk by chunk: decoding and the front end release the interpreter most of the time."""
+    remaining = iter(clips)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        while chunk := list(islice(remaining, _CHUNK)):
+            yield chunk, list(pool.map(function, chunk))
+
+
+def _report(progress: Progress | None) -> None:
+    if progress is not None:
+        progress(1)

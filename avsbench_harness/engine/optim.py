@@ -1,0 +1,75 @@
+"""Optimisers, learning-rate schedules and freezing, as a recipe asks for them."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from avsbench_harness.engine.recipe import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
+from avsbench_harness.nn.model import ParamGroup
+
+
+def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
+    """The optimiser over all groups.
+
+    Frozen parameters stay in it: without a gradient they are neither moved nor decayed, and nothing has
+    to be rebuilt when they are thawed.
+    """
+    settings = [
+        {
+            "params": group.params,
+            "lr": recipe.lr * group.lr_scale,
+            "initial_lr": recipe.lr * group.lr_scale,
+            "weight_decay": recipe.weight_decay if group.weight_decay is None else group.weight_decay,
+        }
+        for group in groups
+        if group.params
+    ]
+    if recipe.name == "sgd":
+        return torch.optim.SGD(settings, lr=recipe.lr, momentum=recipe.momentum)
+    kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
+    return kind(settings, lr=recipe.lr, betas=recipe.betas)
+
+
+def lr_factor(schedule: ScheduleRecipe, step: int, total: int, steps_per_epoch: int) -> float:
+    """The multiple of the learning rate for one step (counted from 0) of ``total``."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "step":
+        return schedule.gamma ** bisect.bisect_right(schedule.milestones, step // steps_per_epoch)
+    progress = (step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps)
+    if schedule.name == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return float((1 - progress) ** schedule.power)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to ``factor`` times its initial one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def set_training(model: nn.Module, backbone: nn.Module, recipe: BackboneRecipe, epoch: int) -> None:
+    """Put the model into training mode for an epoch (counted from 0), the backbone frozen if it should be."""
+    model.train()
+    frozen = recipe.freeze_epochs == "all" or epoch < recipe.freeze_epochs
+    backbone.requires_grad_(not frozen)
+    if recipe.freeze_norm:
+        for module in backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def length(recipe: Recipe, clips: int) -> tuple[int, int]:
+    """(steps in all, steps per epoch) of a run over ``clips`` training clips."""
+    per_epoch = math.ceil(clips / recipe.batch_size)
+    if recipe.iterations is not None:
+        return recipe.iterations, per_epoch
+    assert recipe.epochs is not None  # the recipe was validated
+    return recipe.epochs * per_epoch, per_epoch

@@ -1,0 +1,113 @@
+"""From trained weights to a submission, and validation by the same path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from avsbench_harness.data.loader import ClipDataset, in_order, load
+from avsbench_harness.engine.checkpoint import load_tensors
+from avsbench_harness.engine.inputs import audio_inputs
+from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.progress import bar
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.solutions import solution_file
+from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.scoring import score_submission
+from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
+from avsbench_harness.tasks import MASK_SIZE, Split, Task
+
+
+def predict(run: Run, split: Split) -> Path:
+    """Predict a split with the weights that training ended with, and write the submission.
+
+    Raises:
+        MissingDataError: the run is not trained yet.
+    """
+    if not run.weights_file.is_file():
+        raise MissingDataError(
+            f"{run.id} has no trained weights at {run.weights_file}; run `avsb train` first."
+        )
+    set_determinism(run)
+    system = build_system(run, pretrained=False)
+    system.load_state_dict(load_tensors(run.weights_file))
+    path = run.submission_file(split)
+    with stop_request() as stop:
+        write_predictions(run, system.to(run.device), split, path, stop)
+    return path
+
+
+def validate(run: Run, system: System, stop: StopRequest) -> dict[str, float | None]:
+    """The canonical scores of the validation split, from a submission that is not kept."""
+    path = run.folder / "val.npz"
+    write_predictions(run, system, "val", path, stop)
+    with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
+        scores = score_submission(submission, solution)
+    path.unlink()
+    return dict(scores.metrics)
+
+
+def write_predictions(run: Run, system: System, split: Split, path: Path, stop: StopRequest) -> None:
+    """Predict every clip of a split and write the submission, whole or not at all."""
+    clips = run.dataset.clips(split)
+    if not clips:
+        raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
+    dataset = ClipDataset(clips, run.task, audio_inputs(run, split), size=run.recipe.image_size)
+    batches = in_order(len(clips), run.recipe.batch_size)
+    with read_solution(solution_file(run.dataset, split)) as solution:
+        fingerprint = solution.fingerprint
+    header = Header(
+        task=run.task.name,
+        split=split,
+        solution=fingerprint,
+        method=run.spec.method,
+        run=run.id,
+        note="synthetic data" if run.dataset.synthetic else "",
+    )
+    system.eval()
+    with bar() as progress, SubmissionWriter(path, header) as writer:
+        display = progress.add_task(f"predict {split}", total=len(clips), note="")
+        for keys, batch in zip(
+            batches, load(dataset, batches, workers=run.workers, device=run.device), strict=True
+        ):
+            if stop:
+                raise stop.error(f"Nothing was written to {path}; the same command predicts again.")
+            with autocast(run):
+                prediction = system.predict(batch.to(run.device, non_blocking=True))
+            for (index, _), values in zip(keys, prediction, strict=True):
+                clip = clips[index]
+                writer.add(clip.id, to_masks(values[: len(clip.frames)], run.task, clip.id))
+            progress.advance(display, len(keys))
+
+
+def to_masks(prediction: Tensor, task: Task, clip_id: str) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """One clip's prediction at the size of the ground truth.
+
+    Args:
+        prediction: (t,H,W) probabilities or (t,C,H,W) class scores, any size.
+        task: which of the two.
+        clip_id: for the error.
+
+    Returns:
+        (t,224,224) float32 probabilities, or uint8 labels: the argmax of the softmax, the lowest class
+        on ties, as the published evaluation takes it. Other sizes are resized bilinearly before that.
+    """
+    values = prediction.float()
+    if not torch.isfinite(values).all():
+        raise AvsbError(f"The prediction for clip {clip_id} is not finite; the weights have diverged.")
+    if values.shape[-1] != MASK_SIZE or values.shape[-2] != MASK_SIZE:
+        stacked = values if task.semantic else values.unsqueeze(1)
+        stacked = F.interpolate(stacked, (MASK_SIZE, MASK_SIZE), mode="bilinear", align_corners=False)
+        values = stacked if task.semantic else stacked.squeeze(1)
+    if task.semantic:
+        labels: NDArray[np.uint8] = values.softmax(1).argmax(1).to(torch.uint8).cpu().numpy()
+        return labels
+    # Bilinear weights sum to one only up to rounding.
+    probabilities: NDArray[np.float32] = values.clamp(0, 1).cpu().numpy()
+    return probabilities

@@ -1,0 +1,115 @@
+"""What a run shows while it works: progress on a terminal, a log file always."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+console = Console(stderr=True)
+
+
+def bar() -> Progress:
+    """A progress display on stderr; invisible where stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """The items, with a progress bar while they are worked on."""
+    with bar() as progress:
+        display = progress.add_task(description, total=len(items), note="")
+        for item in items:
+            yield item
+            progress.advance(display)
+
+
+def say(message: str) -> None:
+    """One line for people, on stderr; brackets are text, not markup."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class TrainingLog:
+    """One JSON line per step and validation, in ``log.jsonl``.
+
+    Opening it for a run that goes on from ``step`` drops the lines of later steps, which are done again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _lines(path) if line.get("step", 0) <= step]
+        self._file = path.open("w", encoding="utf-8")
+        for line in kept:
+            self.write(line)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append one line; it survives a kill of the process."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Meter:
+    """Clips per second over the last steps, and the memory in use."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._last = time.perf_counter()
+        self.clips_per_second = 0.0
+
+    def tick(self, clips: int) -> None:
+        """Count one step of ``clips`` clips."""
+        now = time.perf_counter()
+        rate = clips / max(now - self._last, 1e-9)
+        self._last = now
+        self.clips_per_second = 0.9 * self.clips_per_second + 0.1 * rate if self.clips_per_second else rate
+
+    def memory_gib(self) -> float:
+        """Peak memory in GiB: of the CUDA device, else of this process."""
+        if self._device.startswith("cuda"):
+            import torch  # not at the top: this module serves commands that never need it
+
+            return torch.cuda.max_memory_allocated(self._device) / 2**30
+        return peak_rss_gib()
+
+
+def peak_rss_gib() -> float:
+    """Largest resident memory of this process so far in GiB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a log; a last line cut off by a kill is dropped."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

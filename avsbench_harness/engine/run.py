@@ -1,0 +1,138 @@
+"""A run: what decides its result (the spec), and where it works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from avsbench_harness.data.layout import Dataset
+from avsbench_harness.engine.recipe import Recipe
+from avsbench_harness.files import sha256_json
+from avsbench_harness.method import Method
+from avsbench_harness.schema import Schema
+from avsbench_harness.tasks import Split, Task, get_task
+
+if TYPE_CHECKING:
+    from avsbench_harness.nn.model import Model
+
+SPEC_FORMAT: Literal[1] = 1
+
+
+class DataSpec(Schema):
+    """The data set that a run trains and predicts on."""
+
+    name: str
+    fingerprint: str
+    synthetic: bool
+
+
+class AudioSpec(Schema):
+    """The audio encoder of a run: frozen with these weights, or trained with the model."""
+
+    encoder: str
+    weights: str | None
+    trained: bool
+
+
+class RunSpec(Schema):
+    """Everything that decides a run's result; its hash ends the run's id.
+
+    ``code`` names the version of the method's code: of the installed package, or, for a method read from
+    a folder, the hash of its files.
+    """
+
+    format: Literal[1] = SPEC_FORMAT
+    method: str
+    variant: str
+    backbone: str
+    task: str
+    seed: int
+    preset: str
+    data: DataSpec
+    audio: AudioSpec
+    backbone_weights: str | None
+    recipe: Recipe
+    code: str
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of the spec, 64 hexadecimal digits."""
+        return sha256_json(self.model_dump(mode="json"))
+
+    @cached_property
+    def run_id(self) -> str:
+        """A readable name that ends in the first 10 digits of the hash; safe as a file name."""
+        backbone = re.sub(r"[^A-Za-z0-9_]+", "_", self.backbone)
+        return f"{self.task}-{self.method}-{backbone}-s{self.seed}-{self.hash[:10]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A spec with the means to carry it out.
+
+    Attributes:
+        spec: what decides the result.
+        method: the plugin.
+        dataset: the data set that ``spec.data`` names.
+        out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
+        weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: processes that decode data; 0 decodes in this one.
+    """
+
+    spec: RunSpec
+    method: Method
+    dataset: Dataset
+    out: Path
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "cpu"
+    workers: int = 0
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.spec.run_id
+
+    @property
+    def task(self) -> Task:
+        """What the run predicts."""
+        return get_task(self.spec.task)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the run trains."""
+        return self.spec.recipe
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder: spec, log, checkpoints, weights."""
+        return self.out / "runs" / self.id
+
+    @property
+    def weights_file(self) -> Path:
+        """The weights that training ended with."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def record_file(self) -> Path:
+        """The run's record."""
+        return self.out / "results" / f"{self.id}.json"
+
+    def submission_file(self, split: Split) -> Path:
+        """The run's submission for a split; the test split's has no suffix."""
+        suffix = "" if split == "test" else f"-{split}"
+        return self.out / "submissions" / f"{self.id}{suffix}.npz"
+
+    def build_model(self, *, pretrained: bool) -> Model:
+        """The method's network, with the spec's pretrained backbone weights if asked for."""
+        recipe = self.recipe
+        options = dict(recipe.options)
+        if recipe.backbone.drop_path_rate is not None:
+            options["drop_path_rate"] = recipe.backbone.drop_path_rate
+        if pretrained and "backbone" in self.weights:
+            options["pretrained"] = self.weights["backbone"]
+        return self.method.build(self.task, self.spec.backbone, variant=self.spec.variant, **options)

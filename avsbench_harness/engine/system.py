@@ -1,0 +1,75 @@
+"""What is trained and what predicts: a method's model behind its audio encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.run import Run
+from avsbench_harness.nn.audio_encoder import build_audio_encoder
+from avsbench_harness.nn.model import Model, ParamGroup
+
+
+class System(nn.Module):
+    """A model, and the audio encoder that is trained with it where there is one.
+
+    Without an encoder, batches carry embeddings; with one they carry log-mel examples.
+    """
+
+    def __init__(self, model: Model, encoder: nn.Module | None) -> None:
+        super().__init__()
+        self.model = model
+        self.encoder = encoder
+
+    def embed(self, batch: Batch) -> Batch:
+        """The batch with (B,T,128) embeddings; those of frames that do not exist are zero."""
+        if self.encoder is None:
+            return batch
+        clips, frames = batch.audio.shape[:2]
+        embeddings: Tensor = self.encoder(batch.audio.flatten(0, 1))
+        valid = batch.valid_frames().unsqueeze(-1)
+        return batch.with_audio(embeddings.view(clips, frames, -1) * valid)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The model's weighted loss terms."""
+        return self.model.losses(self.embed(batch))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """The model's prediction, see :meth:`Model.predict`."""
+        return self.model.predict(self.embed(batch))
+
+    def param_groups(self, recipe: object) -> list[ParamGroup]:
+        """The model's groups, and the audio encoder as one of its own."""
+        groups = self.model.param_groups(recipe)
+        if self.encoder is not None:
+            groups.append(ParamGroup("audio encoder", list(self.encoder.parameters())))
+        return groups
+
+
+def build_system(run: Run, *, pretrained: bool) -> System:
+    """The run's system with the initial weights that its seed draws."""
+    torch.manual_seed(run.spec.seed)
+    model = run.build_model(pretrained=pretrained)
+    encoder = None
+    if run.spec.audio.trained:
+        encoder = build_audio_encoder(
+            run.spec.audio.encoder, run.weights.get("audio") if pretrained else None
+        )
+    return System(model, encoder)
+
+
+def autocast(run: Run) -> torch.autocast:
+    """The recipe's precision as a context."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    precision = run.recipe.precision
+    kind = run.device.split(":")[0]
+    return torch.autocast(kind, dtype=dtypes[precision], enabled=precision != "fp32")
+
+
+def set_determinism(run: Run) -> None:
+    """Make every operation that can be repeatable so."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.manual_seed(run.spec.seed)

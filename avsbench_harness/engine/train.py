@@ -1,0 +1,255 @@
+"""The training loop that all methods share.
+
+A run can be stopped at any moment and started again with the same command: it goes on from its last
+checkpoint and, on the CPU, ends with the same bits as a run that was not stopped. To that end the order
+of clips, the augmentation, the learning rate and every random draw are functions of the spec and the step.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.loader import ClipDataset, epoch_order, load
+from avsbench_harness.engine import optim
+from avsbench_harness.engine.checkpoint import (
+    Best,
+    Checkpoint,
+    TrainState,
+    Validation,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
+from avsbench_harness.engine.inputs import audio_inputs
+from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.predict import validate
+from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.system import autocast, build_system, set_determinism
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.files import read_json, write_json
+
+#: Seconds between checkpoints inside an epoch; a test may shorten it.
+CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
+
+
+def train(run: Run) -> Checkpoint:
+    """Train a run to its end, going on where it stopped; one that is finished is not trained again.
+
+    Raises:
+        AvsbError: the loss is not finite, or another process trains this run.
+        Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run.folder / ".lock", blocking=False), stop_request() as stop:
+            done = finished(run) or _train(run, stop)
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+            return done
+    except Timeout:
+        raise AvsbError(f"Another process is training {run.id}; wait for it or stop it.") from None
+
+
+def finished(run: Run) -> Checkpoint | None:
+    """What a finished training ended with, or ``None``."""
+    path = run.folder / "checkpoint.json"
+    if not (path.is_file() and run.weights_file.is_file()):
+        return None
+    return Checkpoint.parse(read_json(path), str(path))
+
+
+def _train(run: Run, stop: StopRequest) -> Checkpoint:
+    clips = run.dataset.clips("train")
+    if not clips:
+        raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
+    write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
+    set_determinism(run)
+    dataset = ClipDataset(
+        clips,
+        run.task,
+        audio_inputs(run, "train"),
+        size=run.recipe.image_size,
+        fit=run.recipe.train_fit,
+        flip="flip" in run.recipe.augment,
+        seed=run.spec.seed,
+    )
+    trainer = Trainer(run, dataset, stop)
+    with closing(TrainingLog(run.folder / "log.jsonl", trainer.state.step)) as log:
+        trainer.loop(log)
+    return trainer.finish()
+
+
+class Trainer:
+    """One run's training: its system, its optimiser and how far it has come."""
+
+    def __init__(self, run: Run, dataset: ClipDataset, stop: StopRequest) -> None:
+        self.run = run
+        self.recipe = run.recipe
+        self.dataset = dataset
+        self.stop = stop
+        self.checkpoints = run.folder / "checkpoints"
+        self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
+        stored = load_checkpoint(self.checkpoints)
+        self.system = build_system(run, pretrained=stored is None).to(run.device)
+        self.optimizer = optim.build_optimizer(self.system.param_groups(self.recipe), self.recipe.optimizer)
+        self.scaler = torch.amp.GradScaler(run.device.split(":")[0], enabled=self.recipe.precision == "fp16")
+        self.state = TrainState()
+        if stored is not None:
+            self.system.load_state_dict(stored.weights)
+            self.optimizer.load_state_dict(stored.optimizer)
+            if stored.state.scaler:
+                self.scaler.load_state_dict(dict(stored.state.scaler))
+            self.state = stored.state
+            say(f"Going on from step {self.state.step} of {self.total}.")
+        self._saved = time.monotonic()
+
+    def loop(self, log: TrainingLog) -> None:
+        """Steps and validations until the end."""
+        meter = Meter(self.run.device)
+        with bar() as progress:
+            display = progress.add_task("epoch 1", total=self.total, completed=self.state.step, note="")
+            while True:
+                self._validate_if_due(log)
+                if self.state.step >= self.total:
+                    return
+                epoch = self.state.step // self.per_epoch
+                optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
+                for ids, batch in self._rest_of_epoch(epoch):
+                    started = time.monotonic()
+                    terms = self._step(batch, ids)
+                    self._advance(time.monotonic() - started)
+                    meter.tick(len(ids))
+                    log.write({"step": self.state.step, "epoch": epoch + 1, **terms})
+                    progress.update(
+                        display,
+                        completed=self.state.step,
+                        description=f"epoch {epoch + 1}",
+                        note=_note(terms, meter),
+                    )
+                    if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                        self._save()
+                    self._stop_if_asked()
+                self._save()
+
+    def finish(self) -> Checkpoint:
+        """Write the selected weights and how they came about."""
+        best = self.state.best
+        weights: Mapping[str, Tensor] = (
+            self.system.state_dict() if best is None else load_tensors(self.checkpoints / best.file)
+        )
+        selected = self.state.step if best is None else best.step
+        save_tensors(self.run.weights_file, weights, {"run": self.run.id, "step": str(selected)})
+        checkpoint = Checkpoint(
+            weights_file=self.run.weights_file.name,
+            steps=self.state.step,
+            selected_step=selected,
+            validations=self.state.validations,
+            seconds=self.state.seconds,
+            device=self.run.device,
+        )
+        write_json(self.run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
+        return checkpoint
+
+    def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
+        """The batches of an epoch that are still to be done, with their clips' ids."""
+        first = epoch * self.per_epoch
+        order = epoch_order(len(self.dataset), self.recipe.batch_size, self.run.spec.seed, epoch)
+        rest = order[self.state.step - first : self.total - first]
+        batches = load(self.dataset, rest, workers=self.run.workers, device=self.run.device)
+        for keys, batch in zip(rest, batches, strict=True):
+            ids = [self.dataset.clips[index].id for index, _ in keys]
+            yield ids, batch.to(self.run.device, non_blocking=True)
+
+    def _step(self, batch: Batch, ids: list[str]) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        step = self.state.step
+        # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
+        torch.manual_seed(self.run.spec.seed * 1_000_003 + step)
+        factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
+        optim.set_lr(self.optimizer, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.run):
+            losses = self.system.losses(batch)
+            total = torch.stack(list(losses.values())).sum()
+        terms = {name: float(term.detach()) for name, term in losses.items()}
+        if not torch.isfinite(total):
+            raise self._not_finite(terms, ids)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {"loss": float(total.detach()), **terms}
+
+    def _advance(self, seconds: float) -> None:
+        update = {"step": self.state.step + 1, "seconds": self.state.seconds + seconds}
+        self.state = self.state.model_copy(update=update)
+
+    def _validate_if_due(self, log: TrainingLog) -> None:
+        """At the end of an epoch that the recipe names, score the validation split and keep the best."""
+        state, rule = self.state, self.recipe.validation
+        last = state.step == self.total
+        if self.recipe.select.mode == "last" or state.step in (0, state.validated):
+            return
+        epoch, inside = divmod(state.step, self.per_epoch)
+        due = not inside and epoch >= rule.first and (epoch - rule.first) % rule.every == 0
+        if not (due or last):
+            return
+        self._stop_if_asked()
+        metrics = validate(self.run, self.system, self.stop)
+        value = metrics.get(name := self.recipe.metric(self.run.task))
+        if value is None:
+            raise AvsbError(f"The validation gives no '{name}' to select by; it gives {', '.join(metrics)}.")
+        log.write({"step": state.step, "epoch": epoch, "val": metrics})
+        say(f"epoch {epoch}: val {name} {value:.4f}")
+        best = state.best
+        if best is None or value > best.value:
+            best = Best(step=state.step, value=value, file=f"best-{state.step:08d}.safetensors")
+            save_tensors(self.checkpoints / best.file, self.system.state_dict())
+        validations = [*state.validations, Validation(step=state.step, metrics=metrics)]
+        self.state = state.model_copy(update={"best": best, "validations": validations})
+        self._save()
+
+    def _save(self) -> Path:
+        """Checkpoint now; weights that are no longer the best go once it stands."""
+        self.state = self.state.model_copy(update={"scaler": self.scaler.state_dict()})
+        path = save_checkpoint(self.checkpoints, self.state, self.system.state_dict(), self.optimizer)
+        for old in self.checkpoints.glob("best-*.safetensors"):
+            if self.state.best is None or old.name != self.state.best.file:
+                old.unlink()
+        self._saved = time.monotonic()
+        return path
+
+    def _stop_if_asked(self) -> None:
+        if self.stop:
+            self._save()
+            raise self.stop.error(
+                f"The state after step {self.state.step} of {self.total} is saved; "
+                "the same command goes on from there."
+            )
+
+    def _not_finite(self, terms: Mapping[str, float], ids: list[str]) -> AvsbError:
+        values = ", ".join(f"{name} {value}" for name, value in terms.items())
+        saved = sorted(self.checkpoints.glob("step-*"))
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        return AvsbError(
+            f"The loss is not finite at step {self.state.step + 1} ({values}) on clips {', '.join(ids)}; "
+            f"{last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
+        )
+
+
+def _note(terms: Mapping[str, float], meter: Meter) -> str:
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    return f"{shown}  {meter.clips_per_second:.2f} clips/s  {meter.memory_gib():.1f} GiB"

@@ -1,0 +1,204 @@
+"""From what a user asks for to a run whose spec leaves nothing open."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from avsbench_harness import __version__
+from avsbench_harness.data.layout import Dataset, open_dataset
+from avsbench_harness.data.root import VARIABLE, data_root
+from avsbench_harness.data.synth import write_synthetic
+from avsbench_harness.engine.progress import say
+from avsbench_harness.engine.recipe import Recipe, resolve
+from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
+from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.files import cache_dir, sha256_file
+from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
+from avsbench_harness.nn import timm_names, weights
+from avsbench_harness.nn.backbone import find_pretrained
+from avsbench_harness.tasks import Task
+
+#: Clips per split and number of object kinds of the synthetic set that stands in where there is no data.
+SMOKE_CLIPS = (16, 4, 8)
+SMOKE_KINDS = 4
+SMOKE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for; ``None`` is "decide for me".
+
+    Attributes:
+        method: name, alias or folder.
+        backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+        task: ``s4``, ``ms3`` or ``avss``.
+        variant: ``released`` or ``paper``.
+        data: data root; else ``AVSB_DATA_DIR``; else a small synthetic set.
+        preset: which of the method's recipes; else ``full``, or ``smoke`` on the stand-in set.
+        recipe: a YAML file laid on the preset.
+        assignments: ``key=value`` laid on that.
+        pretrained: ImageNet weights for the backbone; else as the recipe says.
+        seed: of everything random.
+        out: folder for ``runs/``, ``submissions/`` and ``results/``.
+        device: ``cpu``, ``cuda``, ``cuda:N``; else CUDA where there is one.
+        workers: processes that decode data; else by the number of cores.
+    """
+
+    method: str
+    backbone: str
+    task: str = "s4"
+    variant: str | None = None
+    data: Path | None = None
+    preset: str | None = None
+    recipe: Path | None = None
+    assignments: Sequence[str] = ()
+    pretrained: bool | None = None
+    seed: int = 0
+    out: Path = Path()
+    device: str | None = None
+    workers: int | None = None
+
+
+def plan(request: Request) -> Run:
+    """Resolve a request; whatever is unknown or missing is an error here, before anything is computed."""
+    method = get_method(request.method)
+    task = check_task(method, request.task)
+    variant = check_variant(method, request.variant)
+    timm_names.resolve(request.backbone)
+    if request.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, got {request.seed}.")
+    root = data_root(request.data)
+    preset = request.preset or ("smoke" if root is None else "full")
+    recipe = _recipe(request, method, task, preset)
+    dataset = open_dataset(root, task) if root is not None else stand_in(task)
+    spec, files = _spec(request, method, task, variant, preset, recipe, dataset)
+    return Run(
+        spec=spec,
+        method=method,
+        dataset=dataset,
+        out=request.out,
+        weights=files,
+        device=_device(request.device),
+        workers=_workers() if request.workers is None else request.workers,
+    )
+
+
+def stand_in(task: Task) -> Dataset:
+    """The small synthetic set for machines without data, made once and cached."""
+    train, val, test = SMOKE_CLIPS
+    name = f"{task.name}-{train}-{val}-{test}-kinds{SMOKE_KINDS}-seed{SMOKE_SEED}"
+    root = cache_dir() / "synthetic" / name
+    if not root.is_dir():
+        say(f"Making a small synthetic {task.name} set in {root}.")
+        write_synthetic(root, task, SMOKE_CLIPS, SMOKE_SEED, kinds=SMOKE_KINDS)
+    return open_dataset(root, task)
+
+
+def warning(run: Run) -> str | None:
+    """The line that tells a run that says nothing about its method from the real thing, if it is one."""
+    real = f"pass --data ROOT, or set {VARIABLE}, with AVSBench on disk"
+    if run.dataset.synthetic and run.spec.preset == "smoke":
+        return (
+            f"SMOKE RUN on SYNTHETIC data: it shows that everything works, no more. For the real one {real}."
+        )
+    if run.dataset.synthetic:
+        return f"SYNTHETIC data: the scores say nothing about AVSBench. For the real one {real}."
+    if run.spec.preset == "smoke":
+        return "SMOKE RUN: this recipe is too short to say anything about the method; pass --preset full."
+    return None
+
+
+def _recipe(request: Request, method: Method, task: Task, preset: str) -> Recipe:
+    recipe = resolve(
+        method,
+        task,
+        request.backbone,
+        preset=preset,
+        file=request.recipe,
+        assignments=request.assignments,
+    )
+    if request.pretrained is not None:
+        changed = recipe.backbone.model_copy(update={"pretrained": request.pretrained})
+        recipe = recipe.model_copy(update={"backbone": changed})
+    return recipe
+
+
+def _spec(
+    request: Request,
+    method: Method,
+    task: Task,
+    variant: str,
+    preset: str,
+    recipe: Recipe,
+    dataset: Dataset,
+) -> tuple[RunSpec, dict[str, Path]]:
+    audio, files = _audio(recipe)
+    backbone_hash = None
+    if recipe.backbone.pretrained:
+        files["backbone"] = find_pretrained(request.backbone)
+        backbone_hash = sha256_file(files["backbone"])
+    spec = RunSpec(
+        method=method.name,
+        variant=variant,
+        backbone=request.backbone,
+        task=task.name,
+        seed=request.seed,
+        preset=preset,
+        data=DataSpec(name=dataset.name, fingerprint=dataset.fingerprint(), synthetic=dataset.synthetic),
+        audio=audio,
+        backbone_weights=backbone_hash,
+        recipe=recipe,
+        code=_code(request.method, method),
+    )
+    return spec, files
+
+
+def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
+    """The audio encoder: frozen if the recipe says so and its weights are there, else trained."""
+    name = recipe.audio.encoder
+    path = weights.find(name)
+    trained = path is None or not recipe.audio.freeze
+    digest = sha256_file(path) if path is not None else None
+    return AudioSpec(encoder=name, weights=digest, trained=trained), {} if path is None else {"audio": path}
+
+
+def _code(asked: str, method: Method) -> str:
+    """What version of the method's code runs: a package's, or the hash of a folder that is being written."""
+    if not is_folder(asked):
+        for point in importlib.metadata.entry_points(group=GROUP, name=method.name):
+            if point.dist is not None:
+                return f"{point.dist.name} {point.dist.version}"
+        return f"avsbench-harness {__version__}"
+    digest = hashlib.sha256()
+    for path in sorted(method.folder.rglob("*.py")):
+        digest.update(path.relative_to(method.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"folder {digest.hexdigest()}"
+
+
+def _device(asked: str | None) -> str:
+    """The device asked for, if it is there; else CUDA where there is one."""
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise unknown("device", asked, ("cpu", "cuda")) from None
+    here = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= here:
+        raise UsageError(f"There is no device {asked} here ({here} CUDA devices); pass --device cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Runs go to cpu or cuda, not to {asked}.")
+    return asked
+
+
+def _workers() -> int:
+    """Decoding processes: none on a small machine, where they would only take cores from training."""
+    cores = os.cpu_count() or 1
+    return 0 if cores <= 2 else min(8, cores // 2)

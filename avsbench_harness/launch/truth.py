@@ -1,0 +1,36 @@
+"""Which ground truth a submission is scored against, where the user does not name it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.root import VARIABLE, data_root
+from avsbench_harness.engine.solutions import find_solution, solution_file
+from avsbench_harness.errors import MissingDataError
+from avsbench_harness.submission import Header
+from avsbench_harness.tasks import get_split, get_task
+
+
+def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Path:
+    """The solution file for a submission.
+
+    In this order: the one given; that of the data root given; one in the cache with the fingerprint that the
+    submission names, as every run leaves it; that of the data root in ``AVSB_DATA_DIR``.
+
+    Raises:
+        MissingDataError: there is none.
+    """
+    if solution is not None:
+        return solution
+    if data is None:
+        cached = find_solution(header.solution)
+        if cached is not None:
+            return cached
+    root = data_root(data)
+    if root is None:
+        raise MissingDataError(
+            f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass --solution "
+            f"FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
+        )
+    return solution_file(open_dataset(root, get_task(header.task)), get_split(header.split))

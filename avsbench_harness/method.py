@@ -1,0 +1,235 @@
+"""What a method plugin is, and how plugins are found.
+
+A plugin is a small class in the entry-point group ``avsbench_harness.methods``; the methods that ship
+with the harness are found the same way as anybody else's. Importing a plugin must not import torch, so that
+listing methods stays quick: a plugin imports its network inside :meth:`Method.build`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.tasks import Split, Task, get_task
+
+if TYPE_CHECKING:
+    from avsbench_harness.engine.checkpoint import Checkpoint
+    from avsbench_harness.engine.run import Run
+    from avsbench_harness.nn.model import Model
+
+GROUP = "avsbench_harness.methods"
+
+
+class Method(ABC):
+    """One published method: its facts, its network, and how it trains and predicts.
+
+    The folder of the plugin's module holds ``recipes.yaml`` (training recipes) and ``README.md`` (the
+    model card) beside the code.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[str]
+    url: ClassVar[str] = ""
+    variants: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]]
+    backbones: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
+        """The network with random weights; nothing is downloaded.
+
+        Args:
+            task: what it predicts.
+            backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+            variant: one of ``variants``.
+            options: the method's own, as its model card lists them; an unknown one is a ``UsageError``.
+        """
+
+    def train(self, run: Run) -> Checkpoint:
+        """Train one run to its end, going on from its last checkpoint; by default the engine's loop."""
+        # The one upward import of the house: the engine needs Method's network, never its loop.
+        from avsbench_harness.engine.train import train
+
+        return train(run)
+
+    def predict(self, run: Run, split: Split) -> Path:
+        """Write the trained run's submission for one split; by default the engine's loop."""
+        from avsbench_harness.engine.predict import predict
+
+        return predict(run, split)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the plugin's code."""
+        return Path(inspect.getfile(type(self))).resolve().parent
+
+    def card(self) -> str:
+        """The model card, Markdown."""
+        path = self.folder / "README.md"
+        return path.read_text(encoding="utf-8") if path.is_file() else f"# {self.name}\n\n{self.paper}\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plugin as it was found: a usable method, or the reason why it is not usable.
+
+    Attributes:
+        name: the entry point's name.
+        origin: the distribution or folder it comes from.
+        method: the plugin, ``None`` if it could not be loaded.
+        error: why it could not be loaded, with the last line of the traceback.
+        traceback: the whole traceback, for ``avsb doctor``.
+    """
+
+    name: str
+    origin: str
+    method: Method | None
+    error: str | None = None
+    traceback: str = field(default="", repr=False)
+
+    def require(self) -> Method:
+        """The method, or an error that says why it cannot be loaded."""
+        if self.method is None:
+            raise AvsbError(f"Method '{self.name}' from {self.origin} cannot be loaded: {self.error}")
+        return self.method
+
+
+def methods() -> dict[str, Entry]:
+    """Every installed plugin by name; broken ones are listed with their error.
+
+    Raises:
+        UsageError: two plugins claim the same name or alias.
+    """
+    entries: dict[str, Entry] = {}
+    points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
+    for point in sorted(points.values(), key=lambda point: (point.name, point.value)):
+        entry = _load(point)
+        if entry.name in entries:
+            raise UsageError(
+                f"Two plugins are called '{entry.name}': from {entries[entry.name].origin} and "
+                f"from {entry.origin}. Uninstall one of them."
+            )
+        entries[entry.name] = entry
+    _aliases(entries)
+    return entries
+
+
+def get_method(name: str) -> Method:
+    """The method of that name, alias or folder.
+
+    Args:
+        name: a plugin's name or alias, or the path of a folder with a plugin that is being written.
+    """
+    if is_folder(name):
+        return from_folder(Path(name))
+    entries = methods()
+    aliases = _aliases(entries)
+    canonical = aliases.get(name.lower(), name.lower())
+    if canonical not in entries:
+        raise unknown("method", name, [*entries, *aliases])
+    return entries[canonical].require()
+
+
+def is_folder(name: str) -> bool:
+    """Whether a method is asked for by its folder rather than by its name."""
+    return "/" in name or "\\" in name or name.startswith(".")
+
+
+def from_folder(folder: Path) -> Method:
+    """The one :class:`Method` defined by a folder's ``__init__.py``, imported as a package of its own."""
+    init = folder / "__init__.py"
+    if not init.is_file():
+        raise UsageError(f"{folder} is not a method: it has no __init__.py.")
+    folder = folder.resolve()
+    package = "avsb_method_" + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    if package not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[package] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[package]
+            raise AvsbError(f"{folder} cannot be imported: {type(error).__name__}: {error}") from error
+    return _only_method(sys.modules[package], folder)
+
+
+def build(name: str, *, task: str, backbone: str, variant: str | None = None, **options: Any) -> Model:
+    """A method's network with random weights.
+
+    Args:
+        name: the method's name, alias or folder.
+        task: ``s4``, ``ms3`` or ``avss``.
+        backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+        variant: ``released`` or ``paper``; by default the method's first.
+        options: the method's own build options.
+    """
+    method = get_method(name)
+    return method.build(check_task(method, task), backbone, variant=check_variant(method, variant), **options)
+
+
+def check_task(method: Method, task: str) -> Task:
+    """The task of that name, if the method does it."""
+    found = get_task(task)
+    if found.name not in method.tasks:
+        raise UsageError(f"{method.name} has no model for {found.name}; it does {', '.join(method.tasks)}.")
+    return found
+
+
+def check_variant(method: Method, variant: str | None) -> str:
+    """The variant of that name, or the method's first."""
+    if variant is None:
+        return method.variants[0]
+    if variant not in method.variants:
+        raise unknown(f"variant of {method.name}", variant, method.variants)
+    return variant
+
+
+def _load(point: EntryPoint) -> Entry:
+    origin = point.dist.name if point.dist is not None else point.value
+    try:
+        loaded = point.load()
+        if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
+            raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
+        return Entry(point.name, origin, loaded())
+    except Exception as error:  # somebody else's code: whatever it raises must not take the others down
+        return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _aliases(entries: Mapping[str, Entry]) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for name, entry in entries.items():
+        for alias in entry.method.aliases if entry.method else ():
+            taken = name if alias in entries else aliases.get(alias)
+            if taken is not None:
+                raise UsageError(f"The method name '{alias}' is claimed by both '{taken}' and '{name}'.")
+            aliases[alias] = name
+    return aliases
+
+
+def _only_method(module: ModuleType, folder: Path) -> Method:
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
+    method: Method = found[0]()
+    return method

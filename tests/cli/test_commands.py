@@ -1,0 +1,145 @@
+"""Every command once for what it is for, and once for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def finished(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> Path:
+    """A folder in which the tiny method ran on the small real set."""
+    result = avsb("run", "--method", tiny, "--data", real_s4, "--out", tmp_path, "--device", "cpu")
+    assert result.code == 0, result.err
+    return tmp_path
+
+
+def test_run_ends_in_submission_record_and_leaderboard(
+    avsb, finished: Path, tiny: str, real_s4: Path
+) -> None:
+    (record,) = [path for path in (finished / "results").glob("*.json")]
+    values = json.loads(record.read_text())
+    assert values["scores"][0]["protocol"] == "object/1"
+    assert values["spec_hash"].startswith(record.stem.rsplit("-", 1)[1])
+    assert values["environment"]["packages"]["torch"]
+    assert (finished / "submissions" / f"{record.stem}.npz").is_file()
+    assert record.stem in (finished / "results" / "LEADERBOARD.md").read_text()
+    clips = record.with_suffix(".clips.csv").read_text().splitlines()
+    assert len(clips) == 1 + values["scores"][0]["clips"]
+    again = avsb("run", "--method", tiny, "--data", real_s4, "--out", finished, "--device", "cpu", "--json")
+    assert again.code == 0
+    assert again.json == values
+
+
+def test_the_steps_one_by_one_give_the_same_record(avsb, finished: Path, tiny: str, real_s4: Path) -> None:
+    (record,) = (finished / "results").glob("*.json")
+    apart = finished / "apart"
+    common = ("--method", tiny, "--data", real_s4, "--out", apart, "--device", "cpu")
+    assert avsb("predict", *common).code == 4
+    assert avsb("train", *common).code == 0
+    assert avsb("predict", *common, "--split", "val", "--json").json["split"] == "val"
+    submission = Path(avsb("predict", *common, "--json").json["submission"])
+    scored = avsb("score", submission, "--out", apart, "--json")
+    assert scored.code == 0, scored.err
+    one, two = (json.loads(path.read_text()) for path in (record, apart / "results" / record.name))
+    for values in (one, two):
+        values.pop("created")
+        values["training"].pop("seconds")
+    assert one == two
+
+
+def test_dry_run_computes_nothing(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    common = ("run", "--method", tiny, "--data", real_s4, "--out", tmp_path, "--dry-run")
+    shown = avsb(*common, "--json").json
+    assert shown["run"].endswith(shown["hash"][:10])
+    assert f"# hash: {shown['hash']}" in avsb(*common).out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--method", "avsegforner"], 2, "Did you mean 'avsegformer'"),
+        (["run", "--method", "avsegformer", "--set", "epoch=1"], 2, "Did you mean 'epochs'"),
+        (["run", "--method", "avsegformer", "--data", "nowhere"], 4, "nowhere"),
+        (["leaderboard", "--results", "nowhere"], 4, "no folder nowhere"),
+        (["data", "check"], 4, "AVSB_DATA_DIR"),
+        (["data", "synth", "--task", "s4", "--clips", "1,2", "--out", "x"], 2, "TRAIN,VAL,TEST"),
+        (["weights", "add", "vggish", "none.pth"], 2, r"none.pth"),
+        (["score", "none.npz"], 4, "none.npz"),
+        (["methods", "avsegforme"], 2, "Did you mean 'avsegformer'"),
+    ],
+)
+def test_errors_are_one_line_with_their_code(
+    avsb, tmp_path: Path, monkeypatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = avsb(*arguments)
+    assert result.code == code
+    assert message in result.err
+    assert "Traceback" not in result.err
+    as_json = avsb(*arguments, "--json")
+    assert as_json.code == code
+    assert as_json.json["exit_code"] == code
+    assert message in as_json.json["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_methods_lists_and_prints_cards(avsb) -> None:
+    assert "avsegformer" in avsb("methods").out
+    (entry,) = [entry for entry in avsb("methods", "--json").json if entry["name"] == "avsegformer"]
+    assert entry["tasks"] == ["s4", "ms3", "avss"]
+    assert "AVSegFormer" in avsb("methods", "avsegformer").out
+
+
+def test_data_synth_check_info_solution(avsb, tmp_path: Path) -> None:
+    root = tmp_path / "made"
+    made = avsb("data", "synth", "--task", "ms3", "--clips", "2,1,1", "--out", root, "--seed", "3", "--json")
+    assert made.code == 0
+    check = avsb("data", "check", root, "--json")
+    assert (check.code, check.json["ok"]) == (0, True)
+    info = avsb("data", "info", root, "--json").json
+    assert info[0]["fingerprint"] == made.json["fingerprint"]
+    solution = avsb("data", "solution", root, "--task", "ms3", "--out", tmp_path / "s.npz", "--json")
+    assert (solution.code, solution.json["synthetic"]) == (0, True)
+    broken = next(root.rglob("gt_masks/test/**/*.png"))
+    broken.unlink()
+    check = avsb("data", "check", root)
+    assert check.code == 4
+    assert broken.name in " ".join(check.out.split())
+    broken.write_bytes(b"no picture")
+    assert avsb("data", "check", root).code == 2
+
+
+def test_a_foreign_submission_is_recorded_only_when_asked(avsb, finished: Path, tmp_path: Path) -> None:
+    (submission,) = (finished / "submissions").glob("*.npz")
+    away = tmp_path / "away"
+    away.mkdir()
+    copy = away / "theirs.npz"
+    shutil.copy(submission, copy)
+    assert avsb("score", copy, "--out", away).code == 0
+    assert not (away / "results").exists()
+    assert avsb("score", copy, "--out", away, "--record").code == 0
+    (record,) = (away / "results").glob("*.json")
+    assert json.loads(record.read_text())["spec"] is None
+    assert avsb("leaderboard", "--results", away / "results").code == 0
+
+
+def test_doctor_and_weights_list(avsb) -> None:
+    facts = avsb("doctor", "--json")
+    assert facts.code == 0
+    assert facts.json["methods"]["avsegformer"] == "from avsbench-harness"
+    assert avsb("doctor").code == 0
+    assert avsb("weights", "list", "--json").code == 0
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "avsbench_harness", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("avsb ")

@@ -1,0 +1,66 @@
+"""Help is complete, honest and quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "doctor", "data", "data check",
+    "data info", "data synth", "data solution", "submit", "submit check", "weights", "weights add", "weights list",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command not in ("", "data", "submit", "weights")]
+)
+def test_every_command_has_examples_and_json(avsb, command: str) -> None:
+    result = avsb(*command.split(), "--help")
+    assert result.code == 0
+    assert "Examples:\n" in result.out
+    assert f"  avsb {command}" in result.out
+    assert "--json" in result.out
+
+
+def test_all_commands_are_known_here(avsb) -> None:
+    def listed(*group: str) -> list[str]:
+        section = avsb(*group, "--help").out.split("Commands:\n")[1]
+        return [" ".join([*group, line.split()[0]]) for line in section.splitlines() if line[2:3].strip()]
+
+    top = listed()
+    assert {*top, *listed("data"), *listed("submit"), *listed("weights")} == set(COMMANDS) - {""}
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from avsbench_harness import cli\n"
+        "for arguments in sys.argv[1:]:\n"
+        "    sys.argv = ['avsb', *arguments.split(), '--help']\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as stop: assert stop.code == 0, arguments\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'timm', 'numba', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script, *COMMANDS], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version(avsb) -> None:
+    from avsbench_harness import __version__
+
+    assert avsb("--version").out == f"avsb {__version__}\n"
+
+
+def test_brackets_in_help_survive(avsb) -> None:
+    assert "avsb [OPTIONS] COMMAND [ARGS]" in avsb("--help").out
+
+
+def test_a_mistyped_command_or_option_is_a_usage_error(avsb) -> None:
+    command = avsb("leaderbord")
+    assert command.code == 2
+    assert "leaderboard" in command.err
+    option = avsb("run", "--metod", "x")
+    assert option.code == 2
+    assert "--method" in option.err

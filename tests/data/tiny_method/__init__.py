@@ -1,0 +1,28 @@
+"""A method small enough to train in a second; also what a method that is being written looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from avsbench_harness.method import Method
+
+if TYPE_CHECKING:
+    from avsbench_harness.nn.model import Model
+    from avsbench_harness.tasks import Task
+
+
+class Tiny(Method):
+    """Two convolutions gated by the sound."""
+
+    name = "tiny"
+    aliases = ("tinyseg",)
+    paper = "none"
+    variants = ("released",)
+    tasks = ("s4", "ms3", "avss")
+    backbones = ("r50",)
+
+    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
+        """The network; ``width`` is its only option."""
+        from .model import TinyModel
+
+        return TinyModel(task, **options)

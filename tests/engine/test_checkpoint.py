@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avsbench_harness.engine.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
+from avsbench_harness.errors import AvsbError
+
+
+def trained(kind: type[torch.optim.Optimizer], **options: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = kind(model.parameters(), lr=0.1, **options)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(torch.optim.AdamW, {"betas": (0.8, 0.9)}), (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.SGD, {})],
+)
+def test_optimizer_state_comes_back_bit_for_bit(tmp_path: Path, kind, options) -> None:
+    model, optimizer = trained(kind, **options)
+    save_checkpoint(tmp_path, TrainState(step=2, seconds=1.5), model.state_dict(), optimizer)
+    stored = load_checkpoint(tmp_path)
+    assert stored is not None
+    assert stored.state == TrainState(step=2, seconds=1.5)
+    other, fresh = trained(kind, **options)
+    other.load_state_dict(stored.weights)
+    fresh.load_state_dict(stored.optimizer)
+    for one, two in ((model, optimizer), (other, fresh)):
+        one(torch.ones(1, 3)).sum().backward()
+        two.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_only_the_newest_stays_and_leftovers_go(tmp_path: Path) -> None:
+    model, optimizer = trained(torch.optim.AdamW)
+    for step in (1, 2):
+        save_checkpoint(tmp_path, TrainState(step=step), model.state_dict(), optimizer)
+    (tmp_path / ".step-00000003.tmp").mkdir()  # what a kill in the middle of the next one leaves
+    (tmp_path / ".step-00000003.tmp" / "weights.safetensors").write_bytes(b"half")
+    stored = load_checkpoint(tmp_path)
+    assert stored is not None
+    assert stored.state.step == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002"]
+
+
+def test_the_same_step_takes_a_newer_state(tmp_path: Path) -> None:
+    model, optimizer = trained(torch.optim.AdamW)
+    save_checkpoint(tmp_path, TrainState(step=1), model.state_dict(), optimizer)
+    save_checkpoint(tmp_path, TrainState(step=1, seconds=9.0), model.state_dict(), optimizer)
+    stored = load_checkpoint(tmp_path)
+    assert stored is not None
+    assert stored.state.seconds == 9.0
+    assert stored.optimizer["state"]
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_shared_memory_is_written_twice(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0)
+    save_tensors(tmp_path / "a.safetensors", {"whole": tensor, "same": tensor, "half": tensor[:3]})
+    loaded = load_tensors(tmp_path / "a.safetensors")
+    assert torch.equal(loaded["half"], tensor[:3])
+    assert torch.equal(loaded["same"], loaded["whole"])
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(AvsbError, match=r"broken\.safetensors cannot be read"):
+        load_tensors(path)

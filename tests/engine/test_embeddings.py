@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.logmel import clip_log_mel
+from avsbench_harness.engine import embeddings
+from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
+from avsbench_harness.errors import MissingDataError
+from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.tasks import AVSS, MS3, S4
+
+
+class _Counting(nn.Module):
+    """Mean and maximum of each example, 64 times; counts the clips it sees and shifts by a weight."""
+
+    def __init__(self, shift: float = 1.0) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(shift))
+        self.calls = 0
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        assert not self.training
+        self.calls += 1
+        facts = torch.stack([log_mel.mean((1, 2, 3)), log_mel.amax((1, 2, 3))], dim=1) + self.shift
+        return facts.repeat(1, 64)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Clip]:
+    """A clip with its own noise as sound."""
+    numbers = itertools.count()
+
+    def make(seconds: float = 5, frames: int = 5) -> Clip:
+        number = next(numbers)
+        path = tmp_path / f"{number}.wav"
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, int(seconds * 16_000))
+        soundfile.write(path, samples, 16_000)
+        pictures = tuple(Path(f"{index}.png") for index in range(frames))
+        return Clip(f"clip-{number}", pictures, (None,) * frames, path, None, "bird", "s4")
+
+    return make
+
+
+def test_embeddings_are_the_encoders_and_computed_once(make_clip):
+    clips = [make_clip() for _ in range(3)]
+    torch.manual_seed(0)
+    encoder = CompactAudioEncoder().eval()
+    first = embed_clips(clips, S4, encoder, "f00d")
+    assert list(first) == ["clip-0", "clip-1", "clip-2"]
+    for clip in clips:
+        with torch.inference_mode():
+            expected = encoder(torch.from_numpy(clip_log_mel(clip, S4)))
+        assert first[clip.id].dtype == np.float32
+        np.testing.assert_array_equal(first[clip.id], expected)
+
+    counting = _Counting()
+    embed_clips(clips, S4, counting, "f00d")
+    embed_clips(clips, S4, counting, "f00d")
+    assert counting.calls == 3
+
+
+def test_the_cache_answers_only_for_the_same_sound_weights_and_code(make_clip, monkeypatch):
+    clip, encoder = make_clip(), _Counting()
+    embed_clips([clip], S4, encoder, "f00d")
+    embed_clips([clip], MS3, encoder, "f00d")  # ms3 fills up short clips as s4 does
+    assert encoder.calls == 1
+    embed_clips([clip], S4, encoder, "beef")
+    assert encoder.calls == 2
+    embed_clips([clip], AVSS, encoder, "f00d")
+    assert encoder.calls == 3
+    monkeypatch.setattr(embeddings, "FRONT_END_VERSION", 999)
+    embed_clips([clip], S4, encoder, "f00d")
+    assert encoder.calls == 4
+    monkeypatch.setattr(embeddings, "ENCODER_VERSION", 999)
+    before = embed_clips([clip], S4, encoder, "f00d")[clip.id]
+    assert encoder.calls == 5
+
+    soundfile.write(clip.audio, np.zeros(80_000), 16_000)  # the same path, another sound
+    after = embed_clips([clip], S4, encoder, "f00d")[clip.id]
+    assert encoder.calls == 6
+    assert not np.array_equal(before, after)
+
+
+def test_a_clips_bits_do_not_depend_on_the_others(make_clip, cache_folder):
+    clips = [make_clip() for _ in range(3)]
+    torch.manual_seed(0)
+    encoder = CompactAudioEncoder()
+    together = embed_clips(clips, S4, encoder, "f00d")
+    (cache_folder / "embeddings").rename(cache_folder / "aside")
+    for clip in reversed(clips):
+        alone = embed_clips([clip], S4, encoder, "f00d")
+        np.testing.assert_array_equal(alone[clip.id], together[clip.id])
+
+
+def test_frames_that_a_semantic_clip_does_not_have_are_zero(make_clip):
+    five, ten, short = make_clip(5, 5), make_clip(10, 10), make_clip(3, 10)
+    found = embed_clips([five, ten, short], AVSS, _Counting(), "f00d")
+    assert {array.shape for array in found.values()} == {(10, 128)}
+    assert found[five.id][:5].all()
+    assert not found[five.id][5:].any()
+    assert found[ten.id].all()
+    # A short recording of ten frames is not masked: the encoder sees zeros and answers its bias.
+    np.testing.assert_array_equal(found[short.id][4:], 1.0)
+
+
+def test_a_damaged_entry_is_computed_again(make_clip, cache_folder):
+    clip, encoder = make_clip(), _Counting()
+    good = embed_clips([clip], S4, encoder, "f00d")[clip.id]
+    (file,) = (cache_folder / "embeddings").rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:-50] + bytes(50))
+    np.testing.assert_array_equal(embed_clips([clip], S4, encoder, "f00d")[clip.id], good)
+    assert encoder.calls == 2
+    embed_clips([clip], S4, encoder, "f00d")
+    assert encoder.calls == 2
+
+
+def test_the_encoder_comes_back_as_it_was(make_clip):
+    encoder = _Counting().train()
+    found = embed_clips([make_clip()], S4, encoder, "f00d")
+    assert encoder.training
+    assert encoder.shift.requires_grad
+    assert torch.from_numpy(found["clip-0"]).requires_grad is False
+
+
+def test_progress_counts_every_clip_cached_or_not(make_clip, monkeypatch):
+    monkeypatch.setattr(embeddings, "_CHUNK", 2)
+    clips = [make_clip() for _ in range(5)]
+    for compute in (
+        lambda report: embed_clips(clips, S4, _Counting(), "f00d", progress=report),
+        lambda report: log_mel_clips(clips, S4, progress=report),
+    ):
+        for _ in range(2):
+            steps: list[int] = []
+            assert len(compute(steps.append)) == 5
+            assert sum(steps) == 5
+
+
+def test_log_mels_are_the_front_ends_and_computed_once(make_clip, monkeypatch):
+    clips = [make_clip(5), make_clip(2)]
+    found = log_mel_clips(clips, S4)
+    for clip in clips:
+        assert found[clip.id].shape == (5, 1, 96, 64)
+        np.testing.assert_array_equal(found[clip.id], clip_log_mel(clip, S4))
+
+    def recompute(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(embeddings, "clip_log_mel", recompute)
+    again = log_mel_clips(clips, S4)
+    np.testing.assert_array_equal(again["clip-1"], found["clip-1"])
+    with pytest.raises(AssertionError, match="computed again"):
+        log_mel_clips(clips, AVSS)
+
+
+def test_a_clip_without_sound_is_named(make_clip):
+    good, bad = make_clip(), make_clip()
+    bad.audio.unlink()
+    for compute in (
+        lambda: embed_clips([good, bad], S4, _Counting(), "f00d"),
+        lambda: log_mel_clips([bad], S4),
+    ):
+        with pytest.raises(MissingDataError, match="'clip-1': there is no file"):
+            compute()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu(make_clip, cache_folder):
+    clip = make_clip()
+    torch.manual_seed(0)
+    encoder = CompactAudioEncoder()
+    on_cpu = embed_clips([clip], S4, encoder, "f00d")[clip.id]
+    (cache_folder / "embeddings").rename(cache_folder / "aside")
+    on_gpu = embed_clips([clip], S4, encoder, "f00d", device="cuda")[clip.id]
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=2e-3)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avsbench_harness.engine.recipe import Recipe, merge, read_yaml, resolve
+from avsbench_harness.errors import UsageError
+from avsbench_harness.method import from_folder, methods
+from avsbench_harness.tasks import TASKS
+
+
+@pytest.fixture
+def method(tiny: str):
+    return from_folder(Path(tiny))
+
+
+def test_layers_are_laid_in_order(method, tmp_path: Path) -> None:
+    assert resolve(method, TASKS["s4"], "r50").epochs == 3
+    assert resolve(method, TASKS["ms3"], "r50").epochs == 2
+    swin = resolve(method, TASKS["ms3"], "swin_t")
+    assert (swin.epochs, swin.optimizer.lr, swin.optimizer.weight_decay) == (2, 5e-3, 0.01)
+    file = tmp_path / "mine.yaml"
+    file.write_text("optimizer: {lr: 1.0e-3}\nbatch_size: 4\n")
+    mine = resolve(method, TASKS["s4"], "r50", file=file, assignments=["batch_size=8", "options.width=4"])
+    assert (mine.optimizer.lr, mine.batch_size, mine.options) == (1e-3, 8, {"width": 4})
+
+
+def test_iterations_replace_epochs(method) -> None:
+    recipe = resolve(method, TASKS["s4"], "r50", assignments=["iterations=7"])
+    assert (recipe.iterations, recipe.epochs) == (7, None)
+    with pytest.raises(UsageError, match="either epochs or iterations"):
+        Recipe.parse({"epochs": 1, "iterations": 1}, "here")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimizer.lrr=1", r"Unknown key 'optimizer.lrr' in --set optimizer.lrr=1. Did you mean 'lr'\?"),
+        ("epoch=1", r"Unknown key 'epoch' .* Did you mean 'epochs'\?"),
+        ("batch_size=none", "'batch_size' is 'none', but"),
+        ("optimizer.lr=-1", "'optimizer.lr' is -1, but"),
+        ("precision=fp8", "'precision' is 'fp8', but"),
+        ("batch_size", "takes key=value"),
+        ("batch_size=[", "not valid YAML"),
+    ],
+)
+def test_bad_assignments_are_one_sentence(method, assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        resolve(method, TASKS["s4"], "r50", assignments=[assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_preset_suggests(method) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'smoke'"):
+        resolve(method, TASKS["s4"], "r50", preset="smokee")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n", "must hold keys and values"),
+        ("a: [", "cannot be read as YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "cannot be read as YAML"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_yaml(path)
+    with pytest.raises(UsageError, match="no recipe file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_merge_replaces_lists_and_merges_mappings() -> None:
+    assert merge({"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2]}}) == {"a": {"b": 1, "c": [2]}, "d": 1}
+
+
+def test_every_recipe_of_every_method_is_valid() -> None:
+    seen = 0
+    for entry in methods().values():
+        plugin = entry.require()
+        for preset in ("full", "smoke"):
+            for task in plugin.tasks:
+                for backbone in plugin.backbones:
+                    recipe = resolve(plugin, TASKS[task], backbone, preset=preset)
+                    assert recipe.source
+                    seen += 1
+    assert seen

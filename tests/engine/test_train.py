@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from avsbench_harness.engine import train as engine
+from avsbench_harness.engine.checkpoint import load_tensors
+from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError
+from avsbench_harness.files import sha256_file
+from avsbench_harness.launch.one import execute
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
+    """Send this process a signal in the middle of its ``steps``-th optimiser step."""
+    real = engine.Trainer._step
+    done = 0
+
+    def step(self, batch, ids):
+        nonlocal done
+        done += 1
+        if done == steps:
+            os.kill(os.getpid(), number)
+        return real(self, batch, ids)
+
+    monkeypatch.setattr(engine.Trainer, "_step", step)
+
+
+def test_a_stopped_run_ends_with_the_same_bits(planned, tmp_path: Path, monkeypatch) -> None:
+    whole = planned(tmp_path / "whole", "options.width=4")
+    engine.train(whole)
+    run = planned(tmp_path / "parts", "options.width=4")
+    for steps, number, code in ((1, signal.SIGTERM, 143), (3, signal.SIGINT, 130)):
+        with monkeypatch.context() as patch:
+            stop_after(patch, steps, number)
+            with pytest.raises(
+                Interrupted, match=f"Stopped by {number.name}. The state after step"
+            ) as caught:
+                engine.train(run)
+        assert caught.value.exit_code == code
+        assert not run.weights_file.exists()
+    checkpoint = engine.train(run)
+    assert sha256_file(run.weights_file) == sha256_file(whole.weights_file)
+    assert checkpoint.steps == len(run.dataset.clips("train")) // 2 * 3 + 3 * (
+        len(run.dataset.clips("train")) % 2
+    )
+    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "loss" in line] == list(range(1, checkpoint.steps + 1))
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_what_is_done_is_not_done_again(planned, tmp_path: Path, monkeypatch) -> None:
+    run = planned(tmp_path)
+    record = execute(run)
+    monkeypatch.setattr(engine.Trainer, "_step", None)
+    assert engine.train(run).steps == record.training.steps
+    assert execute(run) == record
+
+
+def test_seeds_give_different_weights(planned, tmp_path: Path) -> None:
+    one, two = planned(tmp_path, seed=0), planned(tmp_path, seed=1)
+    assert one.id != two.id
+    engine.train(one)
+    engine.train(two)
+    assert sha256_file(one.weights_file) != sha256_file(two.weights_file)
+
+
+def test_a_loss_that_is_not_finite_names_step_clips_and_checkpoint(planned, tmp_path: Path) -> None:
+    first_epoch = -(-len(planned(tmp_path).dataset.clips("train")) // 2)
+    run = planned(tmp_path, f"options.poison_step={first_epoch + 1}")
+    with pytest.raises(AvsbError) as caught:
+        engine.train(run)
+    message = str(caught.value)
+    assert f"not finite at step {first_epoch + 1} (bce nan) on clips " in message
+    assert any(clip.id in message for clip in run.dataset.clips("train"))
+    assert f"last good checkpoint is {run.folder / 'checkpoints' / f'step-{first_epoch:08d}'}" in message
+
+
+def test_one_process_per_run(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    run.folder.mkdir(parents=True)
+    with FileLock(run.folder / ".lock"), pytest.raises(AvsbError, match="Another process is training"):
+        engine.train(run)
+
+
+def test_the_best_validation_is_kept(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, "epochs=4", "optimizer.lr=0.05")
+    checkpoint = engine.train(run)
+    scores = [validation.metrics["J"] for validation in checkpoint.validations]
+    assert len(scores) == 4
+    best = max(range(4), key=lambda index: (scores[index], -index))
+    assert checkpoint.selected_step == checkpoint.validations[best].step
+
+
+def test_validation_can_be_rare_and_selection_last(planned, tmp_path: Path) -> None:
+    rare = engine.train(planned(tmp_path, "epochs=4", "validation.every=2", "validation.first=2"))
+    per_epoch = rare.steps // 4
+    assert [validation.step for validation in rare.validations] == [2 * per_epoch, 4 * per_epoch]
+    last = engine.train(planned(tmp_path, "select.mode=last"))
+    assert last.validations == []
+    assert last.selected_step == last.steps
+
+
+def test_iterations_may_end_inside_an_epoch(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, "iterations=1")
+    checkpoint = engine.train(run)
+    assert checkpoint.steps == 1
+    assert [validation.step for validation in checkpoint.validations] == [1]
+
+
+def test_an_unknown_metric_says_which_there_are(planned, tmp_path: Path) -> None:
+    with pytest.raises(AvsbError, match="gives no 'mIou' to select by; it gives J, F"):
+        engine.train(planned(tmp_path, "select.metric=mIou"))
+
+
+def test_weights_hold_model_and_encoder(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    engine.train(run)
+    names = {name.split(".")[0] for name in load_tensors(run.weights_file)}
+    assert names == {"model", "encoder"}
+
+
+def test_predicting_before_training_says_so(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    with pytest.raises(MissingDataError, match="has no trained weights"):
+        run.method.predict(run, "test")
+
+
+def test_bf16_trains(planned, tmp_path: Path) -> None:
+    checkpoint = engine.train(planned(tmp_path, "precision=bf16", "clip_norm=1.0", "iterations=2"))
+    assert checkpoint.steps == 2

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+import avsbench_harness as avsb
+from avsbench_harness import method as plugins
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.errors import AvsbError, UsageError
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, points: Iterable[tuple[str, str]]) -> None:
+    """Pretend that these entry points are installed."""
+    found = [EntryPoint(name, value, plugins.GROUP) for name, value in points]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found)
+
+
+class One(plugins.Method):
+    name, aliases, paper = "one", ("uno",), "One et al."
+    variants, tasks, backbones = ("released", "paper"), ("s4",), ("r50",)
+
+    def build(self, task, backbone, *, variant, **options):
+        raise AssertionError("not built here")
+
+
+class Two(One):
+    name, aliases = "two", ("uno",)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This module under a name that an entry point can import."""
+    monkeypatch.setitem(sys.modules, "plugins_of_this_test", sys.modules[__name__])
+    return "plugins_of_this_test"
+
+
+def test_the_methods_that_ship_are_found_as_entry_points() -> None:
+    assert avsb.methods()["avsegformer"].require().name == "avsegformer"
+
+
+def test_a_broken_plugin_is_listed_with_its_reason(monkeypatch, here) -> None:
+    installed(
+        monkeypatch, [("one", f"{here}:One"), ("bad", "no_such_module:X"), ("odd", f"{here}:installed")]
+    )
+    entries = plugins.methods()
+    assert entries["one"].method is not None
+    assert "No module named 'no_such_module'" in (entries["bad"].error or "")
+    assert "not a subclass" in (entries["odd"].error or "")
+    with pytest.raises(AvsbError, match="Method 'bad' from .* cannot be loaded: ModuleNotFoundError"):
+        plugins.get_method("bad")
+
+
+def test_names_are_unique(monkeypatch, here) -> None:
+    installed(monkeypatch, [("one", f"{here}:One"), ("one", f"{here}:Two")])
+    with pytest.raises(UsageError, match="Two plugins are called 'one'"):
+        plugins.methods()
+    installed(monkeypatch, [("one", f"{here}:One"), ("two", f"{here}:Two")])
+    with pytest.raises(UsageError, match="'uno' is claimed by both 'one' and 'two'"):
+        plugins.methods()
+    installed(monkeypatch, [("one", f"{here}:One"), ("one", f"{here}:One")])  # installed twice: no matter
+    assert list(plugins.methods()) == ["one"]
+
+
+def test_aliases_and_suggestions(monkeypatch, here) -> None:
+    installed(monkeypatch, [("one", f"{here}:One")])
+    assert plugins.get_method("UNO").name == "one"
+    with pytest.raises(UsageError, match="Unknown method 'oen'. Did you mean 'one'"):
+        plugins.get_method("oen")
+
+
+def test_task_and_variant_are_checked(monkeypatch, here) -> None:
+    installed(monkeypatch, [("one", f"{here}:One")])
+    with pytest.raises(UsageError, match="one has no model for avss; it does s4"):
+        avsb.build("one", task="avss", backbone="r50")
+    with pytest.raises(UsageError, match="Unknown variant of one 'papr'. Did you mean 'paper'"):
+        avsb.build("one", task="s4", backbone="r50", variant="papr")
+
+
+def test_a_folder_is_a_method(tiny: str) -> None:
+    model = avsb.build(tiny, task="s4", backbone="r50", width=4)
+    batch = Batch(torch.zeros(1, 2, 3, 32, 32), torch.zeros(1, 2, 128))
+    assert model.predict(batch).shape == (1, 2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (None, UsageError, r"has no __init__\.py"),
+        ("", UsageError, "must define one subclass of Method, it defines 0"),
+        ("import no_such_module\n", AvsbError, "cannot be imported: ModuleNotFoundError"),
+    ],
+)
+def test_folders_that_are_no_method(tmp_path: Path, code: str | None, error: type, message: str) -> None:
+    if code is not None:
+        (tmp_path / "__init__.py").write_text(code)
+    with pytest.raises(error, match=message):
+        plugins.get_method(str(tmp_path))
+
+
+def test_listing_methods_does_not_import_torch() -> None:
+    script = """
+        import sys, avsbench_harness as avsb
+        assert avsb.methods()
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
