@@ -1,0 +1,175 @@
+"""Multi-scale deformable attention in plain PyTorch (Zhu et al., "Deformable DETR", ICLR 2021).
+
+Every query reads a few points on every level of a feature pyramid. A read is a bilinear blend of four
+pixels, so a query's result is a weighted sum of ``levels x points x 4`` rows of one table of values: an
+embedding bag. PyTorch has that as one operation with gradients for the table and for the weights, on the CPU
+and on CUDA; on the CPU its forward pass is an order of magnitude faster than sampling each level as an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Height and width of one level.
+Shape = tuple[int, int]
+
+
+def cell_centres(
+    shapes: Sequence[Shape], *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Centres (x, y) of all pixels of all levels in [0, 1], (S,2): the tokens' own reference points."""
+    centres = []
+    for height, width in shapes:
+        y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=dtype) + 0.5) / width
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        centres.append(torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1))
+    return torch.cat(centres)
+
+
+def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples from the levels of a pyramid.
+
+    Everything outside a level is zero: a point samples its level as
+    ``grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)`` does.
+
+    Args:
+        values: (N,S,heads,d), the levels' tokens one level after the other, rows first.
+        shapes: height and width of each level; their areas sum to S.
+        points: (N,Q,heads,levels,points,2), (x, y) in pixels of each level; 0 is the first pixel's centre.
+        weights: (N,Q,heads,levels,points).
+
+    Returns:
+        (N,Q,heads,d)
+    """
+    tokens, heads, channels = values.shape[1:]
+    areas = [height * width for height, width in shapes]
+    if sum(areas) != tokens or points.shape[3] != len(shapes):
+        raise ValueError(f"levels {list(shapes)} do not fit {tokens} tokens and {points.shape[3]} levels")
+    # Coordinates and sums in float32 at least: half precision cannot tell neighbouring pixels apart.
+    working = torch.promote_types(values.dtype, torch.float32)
+    points, weights = points.to(working), weights.to(working)
+    last, line, base = _level_constants(points, shapes, tokens)
+
+    lower = points.detach().floor()
+    upper = lower + 1
+    fraction = points - lower
+    # Weights of the lower and the upper neighbour on each axis, zero where it is not in the level.
+    near = (1 - fraction) * ((lower >= 0) & (lower <= last))
+    far = fraction * ((upper >= 0) & (upper <= last))
+    x0, y0 = lower.clamp(min=0).minimum(last).to(torch.int32).unbind(-1)
+    x1, y1 = upper.clamp(min=0).minimum(last).to(torch.int32).unbind(-1)
+    (near_x, near_y), (far_x, far_y) = near.unbind(-1), far.unbind(-1)
+
+    row0, row1 = y0 * line + base, y1 * line + base
+    near_y, far_y = near_y * weights, far_y * weights
+    # The four corners of all points of one query and head are one bag. The order within a bag is free.
+    corners = torch.stack((row0 + x0 * heads, row0 + x1 * heads, row1 + x0 * heads, row1 + x1 * heads), dim=3)
+    factors = torch.stack((near_y * near_x, near_y * far_x, far_y * near_x, far_y * far_x), dim=3)
+    summed = F.embedding_bag(
+        corners.flatten(0, 2).flatten(1),
+        values.reshape(-1, channels).to(working),
+        mode="sum",
+        per_sample_weights=factors.flatten(0, 2).flatten(1),
+    )
+    return summed.view(*points.shape[:3], channels).to(values.dtype)
+
+
+def _level_constants(points: Tensor, shapes: Sequence[Shape], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What turns the pixels (x, y) of a level into rows of the table of all frames, tokens and heads.
+
+    Written out over heads and points, so that arithmetic with them runs over long contiguous stretches; in
+    int32, which halves the sort of the backward pass.
+
+    Returns:
+        last: (heads,levels,points,2) float, the last pixel (x, y) of the level.
+        line: (heads,levels,points) int32, rows of the table between two lines of the level.
+        base: (N,1,heads,levels,points) int32, row of the level's first pixel.
+    """
+    count, _, heads, levels, per_level, _ = points.shape
+    last = points.new_tensor([(width - 1, height - 1) for height, width in shapes])
+    last = last[:, None].expand(heads, levels, per_level, 2).contiguous()
+    device = points.device
+    starts = list(accumulate((height * width for height, width in shapes[:-1]), initial=0))
+    line = torch.tensor([width * heads for _, width in shapes], device=device, dtype=torch.int32)
+    start = torch.tensor(starts, device=device, dtype=torch.int32) * heads
+    frame = torch.arange(count, device=device, dtype=torch.int32) * (tokens * heads)
+    head = torch.arange(heads, device=device, dtype=torch.int32)
+    base = frame.view(-1, 1, 1, 1, 1) + start[:, None] + head[:, None, None]
+    return (
+        last,
+        line[:, None].expand(heads, levels, per_level).contiguous(),
+        base.expand(-1, 1, -1, -1, per_level).contiguous(),
+    )
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Attention in which a query chooses a few points per head and level, and their weights, by itself.
+
+    Parameter names are those of Deformable DETR, on which published checkpoints agree.
+    """
+
+    def __init__(self, dim: int, *, levels: int, heads: int = 8, points: int = 4) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{dim} channels cannot be split between {heads} heads")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """At first every head looks in its own direction, point k at k pixels, with equal weights."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        directions = directions / directions.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1)
+        offsets = directions[:, None, None] * steps[:, None]  # (heads,1,points,2)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, reference: Tensor, values: Tensor, shapes: Sequence[Shape]) -> Tensor:
+        """Read the pyramid around reference points.
+
+        Args:
+            query: (N,Q,dim).
+            reference: points (x, y) in [0, 1] around which a query looks, (Q,2), or (N,Q,levels,2) where
+                they differ between inputs or levels.
+            values: (N,S,dim), the levels' tokens one level after the other, rows first.
+            shapes: height and width of each level.
+
+        Returns:
+            (N,Q,dim)
+        """
+        count, queries, dim = query.shape
+        grid = (count, queries, self.heads, self.levels, self.points)
+        table = self.value_proj(values).unflatten(-1, (self.heads, dim // self.heads))
+        offsets = self.sampling_offsets(query).view(*grid, 2)
+        weights = (
+            self.attention_weights(query)
+            .view(*grid[:3], self.levels * self.points)
+            .softmax(dim=-1)
+            .view(grid)
+        )
+        sizes = reference.new_tensor([(width, height) for height, width in shapes])
+        if reference.dim() == 2:
+            reference = reference[None, :, None]
+        origins = (reference * sizes - 0.5)[:, :, None, :, None]  # in pixels; offsets are pixels, too
+        points = origins.expand(-1, -1, *grid[2:], -1).contiguous() + offsets
+        sampled = sample_levels(table, shapes, points, weights)
+        attended: Tensor = self.output_proj(sampled.flatten(2))
+        return attended

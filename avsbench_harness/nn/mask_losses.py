@@ -1,0 +1,59 @@
+"""Losses between predicted and true masks, one value per mask."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squared_dice_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Dice loss with squares in the denominator (Milletari et al., "V-Net", 2016), one value per mask.
+
+    ``1 - 2 sum(p g) / (sum(p^2) + epsilon + sum(g^2) + epsilon)`` with ``p = sigmoid(logits)``. On an empty
+    mask it is 1 with hardly any gradient: only ``epsilon`` keeps the ratio defined.
+
+    Args:
+        logits: (M,...).
+        target: (M,...) in [0, 1], same shape.
+        epsilon: added to both terms of the denominator.
+
+    Returns:
+        (M,) float
+    """
+    probability = logits.flatten(1).sigmoid()
+    truth = target.flatten(1).to(probability.dtype)
+    overlap = (probability * truth).sum(dim=1)
+    extent = probability.square().sum(dim=1) + truth.square().sum(dim=1)
+    return 1 - 2 * overlap / (extent + 2 * epsilon)
+
+
+def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy averaged over the pixels of a mask.
+
+    Args:
+        logits: (M,...).
+        target: (M,...) in [0, 1], same shape.
+
+    Returns:
+        (M,) float
+    """
+    truth = target.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(1).mean(dim=1)
+
+
+def class_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy averaged over the pixels of a map of classes.
+
+    Args:
+        logits: (M,C,H,W).
+        target: (M,H,W) int64 class indices.
+
+    Returns:
+        (M,) float
+    """
+    return F.cross_entropy(logits, target, reduction="none").flatten(1).mean(dim=1)
+
+
+def mean_or_zero(values: Tensor) -> Tensor:
+    """The mean, and 0 (still part of the graph) where there is nothing to average."""
+    return values.sum() / max(values.numel(), 1)

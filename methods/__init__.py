@@ -1,0 +1,1 @@
+"""The methods that ship with avsbench-harness, one self-contained folder each."""

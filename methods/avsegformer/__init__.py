@@ -1,0 +1,44 @@
+"""AVSegFormer: audio-visual segmentation with a query transformer (Gao et al., AAAI 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from avsbench_harness.method import Method
+
+from .options import Options
+
+if TYPE_CHECKING:
+    from avsbench_harness.nn.model import Model
+    from avsbench_harness.tasks import Task
+
+
+class AVSegFormer(Method):
+    """The plugin; the network is :class:`.model.AVSegFormerModel`."""
+
+    name = "avsegformer"
+    paper = (
+        "Gao, Chen, Chen, Wang, Lu: AVSegFormer: Audio-Visual Segmentation with Transformer. "
+        "AAAI 2024 (arXiv 2307.01146)"
+    )
+    url = "https://github.com/vvvb-github/AVSegFormer"
+    variants = ("released",)
+    tasks = ("s4", "ms3", "avss")
+    backbones = ("r50", "pvt", "swin_t")
+
+    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
+        """The network with random weights, unless ``pretrained=True`` asks for the backbone's ImageNet ones.
+
+        Args:
+            task: decides the number of output channels and the loss.
+            backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+            variant: ``released`` is the only one.
+            options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
+        """
+        from avsbench_harness.errors import unknown
+
+        from .model import AVSegFormerModel
+
+        if variant not in self.variants:
+            raise unknown(f"variant of {self.name}", variant, self.variants)
+        return AVSegFormerModel(task, backbone, Options.of(options, task))

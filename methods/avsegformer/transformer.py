@@ -1,0 +1,124 @@
+"""The three transformers: over pixels, from sound to queries, and from pixels to queries.
+
+All layers are post-norm, and no query carries a position code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from avsbench_harness.nn.attention import Attention, FeedForward
+from avsbench_harness.nn.deformable import MultiScaleDeformableAttention, cell_centres
+from avsbench_harness.nn.positions import sine_positions
+
+from .options import Options
+
+
+class EncoderLayer(nn.Module):
+    """Multi-scale deformable self-attention and a feed-forward block."""
+
+    def __init__(self, options: Options, levels: int) -> None:
+        super().__init__()
+        self.self_attn = MultiScaleDeformableAttention(options.dim, levels=levels)
+        self.ffn = FeedForward(options.dim, options.ffn_dim, options.dropout)
+        self.norm1 = nn.LayerNorm(options.dim)
+        self.norm2 = nn.LayerNorm(options.dim)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, centres: Tensor, shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """(N,S,dim) tokens of all levels -> the same, refined; ``positions`` (S,dim), ``centres`` (S,2)."""
+        attended = self.self_attn(tokens + positions, centres, tokens, shapes)
+        tokens = self.norm1(tokens + self.dropout(attended))
+        refined: Tensor = self.norm2(tokens + self.ffn(tokens))
+        return refined
+
+
+class PixelEncoder(nn.Module):
+    """Lets the coarser feature maps exchange what they see (paper section 3.3)."""
+
+    def __init__(self, options: Options, levels: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(options, levels) for _ in range(options.encoder_layers))
+        self.level_embedding = nn.Parameter(torch.empty(levels, options.dim))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (N,dim,h,w), finest first -> tokens (N,S,dim), the levels one after the other."""
+        shapes = [(level.shape[2], level.shape[3]) for level in maps]
+        dim = self.level_embedding.shape[1]
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
+        positions = torch.cat(
+            [
+                sine_positions(*shape, dim, device=tokens.device).flatten(0, 1) + embedding
+                for shape, embedding in zip(shapes, self.level_embedding, strict=True)
+            ]
+        )
+        centres = cell_centres(shapes, device=tokens.device)
+        for layer in self.layers:
+            tokens = layer(tokens, positions, centres, shapes)
+        return tokens
+
+
+class QueryLayer(nn.Module):
+    """Self-attention among queries, cross-attention to a context, and a feed-forward block."""
+
+    def __init__(self, dim: int, ffn_dim: int, *, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(dim, bias=bias, dropout=dropout)
+        self.cross_attn = Attention(dim, bias=bias, dropout=dropout)
+        self.ffn = FeedForward(dim, ffn_dim, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Queries (N,Q,dim) and context (N,S,dim) -> (N,Q,dim)."""
+        queries = self.norm1(queries + self.dropout(self.self_attn(queries)))
+        queries = self.norm2(queries + self.dropout(self.cross_attn(queries, context)))
+        updated: Tensor = self.norm3(queries + self.ffn(queries))
+        return updated
+
+
+class QueryGenerator(nn.Module):
+    """Brings the sound of a frame into a set of learned queries.
+
+    A frame has one sound token, so cross-attention adds the same vector to all queries of the frame.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(options.queries, options.dim))
+        self.layers = nn.ModuleList(
+            QueryLayer(options.dim, options.ffn_dim // 2, bias=False, dropout=0.0)
+            for _ in range(options.generator_layers)
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Sound tokens (N,dim) -> queries (N,Q,dim)."""
+        # Before they hear anything the queries are the same in every frame: one row, broadcast by the sound.
+        queries = self.queries[None]
+        for layer in self.layers:
+            queries = layer(queries, audio[:, None])
+        return queries
+
+
+class QueryDecoder(nn.Module):
+    """Reads the pixel tokens into the queries, by dense attention without positions (paper section 3.5)."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            QueryLayer(options.dim, options.ffn_dim, bias=True, dropout=options.dropout)
+            for _ in range(options.decoder_layers)
+        )
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Queries (N,Q,dim) and pixel tokens (N,S,dim) -> (N,Q,dim)."""
+        for layer in self.layers:
+            queries = layer(queries, tokens)
+        return queries
