@@ -13,9 +13,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path = tmp_path / "a.bin"
     with files.atomic_write(path) as file:
         file.write(b"old")
-    with pytest.raises(RuntimeError), files.atomic_write(path) as file:
-        file.write(b"new")
-        raise RuntimeError
+
+    def fail_in_the_middle() -> None:
+        with files.atomic_write(path) as file:
+            file.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,6 +1,7 @@
 """The command line ``avsb``: one module per command, which parses, calls and prints.
 
-Nothing here or in the modules it imports may import torch, numpy or pandas at the top: ``--help`` answers at once.
+Neither this module nor those it imports may import torch, numpy or pandas at the top, so that ``--help``
+answers at once.
 """
 
 from __future__ import annotations

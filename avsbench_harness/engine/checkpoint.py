@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -54,9 +55,9 @@ class TrainState(Schema):
 
     step: int = 0
     best: Best | None = None
-    validations: list[Validation] = []
+    validations: list[Validation] = Field([])
     seconds: float = 0.0
-    scaler: dict[str, int | float] = {}
+    scaler: dict[str, int | float] = Field({})
 
     @property
     def validated(self) -> int:
@@ -94,10 +95,11 @@ class Stored:
     optimizer: dict[str, Any] = field(repr=False)
 
 
-def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all; equal tensors give equal bytes.
+
+    So there is no metadata in it: safetensors writes two entries of that in either order.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     owned: dict[str, Tensor] = {}
@@ -108,9 +110,9 @@ def save_tensors(
             value = value.clone()  # safetensors refuses two names for one memory
         seen.add(value.untyped_storage().data_ptr())
         owned[name] = value
-    save_file(owned, temporary, metadata=dict(metadata) if metadata else None)  # {} makes a broken file
+    save_file(owned, temporary)
     _sync(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

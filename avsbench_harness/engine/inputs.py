@@ -15,7 +15,7 @@ from avsbench_harness.tasks import Split
 
 
 def audio_inputs(run: Run, split: Split) -> Mapping[str, NDArray[np.float32]]:
-    """Per clip id, embeddings (T,128) of the frozen encoder, or log-mels (T,1,96,64) for one that is trained."""
+    """Per clip id, the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one."""
     clips = run.dataset.clips(split)
     audio = run.spec.audio
     with bar() as progress:

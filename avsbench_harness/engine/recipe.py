@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from avsbench_harness.schema import Schema
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.method import Method
+from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Task
 
 Fit: TypeAlias = Literal["squeeze", "crop"]
@@ -89,7 +89,7 @@ class Recipe(Schema):
     batch_size: PositiveInt = 2
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm")
-    augment: list[Literal["flip"]] = []
+    augment: list[Literal["flip"]] = Field([], description="flip: mirror half of the clips")
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
 

@@ -149,7 +149,7 @@ class Trainer:
             self.system.state_dict() if best is None else load_tensors(self.checkpoints / best.file)
         )
         selected = self.state.step if best is None else best.step
-        save_tensors(self.run.weights_file, weights, {"run": self.run.id, "step": str(selected)})
+        save_tensors(self.run.weights_file, weights)
         checkpoint = Checkpoint(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,

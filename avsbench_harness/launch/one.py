@@ -110,7 +110,7 @@ def _file_name(run_id: str, split: str) -> str:
     """The record's name for a run's id, which may come from a stranger's file."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", run_id):
         raise UsageError(
-            f"The run id {run_id[:80]!r} cannot name a record; use up to 200 of A-Z a-z 0-9 _ . - in the header."
+            f"The run id {run_id[:80]!r} cannot name a record; use up to 200 of A-Z a-z 0-9 _ . - for it."
         )
     return run_id if split == "test" else f"{run_id}-{split}"
 

@@ -30,7 +30,7 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
     root = data_root(data)
     if root is None:
         raise MissingDataError(
-            f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass --solution "
-            f"FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
+            f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
+            f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
         )
     return solution_file(open_dataset(root, get_task(header.task)), get_split(header.split))

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from avsbench_harness import __version__
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import atomic_write, read_json, write_json
@@ -111,7 +113,7 @@ class Record(Schema):
     environment: EnvironmentEntry
     spec: dict[str, Any] | None = None
     spec_hash: str | None = None
-    notes: list[str] = []
+    notes: list[str] = Field([])
 
     @property
     def recipe_hash(self) -> str | None:

@@ -22,7 +22,7 @@ def finished(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> Path:
 def test_run_ends_in_submission_record_and_leaderboard(
     avsb, finished: Path, tiny: str, real_s4: Path
 ) -> None:
-    (record,) = [path for path in (finished / "results").glob("*.json")]
+    (record,) = (finished / "results").glob("*.json")
     values = json.loads(record.read_text())
     assert values["scores"][0]["protocol"] == "object/1"
     assert values["spec_hash"].startswith(record.stem.rsplit("-", 1)[1])

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 COMMANDS = [
-    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "doctor", "data", "data check",
-    "data info", "data synth", "data solution", "submit", "submit check", "weights", "weights add", "weights list",
+    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "doctor", "data",
+    "data check", "data info", "data synth", "data solution", "submit", "submit check", "weights",
+    "weights add", "weights list",
 ]  # fmt: skip
 
 

@@ -133,3 +133,16 @@ def test_predicting_before_training_says_so(planned, tmp_path: Path) -> None:
 def test_bf16_trains(planned, tmp_path: Path) -> None:
     checkpoint = engine.train(planned(tmp_path, "precision=bf16", "clip_norm=1.0", "iterations=2"))
     assert checkpoint.steps == 2
+
+
+@pytest.mark.gpu
+def test_cuda_trains_stops_and_goes_on(planned, tmp_path: Path, monkeypatch) -> None:
+    import dataclasses
+
+    run = dataclasses.replace(planned(tmp_path, "precision=fp16"), device="cuda")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            engine.train(run)
+    assert engine.train(run).device == "cuda"
+    assert run.method.predict(run, "test").is_file()

@@ -36,8 +36,9 @@ def record(run_id: str, j: float | None, **changes: Any) -> Record:
         clips=740,
     )
     values: dict[str, Any] = {
-        "method": "combo", "variant": "released", "backbone": "pvt", "preset": "full", "task": "s4", "seed": 0,
-        "created": "2026-01-02T03:04:05Z", "spec": {"recipe": {"lr": 1}, "seed": changes.get("seed", 0)},
+        "method": "combo", "variant": "released", "backbone": "pvt", "preset": "full", "task": "s4",
+        "seed": 0, "created": "2026-01-02T03:04:05Z",
+        "spec": {"recipe": {"lr": 1}, "seed": changes.get("seed", 0)},
     }  # fmt: skip
     return Record(
         **{**values, **changes},
@@ -65,7 +66,7 @@ def test_rows_are_ranked_and_link_their_records() -> None:
 
 def test_seeds_make_one_row_with_mean_and_deviation() -> None:
     page = to_markdown([record(f"r{seed}", 0.7 + 0.1 * seed, seed=seed) for seed in range(3)])
-    (row,) = [line for line in lines(page, "| combo")]
+    (row,) = lines(page, "| combo")
     assert "| 80.00 ± 10.00 | 90.00 ± 0.00 | 3 |" in row
     assert "[s0](r0.json) [s1](r1.json) [s2](r2.json)" in row
 
