@@ -203,9 +203,8 @@ class Trainer:
         last = state.step == self.total
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
             return
-        epoch, inside = divmod(state.step, self.per_epoch)
-        due = not inside and epoch >= rule.first and (epoch - rule.first) % rule.every == 0
-        if not (due or last):
+        epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
+        if not (last or (epoch >= rule.first and (epoch - rule.first) % rule.every == 0)):
             return
         self._stop_if_asked()
         metrics = validate(self.run, self.system, self.stop)

@@ -23,8 +23,8 @@ SMALL = {
     "mask_mlp_dim": 64, "mask_channels": 32, "dropout": 0.0,
 }  # fmt: skip
 RECIPE = {
-    "image_size": 96, "batch_size": 8, "epochs": 4, "optimizer.lr": 1.0e-3, "clip_norm": 1.0,
-    "augment": "[flip]", "validation.every": 4, "validation.first": 4,
+    "image_size": 64, "batch_size": 8, "epochs": 6, "optimizer.lr": 1.0e-3, "clip_norm": 1.0,
+    "augment": "[flip]", "validation.every": 6, "validation.first": 6,
 }  # fmt: skip
 
 
