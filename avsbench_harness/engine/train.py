@@ -204,7 +204,8 @@ class Trainer:
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
             return
         epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
-        if not (last or (epoch >= rule.first and (epoch - rule.first) % rule.every == 0)):
+        whole = state.step % self.per_epoch == 0
+        if not (last or (whole and epoch >= rule.first and (epoch - rule.first) % rule.every == 0)):
             return
         self._stop_if_asked()
         metrics = validate(self.run, self.system, self.stop)
