@@ -152,8 +152,8 @@ def _trees(task: TaskReport) -> Table:
     title = get_task(task.task).title + (", SYNTHETIC" if task.synthetic else "")
     where = f"found in {task.folder.parent}" if task.folder else "found"
     table = Table(title=title, title_justify="left", expand=False)
-    table.add_column("expected", ratio=1)
-    table.add_column(Text(where), ratio=1)
+    table.add_column("expected", ratio=1, overflow="fold")
+    table.add_column(Text(where), ratio=1, overflow="fold")
     table.add_row(Text(EXPECTED[task.task]), Text("\n".join(task.tree)))
     return table
 

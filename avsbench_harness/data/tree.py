@@ -12,35 +12,41 @@ from avsbench_harness.tasks import TASKS, Task
 EXPECTED = {
     "s4": """\
 Single-source/
-  s4_meta_data.csv            or a metadata.csv of AVSBench_semantic
+  s4_meta_data.csv or metadata.csv
   s4_data/
-    visual_frames/<split>/<category>/<name>/
-      <name>_<1..5>.png       224x224
-    gt_masks/<split>/<category>/<name>/
-      <name>_<1..5>.png       224x224, train: only _1
+    visual_frames/<split>/
+      <category>/<name>/
+        <name>_<1..5>.png (224x224)
+    gt_masks/<split>/
+      <category>/<name>/
+        <name>_<1..5>.png
+        (in train only _1)
     audio_wav/<split>/<category>/
-      <name>.wav              or flac, ogg
-    audio_log_mel/<split>/<category>/
-      <name>.pkl              optional""",
+      <name>.wav, .flac or .ogg
+    audio_log_mel/<split>/
+      <category>/<name>.pkl
+      (optional)""",
     "ms3": """\
 Multi-sources/
-  ms3_meta_data.csv           or a metadata.csv of AVSBench_semantic
+  ms3_meta_data.csv or metadata.csv
   ms3_data/
     visual_frames/<id>/
-      <id>.mp4_<1..5>.png     224x224
+      <id>.mp4_<1..5>.png (224x224)
     gt_masks/<split>/<id>/
-      <id>_<1..5>.png         224x224
+      <id>_<1..5>.png (224x224)
     audio_wav/<split>/
-      <id>.wav                or flac, ogg
+      <id>.wav, .flac or .ogg
     audio_log_mel/<split>/
-      <id>.pkl                optional""",
+      <id>.pkl (optional)""",
     "avss": """\
 AVSBench_semantic/
   metadata.csv
   <v1s, v1m, v2>/<uid>/
-    frames/<0..n-1>.jpg       n = 5 (v1s, v1m) or 10 (v2)
-    labels_rgb/<0..n-1>.png   or labels_semantic; v1s train: only 0
-    audio.wav                 or flac, ogg""",
+    frames/<0..4 or 9>.jpg
+    labels_rgb/<0..4 or 9>.png
+    or labels_semantic/<0..4 or 9>.png
+    (in train of v1s only 0)
+    audio.wav, .flac or .ogg""",
 }
 
 # The task's folder under a data root, in order of preference: as released, as COMBO has it, as

@@ -14,7 +14,7 @@ import torch
 from avsbench_harness import __version__
 from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.root import VARIABLE, data_root
-from avsbench_harness.data.synth import write_synthetic
+from avsbench_harness.data.synth import VERSION, write_synthetic
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.recipe import Recipe, resolve
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
@@ -93,7 +93,7 @@ def plan(request: Request) -> Run:
 def stand_in(task: Task) -> Dataset:
     """The small synthetic set for machines without data, made once and cached."""
     train, val, test = SMOKE_CLIPS
-    name = f"{task.name}-{train}-{val}-{test}-kinds{SMOKE_KINDS}-seed{SMOKE_SEED}"
+    name = f"{task.name}-{train}-{val}-{test}-kinds{SMOKE_KINDS}-seed{SMOKE_SEED}-v{VERSION}"
     root = cache_dir() / "synthetic" / name
     if not root.is_dir():
         say(f"Making a small synthetic {task.name} set in {root}.")

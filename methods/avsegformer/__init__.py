@@ -17,10 +17,7 @@ class AVSegFormer(Method):
     """The plugin; the network is :class:`.model.AVSegFormerModel`."""
 
     name = "avsegformer"
-    paper = (
-        "Gao, Chen, Chen, Wang, Lu: AVSegFormer: Audio-Visual Segmentation with Transformer. "
-        "AAAI 2024 (arXiv 2307.01146)"
-    )
+    paper = "Gao et al., AAAI 2024"
     url = "https://github.com/vvvb-github/AVSegFormer"
     variants = ("released",)
     tasks = ("s4", "ms3", "avss")
