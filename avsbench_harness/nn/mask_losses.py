@@ -27,6 +27,50 @@ def squared_dice_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-3) -> 
     return 1 - 2 * overlap / (extent + 2 * epsilon)
 
 
+def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """Dice loss with plain sums in the denominator, as in DETR and MaskFormer, one value per mask.
+
+    ``1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)`` with ``p = sigmoid(logits)``. On an empty mask
+    it still falls with the predicted area, towards 0.
+
+    Args:
+        logits: (M,...).
+        target: (M,...) in [0, 1], same shape.
+        smooth: added to numerator and denominator.
+
+    Returns:
+        (M,) float
+    """
+    probability = logits.flatten(1).sigmoid()
+    truth = target.flatten(1).to(probability.dtype)
+    overlap = (probability * truth).sum(dim=1)
+    extent = probability.sum(dim=1) + truth.sum(dim=1)
+    return 1 - (2 * overlap + smooth) / (extent + smooth)
+
+
+def sigmoid_focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al. 2017, equation 5) averaged over the pixels of a mask.
+
+    Binary cross-entropy times ``(1 - q)^gamma``, ``q`` being the probability of what is true, and times
+    ``alpha`` in the foreground and ``1 - alpha`` in the background.
+
+    Args:
+        logits: (M,...).
+        target: (M,...) in [0, 1], same shape.
+        alpha: weight of the foreground.
+        gamma: how much pixels that are already right count less.
+
+    Returns:
+        (M,) float
+    """
+    truth = target.to(logits.dtype)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    probability = logits.sigmoid()
+    wrong = probability + truth - 2 * probability * truth  # 1 - p in the foreground, p elsewhere
+    balance = alpha * truth + (1 - alpha) * (1 - truth)
+    return (balance * wrong.pow(gamma) * entropy).flatten(1).mean(dim=1)
+
+
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy averaged over the pixels of a mask.
 

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from avsbench_harness.nn.mask_losses import bce_loss, class_loss, mean_or_zero, squared_dice_loss
+from avsbench_harness.nn.mask_losses import (
+    bce_loss,
+    class_loss,
+    dice_loss,
+    mean_or_zero,
+    sigmoid_focal_loss,
+    squared_dice_loss,
+)
 
 LOGITS = torch.tensor([[[0.0, math.log(3)], [-math.log(3), 0.0]]])  # probabilities 1/2, 3/4, 1/4, 1/2
 TARGET = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -24,6 +31,35 @@ def test_dice_extremes() -> None:
     assert float(squared_dice_loss(LOGITS, torch.zeros_like(TARGET))) == 1.0
 
 
+def test_plain_dice_by_hand() -> None:
+    expected = 1 - (2 * (3 / 4 + 1 / 2) + 1) / (2 + 2 + 1)
+    assert float(dice_loss(LOGITS, TARGET)) == pytest.approx(expected, rel=1e-6)
+    expected = 1 - 2 * (3 / 4 + 1 / 2) / (2 + 2)
+    assert float(dice_loss(LOGITS, TARGET, smooth=0)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_plain_dice_on_an_empty_mask_falls_with_the_area() -> None:
+    empty = torch.zeros_like(TARGET)
+    assert float(dice_loss(LOGITS, empty)) == pytest.approx(1 - 1 / 3, rel=1e-6)
+    assert float(dice_loss(LOGITS - 50, empty)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_focal_by_hand() -> None:
+    # Foreground: 3/4 and 1/2 are right with that probability. Background: 1/2 and 1/4 are predicted.
+    terms = (
+        0.25 * (1 / 4) ** 2 * -math.log(3 / 4),
+        0.25 * (1 / 2) ** 2 * -math.log(1 / 2),
+        0.75 * (1 / 2) ** 2 * -math.log(1 / 2),
+        0.75 * (1 / 4) ** 2 * -math.log(3 / 4),
+    )
+    assert float(sigmoid_focal_loss(LOGITS, TARGET)) == pytest.approx(sum(terms) / 4, rel=1e-6)
+
+
+def test_focal_without_focus_is_half_of_bce() -> None:
+    focal = sigmoid_focal_loss(LOGITS, TARGET, alpha=0.5, gamma=0)
+    torch.testing.assert_close(focal, bce_loss(LOGITS, TARGET) / 2)
+
+
 def test_bce_by_hand() -> None:
     expected = -(math.log(1 / 2) + math.log(3 / 4) + math.log(3 / 4) + math.log(1 / 2)) / 4
     assert float(bce_loss(LOGITS, TARGET)) == pytest.approx(expected, rel=1e-6)
@@ -38,7 +74,8 @@ def test_class_loss_by_hand() -> None:
 
 def test_one_value_per_mask() -> None:
     logits, target = LOGITS.repeat(3, 1, 1), TARGET.repeat(3, 1, 1)
-    assert squared_dice_loss(logits, target).shape == bce_loss(logits, target).shape == (3,)
+    for loss in (squared_dice_loss, dice_loss, sigmoid_focal_loss, bce_loss):
+        assert loss(logits, target).shape == (3,)
 
 
 def test_mean_of_nothing_is_zero_with_a_gradient() -> None:
