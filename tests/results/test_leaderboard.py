@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.results.leaderboard import tables, to_json, to_markdown, write_leaderboard
+from avsbench_harness.results.leaderboard import COLUMNS, tables, to_json, to_markdown, write_leaderboard
 from avsbench_harness.results.record import (
     DataEntry,
     EnvironmentEntry,
@@ -18,6 +19,7 @@ from avsbench_harness.results.record import (
     read_records,
     write_record,
 )
+from avsbench_harness.scoring import score_object, score_semantic
 
 ENVIRONMENT = EnvironmentEntry(
     harness="0", python="3", platform="p", packages={}, device="cpu", threads=1, git=None
@@ -52,6 +54,12 @@ def record(run_id: str, j: float | None, **changes: Any) -> Record:
 
 def lines(page: str, start: str) -> list[str]:
     return [line for line in page.splitlines() if line.startswith(start)]
+
+
+def test_columns_are_metrics_of_the_canonical_protocols() -> None:
+    masks = np.ones((1, 5, 8, 8), np.uint8)
+    for scores in (score_object(masks * 255, masks), score_semantic(masks, masks)):
+        assert {metric for metric, _ in COLUMNS[scores.protocol]} <= set(scores.metrics)
 
 
 def test_rows_are_ranked_and_link_their_records() -> None:
