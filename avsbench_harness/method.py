@@ -55,6 +55,8 @@ class Method(ABC):
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
             variant: one of ``variants``.
             options: the method's own, as its model card lists them; an unknown one is a ``UsageError``.
+                Two are the recipe's and passed only where it sets them: ``pretrained`` (the file with the
+                backbone's weights) and ``drop_path_rate`` (its stochastic depth).
         """
 
     def train(self, run: Run) -> Checkpoint:

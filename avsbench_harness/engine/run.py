@@ -60,8 +60,8 @@ class RunSpec(Schema):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON of the spec, 64 hexadecimal digits."""
-        return sha256_json(self.model_dump(mode="json"))
+        """SHA-256 of the canonical JSON of all that decides the result, 64 hexadecimal digits."""
+        return sha256_json(self.model_dump(mode="json", exclude={"recipe": {"source"}}))
 
     @cached_property
     def run_id(self) -> str:

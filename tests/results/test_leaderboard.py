@@ -141,3 +141,8 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str, message: str) -> 
     with pytest.raises(UsageError, match=message) as caught:
         read_record(path)
     assert "b.json" in str(caught.value)
+
+
+def test_the_committed_page_is_that_of_the_committed_records() -> None:
+    folder = Path(__file__).parents[2] / "results"
+    assert (folder / "LEADERBOARD.md").read_text(encoding="utf-8") == to_markdown(read_records(folder))
