@@ -17,6 +17,9 @@ ORDER = [
     "results", "launch", "cli",
 ]  # fmt: skip
 
+#: The package's face, and what tests of methods use.
+OUTSIDE = {"__init__", "__main__", "method_suite", "testing"}
+
 #: Method.train and Method.predict are the engine's loops by default; the import is inside them.
 EXCEPTIONS = {("method", "engine")}
 
@@ -39,12 +42,12 @@ def part(path: Path) -> str:
 )
 def test_imports_go_one_way(path: Path) -> None:
     here = part(path)
-    if here in ("__init__", "__main__", "testing"):
+    if here in OUTSIDE:
         return
     for name in imported(path):
         assert not name.startswith("avsbench_methods"), f"{path} names a method"
         place = name.removeprefix("avsbench_harness.").split(".")[0]
-        if not name.startswith("avsbench_harness.") or place in (here, "__version__", "testing"):
+        if not name.startswith("avsbench_harness.") or place in {here, "__version__"}:
             continue
         if (here, place) in EXCEPTIONS:
             continue
@@ -53,7 +56,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 def test_every_part_has_its_place() -> None:
-    parts = {part(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__", "testing"}
+    parts = {part(path) for path in PACKAGE.rglob("*.py")} - OUTSIDE
     assert parts == set(ORDER)
 
 
