@@ -115,7 +115,9 @@ class MethodSuite:
             batch = self.batch(model.task, clips=2)
             with torch.no_grad():
                 together = model.predict(batch)
-                alone = torch.cat([model.predict(_clip(batch, index)) for index in range(2)])
+                alone = torch.cat(
+                    [model.predict(batch.select(slice(index, index + 1))) for index in range(2)]
+                )
             assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
     def test_frames_that_do_not_exist_are_zeros(self) -> None:
@@ -181,7 +183,7 @@ class MethodSuite:
         """No parameter is left out of the optimiser, none is in it twice."""
 
         class _Recipe:
-            class optimizer:  # noqa: N801 - stands in for the recipe's section
+            class optimizer:
                 backbone_lr_scale = 0.1
 
         for model in self.models():
@@ -195,14 +197,3 @@ class MethodSuite:
             two.load_state_dict(one.state_dict())
             with torch.no_grad():
                 assert torch.equal(one.predict(batch), two.predict(batch))
-
-
-def _clip(batch: Batch, index: int) -> Batch:
-    """A batch of one of the clips."""
-    return Batch(
-        **{
-            field.name: None if value is None else value[index : index + 1]
-            for field in fields(batch)
-            for value in [getattr(batch, field.name)]
-        }
-    )

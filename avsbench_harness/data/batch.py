@@ -77,6 +77,10 @@ class Batch:
         """The same batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def select(self, clips: slice) -> Batch:
+        """The batch of some of its clips."""
+        return self._map(lambda tensor: tensor[clips])
+
     def with_audio(self, audio: Tensor) -> Batch:
         """The same batch with other audio."""
         return replace(self, audio=audio)

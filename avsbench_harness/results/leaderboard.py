@@ -20,7 +20,11 @@ from avsbench_harness.tasks import TASKS
 #: Canonical protocol and its columns (metric, heading) per kind of task.
 COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "object/1": (("J", "J (mIoU)"), ("F", "F (β² = 0.3)")),
-    "semantic/1": (("mIoU", "mIoU"), ("F", "F (β² = 0.3)"), ("mIoU_no_background", "mIoU without background")),
+    "semantic/1": (
+        ("mIoU", "mIoU"),
+        ("F", "F (β² = 0.3)"),
+        ("mIoU_no_background", "mIoU without background"),
+    ),
 }
 
 HEADER = """# Leaderboard

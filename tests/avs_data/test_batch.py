@@ -42,6 +42,7 @@ def test_moving_keeps_what_is_absent_absent() -> None:
     assert moved.masks is not None
     assert moved.masks.device.type == "meta"
     assert moved.valid is None
+    assert batch().select(slice(1, 2)).shape == (1, 5, 8, 6)
     assert batch().with_audio(torch.ones(2, 5, 128)).audio.sum() == 2 * 5 * 128
 
 

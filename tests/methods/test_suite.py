@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avsbench_methods.avsegformer import AVSegFormer
+
 from avsbench_harness.method import from_folder
 from avsbench_harness.method_suite import MethodSuite
-from avsbench_methods.avsegformer import AVSegFormer
 
 DATA = Path(__file__).parents[1] / "data"
 
