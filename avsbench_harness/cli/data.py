@@ -1,4 +1,4 @@
-"""``avsb data check``, ``info``, ``synth`` and ``solution``."""
+"""``avsb data check``, ``info``, ``synth``, ``maskige`` and ``solution``."""
 
 from __future__ import annotations
 
@@ -132,6 +132,49 @@ def synth(
         print_json(made)
     else:
         typer.echo(f"{sum(counts)} synthetic {chosen.name} clips in {out}; use it with --data {out}")
+
+
+@app.command()
+def maskige(
+    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    root: RootArgument = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Only this split; else all three.")
+    ] = None,
+    segmenter: Annotated[
+        str,
+        typer.Option("--segmenter", help="What finds the masks: felzenszwalb (scikit-image, no weights)."),
+    ] = "felzenszwalb",
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make maskiges, the images of class-agnostic masks that COMBO sees beside the frames.
+
+    They go into the cache; what is there already is not made again. They are not the authors' maskiges,
+    which come from another segmenter: the recipe's `maskige: published` takes those from beside the frames.
+
+    \b
+    Examples:
+      avsb data maskige AVSBench --task s4
+      avsb data maskige AVSBench --task ms3 --split test --jobs 8
+    """
+    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.data.maskige import make_maskiges
+    from avsbench_harness.engine.progress import bar
+    from avsbench_harness.tasks import SPLITS, get_split, get_task
+
+    dataset = open_dataset(_root(root), get_task(task))
+    splits = [get_split(name) for name in split] if split else list(SPLITS)
+    clips = [clip for part in splits for clip in dataset.clips(part)]
+    with bar() as progress:
+        display = progress.add_task("maskiges", total=len(clips), note="")
+        made = make_maskiges(
+            clips, segmenter, jobs=jobs, progress=lambda count: progress.advance(display, count)
+        )
+    if json:
+        print_json({"clips": len(clips), "made": made, "segmenter": segmenter})
+    else:
+        typer.echo(f"{made} maskiges made for {len(clips)} clips; use them with --set maskige={segmenter}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.images import Fit, read_clip_masks, read_frame
+from avsbench_harness.data.maskige import read_maskige
 from avsbench_harness.tasks import Task
 
 #: A clip to read, by its index, and the epoch that it is read for.
@@ -35,6 +37,7 @@ class Sample:
     valid: Tensor
     masks: Tensor
     annotated: Tensor
+    maskige: Tensor | None
 
 
 class ClipDataset(Dataset[Sample]):
@@ -45,6 +48,7 @@ class ClipDataset(Dataset[Sample]):
         task: how many frames a batch has.
         audio: per clip id (T,128) embeddings or (T,1,96,64) log-mel examples, float32.
         size: side of the images and masks in pixels.
+        maskiges: per clip id one maskige file per frame; ``None`` for methods that see none.
         fit: how frames and masks get to that size.
         flip: mirror half of the clips, all frames of a clip alike.
         seed: of the augmentation.
@@ -57,6 +61,7 @@ class ClipDataset(Dataset[Sample]):
         audio: Mapping[str, NDArray[np.float32]],
         *,
         size: int,
+        maskiges: Mapping[str, Sequence[Path]] | None = None,
         fit: Fit = "squeeze",
         flip: bool = False,
         seed: int = 0,
@@ -65,6 +70,7 @@ class ClipDataset(Dataset[Sample]):
         self.task = task
         self.audio = audio
         self.size = size
+        self.maskiges = maskiges
         self.fit = fit
         self.flip = flip
         self.seed = seed
@@ -77,8 +83,12 @@ class ClipDataset(Dataset[Sample]):
         clip = self.clips[index]
         frames = np.stack([read_frame(path, self.size, self.fit) for path in clip.frames])
         masks, annotated = read_clip_masks(clip, self.task, self.size, self.fit)
+        painted = None
+        if self.maskiges is not None:
+            painted = np.stack([read_maskige(path, self.size, self.fit) for path in self.maskiges[clip.id]])
         if self.flip and _generator(self.seed, epoch, clip.id).random() < 0.5:
             frames, masks = frames[:, :, ::-1], masks[:, :, ::-1]
+            painted = None if painted is None else painted[:, :, ::-1]
         total = self.task.frames
         return Sample(
             images=_pad(normalise(frames), total),
@@ -86,6 +96,7 @@ class ClipDataset(Dataset[Sample]):
             valid=_pad(torch.ones(len(frames), dtype=torch.bool), total),
             masks=_pad(torch.from_numpy(masks.astype(np.int64)), total),
             annotated=_pad(torch.from_numpy(annotated.copy()), total),
+            maskige=None if painted is None else _pad(normalise(painted), total),
         )
 
 
@@ -99,10 +110,12 @@ def normalise(frames: NDArray[np.uint8]) -> Tensor:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack clips into a batch."""
+    maskiges = [sample.maskige for sample in samples if sample.maskige is not None]
     return Batch(
         images=torch.stack([sample.images for sample in samples]),
         audio=torch.stack([sample.audio for sample in samples]),
         valid=torch.stack([sample.valid for sample in samples]),
+        maskige=torch.stack(maskiges) if maskiges else None,
         masks=torch.stack([sample.masks for sample in samples]),
         annotated=torch.stack([sample.annotated for sample in samples]),
     )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.engine.checkpoint import load_tensors
-from avsbench_harness.engine.inputs import audio_inputs
+from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
@@ -58,7 +58,13 @@ def write_predictions(run: Run, system: System, split: Split, path: Path, stop: 
     clips = run.dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
-    dataset = ClipDataset(clips, run.task, audio_inputs(run, split), size=run.recipe.image_size)
+    dataset = ClipDataset(
+        clips,
+        run.task,
+        audio_inputs(run, split),
+        size=run.recipe.image_size,
+        maskiges=maskige_inputs(run, split),
+    )
     batches = in_order(len(clips), run.recipe.batch_size)
     with read_solution(solution_file(run.dataset, split)) as solution:
         fingerprint = solution.fingerprint

@@ -82,6 +82,7 @@ class Recipe(Schema):
     options: dict[str, Any] = Field({}, description="build options of the method")
     backbone: BackboneRecipe = BackboneRecipe()
     audio: AudioRecipe = AudioRecipe()
+    maskige: str | None = Field(None, description="where maskiges come from: published, or a segmenter")
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     epochs: PositiveInt | None = None

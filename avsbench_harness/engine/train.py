@@ -31,7 +31,7 @@ from avsbench_harness.engine.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from avsbench_harness.engine.inputs import audio_inputs
+from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.predict import validate
 from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
@@ -80,6 +80,7 @@ def _train(run: Run, stop: StopRequest) -> Checkpoint:
         run.task,
         audio_inputs(run, "train"),
         size=run.recipe.image_size,
+        maskiges=maskige_inputs(run, "train"),
         fit=run.recipe.train_fit,
         flip="flip" in run.recipe.augment,
         seed=run.spec.seed,

@@ -13,6 +13,7 @@ import torch
 
 from avsbench_harness import __version__
 from avsbench_harness.data.layout import Dataset, open_dataset
+from avsbench_harness.data.maskige import SEGMENTERS, SOURCES, make_maskiges, missing_maskiges
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.data.synth import VERSION, write_synthetic
 from avsbench_harness.engine.progress import say
@@ -23,7 +24,7 @@ from avsbench_harness.files import cache_dir, sha256_file
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn import timm_names, weights
 from avsbench_harness.nn.backbone import find_pretrained
-from avsbench_harness.tasks import Task
+from avsbench_harness.tasks import SPLITS, Task
 
 #: Clips per split and number of object kinds of the synthetic set that stands in where there is no data.
 SMOKE_CLIPS = (16, 4, 8)
@@ -78,6 +79,7 @@ def plan(request: Request) -> Run:
     preset = request.preset or ("smoke" if root is None else "full")
     recipe = _recipe(request, method, task, preset)
     dataset = open_dataset(root, task) if root is not None else stand_in(task)
+    _make_synthetic_maskiges(dataset, recipe)
     spec, files = _spec(request, method, task, variant, preset, recipe, dataset)
     return Run(
         spec=spec,
@@ -99,6 +101,16 @@ def stand_in(task: Task) -> Dataset:
         say(f"Making a small synthetic {task.name} set in {root}.")
         write_synthetic(root, task, SMOKE_CLIPS, SMOKE_SEED, kinds=SMOKE_KINDS)
     return open_dataset(root, task)
+
+
+def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
+    """Make the maskiges of a synthetic set on the way; for real data that is a command of its own."""
+    if not (dataset.synthetic and recipe.maskige in SEGMENTERS):
+        return
+    clips = [clip for split in SPLITS for clip in dataset.clips(split)]
+    if missing_maskiges(dataset, clips, recipe.maskige):
+        say(f"Making the maskiges of {len(clips)} clips.")
+        make_maskiges(clips, recipe.maskige, jobs=1 if len(clips) < 100 else None)
 
 
 def warning(run: Run) -> str | None:
@@ -124,6 +136,8 @@ def _recipe(request: Request, method: Method, task: Task, preset: str) -> Recipe
         file=request.recipe,
         assignments=request.assignments,
     )
+    if recipe.maskige is not None and recipe.maskige not in SOURCES:
+        raise unknown("source of maskiges", recipe.maskige, SOURCES)
     if request.pretrained is not None:
         changed = recipe.backbone.model_copy(update={"pretrained": request.pretrained})
         recipe = recipe.model_copy(update={"backbone": changed})

@@ -143,3 +143,20 @@ def test_python_m_is_the_same_command() -> None:
         [sys.executable, "-m", "avsbench_harness", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("avsb ")
+
+
+def test_maskiges_are_asked_for_made_and_used(
+    avsb, tiny: str, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    common = ("run", "--method", tiny, "--data", real_s4, "--out", tmp_path, "--device", "cpu")
+    published = avsb(*common, "--set", "maskige=published")
+    assert published.code == 4
+    assert "maskige=felzenszwalb" in published.err
+    made = ("--set", "maskige=felzenszwalb", "--set", "iterations=1")
+    missing = avsb(*common, *made)
+    assert missing.code == 4
+    assert f"`avsb data maskige {real_s4} --task s4` makes them" in missing.err
+    assert avsb("data", "maskige", real_s4, "--task", "s4", "--jobs", "1", "--json").json["made"] == 45
+    assert avsb(*common, *made).code == 0
+    assert avsb(*common, "--set", "maskige=felzenswalb").code == 2

@@ -9,7 +9,8 @@ import pytest
 
 COMMANDS = [
     "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "doctor", "data",
-    "data check", "data info", "data synth", "data solution", "submit", "submit check", "weights",
+    "data check", "data info", "data synth", "data maskige",
+    "data solution", "submit", "submit check", "weights",
     "weights add", "weights list",
 ]  # fmt: skip
 

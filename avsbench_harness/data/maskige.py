@@ -1,0 +1,175 @@
+"""Maskiges: images of a frame's class-agnostic masks, one colour a mask, which COMBO sees beside the frame.
+
+Yang et al., "Cooperation Does Matter" (CVPR 2024), section 3.1. The authors publish maskiges made with
+Semantic-SAM; their painting rule is :func:`paint`. Where those are not at hand a segmenter of scikit-image
+that needs no weights makes others, which are not the same: the source is part of a run's recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.layout import Dataset
+from avsbench_harness.data.pixels import Fit, fit_image, load_image
+from avsbench_harness.errors import MissingDataError, unknown
+from avsbench_harness.files import atomic_write, cache_dir, sha256_file
+
+#: Changes whenever a segmenter or the painting gives other pixels for the same frame.
+VERSION = 1
+
+Masks = NDArray[np.bool_]
+
+
+def felzenszwalb(frame: NDArray[np.uint8]) -> Masks:
+    """Segments of a frame by Felzenszwalb and Huttenlocher's graph segmentation, (K,H,W), from (H,W,3)."""
+    from skimage import segmentation
+
+    labels = segmentation.felzenszwalb(frame, scale=200, sigma=0.8, min_size=100)
+    return np.stack([labels == label for label in range(labels.max() + 1)])
+
+
+#: Segmenters that are always there, by name.
+SEGMENTERS: dict[str, Callable[[NDArray[np.uint8]], Masks]] = {"felzenszwalb": felzenszwalb}
+
+#: Where maskiges can come from: the authors' files beside the frames, or a segmenter's in the cache.
+SOURCES = ("published", *SEGMENTERS)
+
+
+@cache
+def palette() -> NDArray[np.uint8]:
+    """(256,3) uint8: the 150 colours of ADE20K, black from index 150 on."""
+    colours = json.loads((files("avsbench_harness.data") / "ade20k_palette.json").read_text())
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colours)] = colours
+    return table
+
+
+def paint(masks: Masks) -> NDArray[np.uint8]:
+    """Masks (K,H,W) as a map of indices (H,W), the smallest on top.
+
+    The smallest mask has index 1, the next 2, and so on; a mask shows where no smaller one does, 0 is left
+    where none is. From 256 on indices start again at 0, as in the published code.
+    """
+    height, width = masks.shape[1:]
+    index = np.zeros((height, width), np.uint8)
+    free = np.ones((height, width), np.bool_)
+    for rank, mask in enumerate(sorted(masks, key=np.count_nonzero), start=1):
+        index[mask & free] = rank % 256
+        free &= ~mask
+    return index
+
+
+def maskige_files(dataset: Dataset, clip: Clip, source: str) -> list[Path]:
+    """One file per frame of a clip: the authors' or the cache's; they may be missing.
+
+    Raises:
+        UsageError: the source is unknown.
+        MissingDataError: a frame, by whose content the cache is keyed, is missing.
+    """
+    if source == "published":
+        return [published_file(dataset, frame) for frame in clip.frames]
+    if source not in SEGMENTERS:
+        raise unknown("source of maskiges", source, SOURCES)
+    return [_cached_file(frame, source) for frame in clip.frames]
+
+
+def published_file(dataset: Dataset, frame: Path) -> Path:
+    """Where the authors' code keeps a frame's maskige."""
+    name = f"{frame.stem}_mask_color.png"
+    if not dataset.task.semantic:
+        inside = frame.relative_to(dataset.folder)  # <task>_data/visual_frames/...
+        return (dataset.folder / inside.parts[0] / "pre_SAM_mask").joinpath(*inside.parts[2:-1], name)
+    clip = frame.parent.parent.relative_to(dataset.folder)
+    folder = dataset.folder / "pre_SAM_mask" / "AVSBench_semantic" / clip
+    processed = folder / "processed_frames" / name
+    return processed if processed.is_file() else folder / "frames" / name
+
+
+def make_maskiges(
+    clips: Sequence[Clip],
+    segmenter: str,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Segment every frame whose maskige the cache does not have; returns how many were made.
+
+    Each file is written whole, so that an interrupted call goes on where it stopped.
+
+    Args:
+        clips: whose frames.
+        segmenter: a name of :data:`SEGMENTERS`.
+        jobs: processes; by default one per core.
+        progress: called with the number of clips done since the last call.
+    """
+    if segmenter not in SEGMENTERS:
+        raise unknown("segmenter", segmenter, SEGMENTERS)
+    made = 0
+    for count in _each(partial(_make_clip, segmenter), clips, jobs or os.cpu_count() or 1):
+        made += count
+        if progress is not None:
+            progress(1)
+    return made
+
+
+def read_maskige(path: Path, size: int, fit: Fit = "squeeze") -> NDArray[np.uint8]:
+    """(size,size,3) uint8 RGB, resized by NEAREST so that no colour is mixed.
+
+    Raises:
+        MissingDataError: the file is missing; the message names the command that makes it.
+    """
+    try:
+        image = load_image(path)
+    except MissingDataError:
+        raise MissingDataError(f"There is no maskige {path}; `avsb data maskige` makes maskiges.") from None
+    return np.asarray(fit_image(image.convert("RGB"), size, fit, Image.Resampling.NEAREST))
+
+
+def _make_clip(segmenter: str, clip: Clip) -> int:
+    made = 0
+    for frame in clip.frames:
+        path = _cached_file(frame, segmenter)
+        if path.is_file():
+            continue
+        picture = Image.fromarray(paint(SEGMENTERS[segmenter](np.asarray(load_image(frame).convert("RGB")))))
+        picture.putpalette(palette().tobytes())
+        with atomic_write(path) as file:
+            picture.save(file, "PNG")
+        made += 1
+    return made
+
+
+def _each(work: Callable[[Clip], int], clips: Sequence[Clip], jobs: int) -> Iterator[int]:
+    if jobs == 1 or len(clips) == 1:
+        yield from map(work, clips)
+        return
+    # Spawned: forking a process that runs torch's threads can hang.
+    with ProcessPoolExecutor(min(jobs, max(1, len(clips))), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, clips, chunksize=4)
+
+
+def _cached_file(frame: Path, segmenter: str) -> Path:
+    try:
+        digest = sha256_file(frame)
+    except FileNotFoundError:
+        raise MissingDataError(
+            f"There is no frame {frame}; `avsb data check` lists what is missing."
+        ) from None
+    return cache_dir() / "maskiges" / f"{segmenter}-{VERSION}" / digest[:2] / f"{digest}.png"
+
+
+def missing_maskiges(dataset: Dataset, clips: Iterable[Clip], source: str) -> int:
+    """How many frames of the clips have no maskige from that source."""
+    return sum(not path.is_file() for clip in clips for path in maskige_files(dataset, clip, source))
