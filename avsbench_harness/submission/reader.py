@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ Self = TypeVar("Self", bound="ClipFile")
 _MAX_HEADER = 4 * 2**20
 
 
-class ClipFile:
+class ClipFile(ABC):
     """An open npz with a header and one uint8 array (T,H,W) per clip, read clip by clip.
 
     Opening checks everything that can be checked without inflating the clips; :attr:`faults` then
@@ -109,9 +110,9 @@ class ClipFile:
 
     # What submissions and solutions differ in.
 
+    @abstractmethod
     def _read_header(self, value: Any) -> tuple[str, tuple[int, int]]:
         """Check and keep a parsed header; the task and the (H, W) that it declares."""
-        raise NotImplementedError
 
     def _check_values(self, clip_id: str, array: Bytes) -> None:
         """Refuse the content of a clip."""

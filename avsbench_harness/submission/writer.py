@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ Self = TypeVar("Self", bound="ClipWriter")
 _DEFLATE_LEVEL = 3
 
 
-class ClipWriter:
+class ClipWriter(ABC):
     """A context manager that packs uint8 arrays into an npz; equal content gives equal bytes.
 
     The file appears under its name when the block ends; if the block fails or is interrupted it does not.
@@ -59,8 +60,9 @@ class ClipWriter:
             raise
         self._stack.__exit__(kind, error, trace)
 
+    @abstractmethod
     def _header(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The header to write when all clips are in."""
 
     def _add(self, clip_id: str, array: Bytes) -> None:
         """Check what all files of clips have in common, and write."""
