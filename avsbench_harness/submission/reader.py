@@ -114,8 +114,9 @@ class ClipFile(ABC):
     def _read_header(self, value: Any) -> tuple[str, tuple[int, int]]:
         """Check and keep a parsed header; the task and the (H, W) that it declares."""
 
+    @abstractmethod
     def _check_values(self, clip_id: str, array: Bytes) -> None:
-        """Refuse the content of a clip."""
+        """Refuse the content of a clip, if there is a fault in it."""
 
     def _open(self) -> None:
         members = self._members()
