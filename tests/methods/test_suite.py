@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from avsbench_methods.avsegformer import AVSegFormer
+from avsbench_methods.catr import CATR
+from avsbench_methods.combo import Combo
+from avsbench_methods.tpavi import TPAVI
 
 from avsbench_harness.method import from_folder
 from avsbench_harness.method_suite import MethodSuite
@@ -22,4 +25,26 @@ class TestAVSegFormer(MethodSuite):
         "queries": 8, "dim": 32, "encoder_layers": 1, "decoder_layers": 1, "generator_layers": 1,
         "ffn_dim": 64, "mask_mlp_dim": 32, "mask_channels": 16,
     }  # fmt: skip
+    frames = 5
+
+
+class TestCATR(MethodSuite):
+    method = CATR()
+    options = {"queries": 8, "dim": 64, "kernel_channels": 16, "decoder_layers": 2, "ffn_dim": 64}
+
+
+class TestCombo(MethodSuite):
+    method = Combo()
+    options = {
+        "queries": 8, "dim": 64, "encoder_layers": 1, "encoder_ffn_dim": 64, "decoder_layers": 2,
+        "ffn_dim": 64, "audio_mlp_dim": 64, "loss_points": 64,
+    }  # fmt: skip
+    frames = 5
+    maskige = True
+    clips_are_independent = False  # audio_pairing: scrambled
+
+
+class TestTPAVI(MethodSuite):
+    method = TPAVI()
+    options = {"dim": 32}
     frames = 5

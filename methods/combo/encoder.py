@@ -1,0 +1,120 @@
+"""The Siam-Encoder: features of images and of maskiges, and how the ones are added to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from timm.utils.model import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from avsbench_harness.nn.backbone import Backbone, build_backbone
+
+from .options import Options
+
+#: Stochastic depth with which the published code trains.
+DROP_PATH_RATES = {"pvt": 0.1}
+#: The hidden layer of a channel weight is this many times narrower than the map.
+REDUCTION = 16
+
+
+class SiamEncoder(nn.Module):
+    """Two backbones of the same kind, one for images and one for maskiges (paper section 3.1, equations 1-2).
+
+    In the published code they start from the same weights and are trained apart, despite the name.
+
+    Attributes:
+        image: the backbone of the images.
+        maskige: that of the maskiges; ``None`` without maskiges, and where they share the images' one.
+    """
+
+    def __init__(self, backbone: str, options: Options) -> None:
+        super().__init__()
+        self.image = _build(backbone, options)
+        separate = options.use_maskige and not options.shared_encoder
+        self.maskige = _build(backbone, options) if separate else None
+
+    def forward(self, images: Tensor, maskiges: Tensor | None) -> tuple[list[Tensor], list[Tensor] | None]:
+        """(N,3,H,W) each -> four maps each, at strides 4, 8, 16, 32."""
+        features = self.image(images)
+        if maskiges is None:
+            return features, None
+        encoder = self.image if self.maskige is None else self.maskige
+        return features, encoder(maskiges)
+
+
+class ChannelWeight(nn.Module):
+    """One weight in (0, 1) per channel of a map, from the map's mean pixel (paper equation 3).
+
+    The paper has one linear layer and no sigmoid; the published code squeezes and excites.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // REDUCTION, 1)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N,C,h,w) -> (N,C)."""
+        mean = features.mean(dim=(2, 3))
+        weight: Tensor = self.fc2(F.relu(self.fc1(mean))).sigmoid()
+        return weight
+
+
+class ChannelWeights(nn.ModuleList):
+    """Adds the maskiges' maps to the images', channel by channel as much as they deserve."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(ChannelWeight(size) for size in channels)
+
+    def forward(self, features: Sequence[Tensor], maskiges: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps each, (N,C_i,h_i,w_i) -> four of the same shapes."""
+        return [
+            image + weight(maskige)[:, :, None, None] * maskige
+            for weight, image, maskige in zip(self, features, maskiges, strict=True)
+        ]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """A batch norm that keeps its statistics and its affine map, in training too."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name).detach())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N,C,h,w) -> the same shape."""
+        return F.batch_norm(
+            maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Replace every two-dimensional batch norm inside a module by a frozen one; names stay."""
+    for name, child in module.named_children():
+        if type(child) is nn.BatchNorm2d:
+            setattr(module, name, FrozenBatchNorm2d(child))
+        elif isinstance(child, nn.BatchNorm2d):  # timm's with an activation inside
+            setattr(module, name, freeze_batch_norm_2d(child))
+        else:
+            freeze_norms(child)
+
+
+def _build(name: str, options: Options) -> Backbone:
+    rate = options.drop_path_rate
+    backbone = build_backbone(
+        name,
+        pretrained=options.pretrained,
+        drop_path_rate=DROP_PATH_RATES.get(name) if rate is None else rate,
+    )
+    if options.frozen_norm:
+        freeze_norms(backbone)
+    return backbone

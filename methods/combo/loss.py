@@ -1,0 +1,224 @@
+"""Matching of queries and masks, and the released training loss (paper section 3.4 and equations 6-8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avsbench_harness.nn.mask_losses import bce_loss, dice_loss, mean_or_zero
+from avsbench_harness.nn.matching import hungarian
+from avsbench_harness.nn.point_sampling import sample_points, uncertain_points
+
+from .options import Options
+
+#: The norm of a frame's masks is at least this.
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The masks of one frame, one per class that is there; background is a class like any other.
+
+    Attributes:
+        labels: (M,) int64, ascending.
+        masks: (M,H,W) float, 0 or 1.
+    """
+
+    labels: Tensor
+    masks: Tensor
+
+
+def frame_targets(masks: Tensor, classes: int) -> list[Targets]:
+    """What the queries of each frame should find.
+
+    Args:
+        masks: (F,H,W) int64 class indices; an index of ``classes`` or more (padding) makes no mask, but its
+            pixels count as outside all the others.
+        classes: number of classes with background.
+    """
+    targets = []
+    for mask in masks:
+        labels = mask.unique()
+        labels = labels[labels < classes]
+        targets.append(Targets(labels, (mask == labels[:, None, None]).float()))
+    return targets
+
+
+def matching_costs(
+    class_logits: Tensor, mask_logits: Tensor, labels: Tensor, masks: Tensor, options: Options
+) -> Tensor:
+    """Cost of giving each target to each query, (Q,M).
+
+    Args:
+        class_logits: (Q,C + 1).
+        mask_logits: (Q,P), at some points.
+        labels: (M,) of the targets.
+        masks: (M,P), at the same points.
+        options: has the weights of the three terms.
+    """
+    wrong_class = -class_logits.softmax(dim=-1)[:, labels]
+    return (
+        options.class_weight * wrong_class
+        + options.mask_weight * pairwise_bce(mask_logits, masks)
+        + options.dice_weight * pairwise_dice(mask_logits, masks)
+    )
+
+
+def pairwise_bce(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean binary cross-entropy of every query (Q,P) against every mask (M,P): (Q,M)."""
+    # -log(1 - p) everywhere, less the logit where the mask is on: one product instead of two.
+    off = F.softplus(logits).sum(dim=1, keepdim=True)
+    return (off - logits @ masks.T) / logits.shape[1]
+
+
+def pairwise_dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice loss of every query (Q,P) against every mask (M,P): (Q,M)."""
+    probability = logits.sigmoid()
+    extent = probability.sum(dim=1)[:, None] + masks.sum(dim=1)
+    return 1 - (2 * probability @ masks.T + 1) / (extent + 1)
+
+
+@torch.no_grad()
+def match(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: list[Targets],
+    options: Options,
+    points: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """The queries that answer for the targets of each frame.
+
+    Args:
+        class_logits: (F,Q,C + 1).
+        mask_logits: (F,Q,h,w).
+        targets: of the F frames.
+        options: has the weights, and the number of random points at which masks are compared.
+        points: (P,2) in [0, 1], to compare masks there instead.
+
+    Returns:
+        Per frame the queries, ascending, and the target of each.
+    """
+    frames = len(targets)
+    if points is None:
+        chosen = torch.rand(frames, options.loss_points, 2, device=mask_logits.device)
+    else:
+        chosen = points.expand(frames, -1, -1)
+    pairs = []
+    for classes, logits, target, where in zip(class_logits, mask_logits, targets, chosen, strict=True):
+        predicted, wanted = (sample_points(maps[None], where[None])[0] for maps in (logits, target.masks))
+        pairs.append(hungarian(matching_costs(classes, predicted, target.labels, wanted, options)))
+    return pairs
+
+
+def set_losses(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: list[Targets],
+    options: Options,
+    points: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Unweighted losses of one depth: ``class``, ``mask`` (cross-entropy) and ``dice``.
+
+    Args:
+        class_logits: (F,Q,C + 1) of the annotated frames.
+        mask_logits: (F,Q,h,w).
+        targets: of the F frames.
+        options: as for :func:`match`.
+        points: as for :func:`match`; the mask losses are then taken there, too.
+    """
+    class_logits, mask_logits = class_logits.float(), mask_logits.float()
+    pairs = match(class_logits, mask_logits, targets, options, points)
+    labels = [target.labels for target in targets]
+    logits = torch.cat([frame[rows] for frame, (rows, _) in zip(mask_logits, pairs, strict=True)])
+    masks = torch.cat([target.masks[found] for target, (_, found) in zip(targets, pairs, strict=True)])
+    entropy, dice = mask_losses(logits, masks, options.loss_points, points)
+    return {
+        "class": class_loss(class_logits, labels, pairs, options.no_object_weight),
+        "mask": entropy,
+        "dice": dice,
+    }
+
+
+def class_loss(
+    class_logits: Tensor,
+    labels: list[Tensor],
+    pairs: list[tuple[Tensor, Tensor]],
+    no_object_weight: float,
+) -> Tensor:
+    """Weighted mean cross-entropy over all queries; one that is not matched should say "no object".
+
+    Args:
+        class_logits: (F,Q,C + 1), "no object" last.
+        labels: per frame (M,).
+        pairs: per frame the matched queries and their targets.
+        no_object_weight: of the last class; the others have 1.
+    """
+    nothing = class_logits.shape[-1] - 1
+    wanted = torch.full(class_logits.shape[:2], nothing, device=class_logits.device)
+    for row, label, (queries, found) in zip(wanted, labels, pairs, strict=True):
+        row[queries] = label[found]
+    weight = class_logits.new_ones(nothing + 1)
+    weight[nothing] = no_object_weight
+    return F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
+
+
+def mask_losses(
+    logits: Tensor, masks: Tensor, count: int, points: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and Dice loss of matched masks, at points of which most are undecided.
+
+    Args:
+        logits: (M,h,w).
+        masks: (M,H,W), the target of each; any size.
+        count: random points per mask.
+        points: (P,2) to use instead.
+
+    Returns:
+        Both losses, averaged over masks.
+    """
+    chosen = uncertain_points(logits, count) if points is None else points.expand(len(logits), -1, -1)
+    predicted = sample_points(logits[:, None], chosen)[:, 0]
+    with torch.no_grad():
+        wanted = sample_points(masks[:, None], chosen)[:, 0]
+    return mean_or_zero(bce_loss(predicted, wanted)), mean_or_zero(dice_loss(predicted, wanted))
+
+
+def neighbours(valid: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
+    """Pairs of consecutive frames that exist, as places among all frames that exist.
+
+    Args:
+        valid: (B,T) bool.
+        chunk: frames between which no pair is made: frame ``chunk - 1`` has no pair with frame ``chunk``
+            (the published code cuts clips into pieces of five frames).
+
+    Returns:
+        The earlier and the later frames of the pairs, int64.
+    """
+    places = valid.flatten().cumsum(0).view(valid.shape) - 1
+    both = valid[:, :-1] & valid[:, 1:]
+    if chunk is not None:
+        step = torch.arange(1, valid.shape[1], device=valid.device)
+        both = both & (step % chunk != 0)
+    return places[:, :-1][both], places[:, 1:][both]
+
+
+def consistency_loss(masks: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """How much the masks of consecutive frames differ, unless they differ a lot (paper equations 6-7).
+
+    ``d exp(-d)``, ``d`` being 1 less the cosine between the logits of all masks of two frames; averaged over
+    pairs (the paper sums). Gradients pass both factors: pairs with ``d > 1`` are driven further apart.
+
+    Args:
+        masks: (N,...) logits per frame.
+        pairs: of :func:`neighbours`.
+    """
+    vectors = masks.float().flatten(1)
+    earlier, later = pairs
+    # Not F.cosine_similarity: its norms of 300,000 numbers in float32 are off by 1e-5.
+    norms = vectors.square().sum(dim=1).clamp(min=EPSILON**2).sqrt()
+    products = (vectors[earlier] * vectors[later]).sum(dim=1)
+    distance = 1 - products / (norms[earlier] * norms[later])
+    return mean_or_zero(distance * torch.exp(-distance))

@@ -1,0 +1,401 @@
+"""COMBO against the numbers that the published implementation gave (tests/data/combo)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from avsbench_methods.combo import Combo
+from avsbench_methods.combo.loss import (
+    Targets,
+    consistency_loss,
+    frame_targets,
+    match,
+    neighbours,
+    pairwise_bce,
+    pairwise_dice,
+    set_losses,
+)
+from avsbench_methods.combo.model import ComboModel, semantic_scores
+from avsbench_methods.combo.options import Options
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.files import read_json
+from avsbench_harness.nn.mask_decoder import MaskPredictions
+from avsbench_harness.nn.matching import hungarian
+from avsbench_harness.tasks import get_task
+from avsbench_harness.testing import seeded_input, seeded_state
+
+#: Largest differences. timm's PVTv2 is already up to 1e-5 away from the published one.
+LOGITS, MASKS, SCORES = {"r50": 2e-5, "pvt": 5e-5}, 1e-3, {"r50": 1e-3, "pvt": 5e-3}
+#: A query looks where its mask is above 0. Where a mask is as near to 0 as this, rounding decides whether the
+#: query looks there, and what it predicts may differ by more.
+UNDECIDED, LOGITS_UNDECIDED, MASKS_UNDECIDED = 2e-5, 1e-3, 1e-2
+
+#: The published weights are multiplied by these, without which seeded queries are all alike.
+SCALED = {
+    "sem_seg_head.predictor.query_feat.weight": 16.0,
+    "sem_seg_head.predictor.query_embed.weight": 16.0,
+    "sem_seg_head.fusion_module.b_attn.gamma_v_list.0": 400.0,
+}
+
+CASES = [
+    f"{backbone}_{case}"
+    for backbone, cases in {
+        "r50": ("s4_seed1", "s4_seed2", "s4_seed1_scaled", "s4_seed2_scaled", "s4_batch2_seed1_scaled"),
+        "pvt": ("s4_seed1", "s4_seed2", "s4_seed1_scaled"),
+    }.items()
+    for case in (*cases, "avss_seed1", "avss_seed2", "avss5of10_seed1")
+]
+
+
+@pytest.fixture(scope="module")
+def folder(data: Path) -> Path:
+    """What the published COMBO computed; see the README there."""
+    return data / "combo"
+
+
+def published(folder: Path, case: str) -> dict[str, torch.Tensor]:
+    """The published state dict of a case."""
+    backbone, task, *_ = case.split("_")
+    shapes = read_json(folder / f"{backbone}_s4.keys.json")
+    if task.startswith("avss"):
+        for name in ("predictor.class_embed.weight", "predictor.class_embed.bias"):
+            shapes[f"sem_seg_head.{name}"][0] = 72
+        shapes["criterion.empty_weight"] = [72]
+    state = seeded_state(1 if "seed1" in case else 2, shapes)
+    if case.endswith("scaled"):
+        for name, factor in SCALED.items():
+            state[name] = state[name] * factor
+    return state
+
+
+def build(folder: Path, case: str) -> ComboModel:
+    """The network with the weights of a case."""
+    backbone, task, *_ = case.split("_")
+    with torch.device("meta"):  # nobody needs random weights that are replaced at once
+        model = Combo().build(get_task(task[:4]), backbone, variant="released")
+    assert isinstance(model, ComboModel)
+    model.to_empty(device="cpu").load_upstream(published(folder, case))
+    return model.eval()
+
+
+def inputs(case: str) -> Batch:
+    """The clips of a case."""
+    seed = 1 if "seed1" in case else 2
+    length = 10 if "avss" in case else 5
+
+    def clip(suffix: str) -> dict[str, torch.Tensor]:
+        return {
+            "images": seeded_input(seed, "images" + suffix, (1, length, 3, 224, 224)),
+            "maskige": seeded_input(seed, "maskige" + suffix, (1, length, 3, 224, 224)),
+            "audio": seeded_input(seed, "audio" + suffix, (1, length, 128)),
+        }
+
+    if "batch2" in case:
+        first, second = clip(""), clip("_b")
+        return Batch(**{name: torch.cat((first[name], second[name])) for name in first})
+    return Batch(**clip(""), valid=torch.arange(10)[None] < 5 if "5of10" in case else None)
+
+
+def close(found: torch.Tensor, expected: np.ndarray, atol: float) -> None:
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=atol)
+
+
+def stats(values: torch.Tensor) -> list[float]:
+    """Mean, standard deviation, largest magnitude."""
+    values = values.double()
+    return [float(values.mean()), float(values.std()), float(values.abs().max())]
+
+
+def undecided(predictions: MaskPredictions, maps: list[torch.Tensor]) -> torch.Tensor:
+    """(N,Q) bool: queries of which rounding may decide at some depth where they look."""
+    found = torch.zeros(predictions.class_logits[0].shape[:2], dtype=torch.bool)
+    for depth in range(9):
+        masks = F.interpolate(predictions.masks(depth), size=maps[depth % 3].shape[-2:], mode="bilinear")
+        found |= masks.abs().flatten(2).amin(dim=2) < UNDECIDED
+    return found
+
+
+def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], atol: float) -> None:
+    """Every depth of the decoder."""
+    assert len(predictions.class_logits) == 10
+    close(predictions.class_logits[0][:, :2], golden["sample_layer0_logits"], atol)
+    close(predictions.masks(0)[:, :4, ::8, ::8], golden["sample_layer0_masks"], MASKS)
+    frames = len(predictions.features)
+    pairs = neighbours(torch.ones(frames // 5, 5, dtype=torch.bool), 5)
+    for depth in range(10):
+        masks = predictions.masks(depth)
+        logits = predictions.class_logits[depth]
+        assert stats(logits) == pytest.approx(golden["stat_layers_logits"][depth], abs=atol)
+        assert stats(masks) == pytest.approx(golden["stat_layers_masks"][depth], abs=MASKS)
+        off = float((masks < 0).double().mean())
+        assert off == pytest.approx(golden["masked_fraction_layers"][depth], abs=2e-5)
+        if depth < 9:
+            loss = float(consistency_loss(masks, pairs))
+            assert loss == pytest.approx(golden["cosine_losses"][depth], rel=1e-5, abs=1e-6)
+
+
+def check_parts(seen: dict[str, Any], golden: dict[str, np.ndarray]) -> None:
+    """From the picture to the queries, so that the first failure names the faulty part."""
+    (image, maskige), fused = seen["backbone"], seen["channel_weights"]
+    (mask_features, maps), (visual, audio) = seen["pixel_decoder"], seen["fusion"]
+    parts = {f"backbone_res{i + 2}": level for i, level in enumerate(image)}
+    parts |= {f"maskige_backbone_res{i + 2}": level for i, level in enumerate(maskige)}
+    parts |= {f"sem_res{i + 2}": level for i, level in enumerate(fused)}
+    parts |= {f"multiscale_{i}": level for i, level in enumerate(maps)}
+    parts |= {"mask_features": mask_features, "bfm_visual_out": visual}
+    for name, found in parts.items():
+        assert stats(found) == pytest.approx(golden[f"stat_{name}"], rel=1e-4, abs=2e-4), name
+        if f"sample_{name}" in golden:
+            step = found.shape[-1] // 7
+            close(found[:2, :4, ::step, ::step], golden[f"sample_{name}"], 2e-4)
+    close(audio, golden["bfm_audio_out"], 1e-5)
+    close(seen["mlp"], golden["audio_query"], 1e-5)
+
+
+@torch.inference_mode()
+def check(folder: Path, case: str, model: ComboModel) -> None:
+    """Everything that is known of a case."""
+    with np.load(folder / f"{case}.npz") as file:
+        golden = dict(file)
+    seen: dict[str, Any] = {}
+    parts = {
+        name: getattr(model, name) for name in ("backbone", "channel_weights", "pixel_decoder", "fusion")
+    }
+    parts |= {"mlp": model.audio_queries.mlp, "decoder": model.decoder}
+    hooks = [
+        module.register_forward_hook(lambda _, __, value, name=name: seen.update({name: value}))
+        for name, module in parts.items()
+    ]
+    batch = inputs(case)
+    valid = batch.valid_frames()
+    output = model(batch)
+    for hook in hooks:
+        hook.remove()
+    if "stat_sem_res5" in golden:
+        check_parts(seen, golden)
+    atol = LOGITS[model.backbone_name]
+    check_depths(seen["decoder"], golden, atol)
+    loose = undecided(seen["decoder"], seen["pixel_decoder"][1])
+    assert loose.float().mean() < 0.1
+
+    semantic = model.task.semantic
+    assert not output.class_logits[~valid].any()
+    assert not output.mask_logits[~valid].any()
+    logits, masks = output.class_logits[valid], output.mask_logits[valid]
+    step = 56 // golden["mask_logits"].shape[-1]
+    every = 10 if semantic else 2
+    for values, key, queries, near, far in (
+        (logits[:, ::every], "class_logits", loose[:, ::every], atol, LOGITS_UNDECIDED),
+        (masks[:, ::10, ::step, ::step], "mask_logits", loose[:, ::10], MASKS, MASKS_UNDECIDED),
+    ):
+        close(values[~queries], golden[key][~queries.numpy()], near)
+        close(values[queries], golden[key][queries.numpy()], far)
+
+    scores = semantic_scores(logits, masks, (224, 224))
+    some = scores[:, ::4, ::28, ::28] if semantic else scores[..., ::16, ::16]
+    close(some, golden["scores"], SCORES[model.backbone_name])
+    # Classes within rounding errors of each other may come in either order.
+    best = scores.topk(2, dim=1).values
+    sure = best[:, 0] - best[:, 1] > 2 * SCORES[model.backbone_name]
+    step = 8 if semantic else 4
+    found, sure = scores.argmax(dim=1)[:, 2::step, 2::step], sure[:, 2::step, 2::step]
+    assert torch.equal(found[sure], torch.from_numpy(golden["argmax"]).long()[sure])
+    if not semantic and len(batch.images) == 1:
+        predicted = model.predict(batch)[valid]
+        torch.testing.assert_close(predicted, scores.softmax(dim=1)[:, 1])
+
+
+def test_r50_s4(folder: Path) -> None:
+    check(folder, "r50_s4_seed1_scaled", build(folder, "r50_s4_seed1_scaled"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_all_published_outputs(case: str, folder: Path) -> None:
+    check(folder, case, build(folder, case))
+
+
+LOSS_CASES = {
+    "binary_ms3_seed1": 5,
+    "binary_ms3_seed2_two_videos": 10,
+    "binary_s4_first_frame_seed1": 10,
+    "avss_seed1_v1s_train_plus_v2": 15,
+}
+
+
+def rectangle(mask: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int], label: int) -> None:
+    mask[rows[0] : rows[1], columns[0] : columns[1]] = label
+
+
+def truth(task: str, frame: int) -> torch.Tensor:
+    """Class indices (224,224) of a frame of the loss cases."""
+    mask = torch.zeros(224, 224, dtype=torch.long)
+    if task == "avss":
+        rectangle(mask, (20, 120), (20 + 5 * frame, 100 + 5 * frame), 7)
+        rectangle(mask, (130, 200), (50, 150 + 4 * frame), 33)
+    elif frame != 3:
+        rectangle(mask, (40 + 10 * frame, 140 + 10 * frame), (60, 160), 1)
+    return mask
+
+
+def annotations(case: str) -> tuple[torch.Tensor, list[int]]:
+    """Frames that carry ground truth (F,) bool, and which target each of them has."""
+    frames = LOSS_CASES[case]
+    if "s4" in case:
+        return torch.arange(frames) % 5 == 0, [0, 1]
+    if "avss" in case:
+        return torch.tensor([True] + [False] * 4 + [True] * 10), [0, *range(10)]
+    return torch.ones(frames, dtype=torch.bool), [frame % 5 for frame in range(frames)]
+
+
+def loss_case(case: str) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[Targets], torch.Tensor]:
+    """Class and mask logits at three depths, the last one final; targets; annotated frames."""
+    frames = LOSS_CASES[case]
+    seed = 2 if "seed2" in case else 1
+    classes = 71 if "avss" in case else 2
+    depths = []
+    for depth in range(3):
+        logits = seeded_input(seed, f"loss_logits_{depth}", (frames, 100, classes + 1))
+        base = seeded_input(seed, f"loss_masks_base_{depth}", (1, 100, 56, 56))
+        noise = seeded_input(seed, f"loss_masks_noise_{depth}", (frames, 100, 56, 56))
+        depths.append((logits, base + 0.5 * noise))
+    annotated, frame_of = annotations(case)
+    masks = torch.stack([truth(case.split("_")[0], frame) for frame in frame_of])
+    return depths, frame_targets(masks, classes), annotated
+
+
+def grid() -> torch.Tensor:
+    """Centres of 56x56 pixels, (x, y), row by row."""
+    centres = (torch.arange(56) + 0.5) / 56
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack((x, y), dim=-1).flatten(0, 1)
+
+
+def expected_losses(golden: dict[str, float], depth: int) -> dict[str, float]:
+    suffix = "" if depth == 2 else f"_{depth}"
+    names = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}
+    return {ours: golden[theirs + suffix] for ours, theirs in names.items()}
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_matching_and_losses_on_a_grid(case: str, folder: Path) -> None:
+    golden = read_json(folder / "losses.json")[case]
+    depths, targets, annotated = loss_case(case)
+    for depth, matched in enumerate(golden["matching_grid"]):
+        logits, masks = (values[annotated] for values in depths[depth])
+        pairs = match(logits, masks, targets, Options(), grid())
+        assert [[queries.tolist(), found.tolist()] for queries, found in pairs] == matched
+        losses = set_losses(logits, masks, targets, Options(), grid())
+        found_losses = {name: float(value) for name, value in losses.items()}
+        assert found_losses == pytest.approx(expected_losses(golden["losses_grid"], depth), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_losses_at_random_points_draw_what_the_published_code_draws(
+    case: str, seed: int, folder: Path
+) -> None:
+    golden = read_json(folder / "losses.json")[case]
+    depths, targets, annotated = loss_case(case)
+    torch.manual_seed(seed)
+    for depth in (2, 0, 1):
+        logits, masks = (values[annotated] for values in depths[depth])
+        losses = {name: float(value) for name, value in set_losses(logits, masks, targets, Options()).items()}
+        expected = expected_losses(golden[f"losses_sampled_torchseed{seed}"], depth)
+        assert losses == pytest.approx(expected, rel=2e-5)
+    assert float(torch.rand(())) == golden[f"rng_after_torchseed{seed}"]
+
+
+@pytest.mark.parametrize("case", LOSS_CASES)
+def test_consistency_of_consecutive_frames(case: str, folder: Path) -> None:
+    golden = read_json(folder / "losses.json")[case]["losses_grid"]
+    depths, _, _ = loss_case(case)
+    valid = torch.ones(LOSS_CASES[case] // 5, 5, dtype=torch.bool)
+    if "avss" in case:  # one clip of five frames beside one of ten
+        valid = torch.tensor([[True] * 5 + [False] * 5, [True] * 10])
+    for depth in (0, 1):
+        loss = float(consistency_loss(depths[depth][1], neighbours(valid, 5)))
+        assert loss == pytest.approx(golden[f"loss_cosine_{depth}"], rel=1e-5)
+
+
+def test_the_total_of_a_training_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``losses`` weights, sums and draws as the published training step does."""
+    case = "binary_s4_first_frame_seed1"
+    golden = read_json(folder / "losses.json")[case]
+    depths, _, _ = loss_case(case)
+    with torch.device("meta"):
+        model = Combo().build(get_task("s4"), "r50", variant="released", use_maskige=False)
+    assert isinstance(model, ComboModel)
+    masks = torch.stack([torch.stack([truth("binary", clip)] * 5) for clip in (0, 1)])
+    batch = Batch(
+        torch.zeros(2, 5, 3, 224, 224),
+        torch.zeros(2, 5, 128),
+        masks=masks,
+        annotated=torch.arange(5).expand(2, 5) == 0,
+    )
+
+    class Predictions(MaskPredictions):
+        def masks(self, depth: int = -1) -> torch.Tensor:
+            return depths[depth][1]
+
+    predictions = Predictions([logits for logits, _ in depths], [torch.zeros(1)] * 3, torch.zeros(1))
+    monkeypatch.setattr(model, "depths", lambda _: predictions)
+    torch.manual_seed(0)
+    losses = model.losses(batch)
+    assert set(losses) == {"class", "mask", "dice", "consistency"}
+    assert float(sum(losses.values())) == pytest.approx(golden["total_sampled_torchseed0"], rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["independent", "two_videos", "small"])
+def test_consistency_from_published_cosines(case: str, folder: Path) -> None:
+    golden = read_json(folder / "losses.json")["adaptive_interframe"][case]
+    # Unit vectors in the plane, each turned from the last by the angle of the published cosine.
+    vectors = []
+    for video in golden["one_minus_cosine_pairs"]:
+        angle = 0.0
+        vectors.append([math.cos(angle), math.sin(angle)])
+        for distance in video:
+            angle += math.acos(1 - distance)
+            vectors.append([math.cos(angle), math.sin(angle)])
+    valid = torch.ones(len(vectors) // 5, 5, dtype=torch.bool)
+    loss = consistency_loss(torch.tensor(vectors), neighbours(valid, 5))
+    assert float(loss) == pytest.approx(golden["loss"], rel=1e-5)
+
+
+def test_consistency_at_its_extremes(folder: Path) -> None:
+    golden = read_json(folder / "losses.json")["adaptive_interframe"]
+    frame = seeded_input(1, "frame", (1, 4, 8, 8))
+    signs = torch.tensor([1.0, -1, 1, -1, 1]).view(5, 1, 1, 1)
+    pairs = neighbours(torch.ones(1, 5, dtype=torch.bool), 5)
+    found = {
+        "identical_frames": frame.expand(5, -1, -1, -1),
+        "opposite_frames": frame * signs,
+        "zero_frames": torch.zeros(5, 4, 8, 8),
+    }
+    for name, masks in found.items():
+        assert float(consistency_loss(masks, pairs)) == pytest.approx(golden[name], rel=1e-5, abs=1e-6)
+
+
+def test_matching_of_a_small_matrix(folder: Path) -> None:
+    golden = read_json(folder / "losses.json")["match_small"]
+    ((queries, found),) = golden["indices"]
+    pairs = hungarian(torch.tensor(golden["cost"]))
+    assert [part.tolist() for part in pairs] == [queries, found]
+
+
+def test_matching_costs_are_those_of_every_pair_alone() -> None:
+    logits, masks = seeded_input(1, "logits", (6, 50)), (seeded_input(1, "masks", (3, 50)) > 0).float()
+    for query in range(6):
+        for target in range(3):
+            entropy = F.binary_cross_entropy_with_logits(logits[query], masks[target])
+            torch.testing.assert_close(pairwise_bce(logits, masks)[query, target], entropy)
+            p, t = logits[query].sigmoid(), masks[target]
+            dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+            torch.testing.assert_close(pairwise_dice(logits, masks)[query, target], dice)
