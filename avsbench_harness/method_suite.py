@@ -12,6 +12,8 @@ pytest collects the ``test_`` methods of the subclass. Every test runs for every
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
@@ -197,3 +199,12 @@ class MethodSuite:
             two.load_state_dict(one.state_dict())
             with torch.no_grad():
                 assert torch.equal(one.predict(batch), two.predict(batch))
+
+    def test_importing_the_plugin_does_not_import_torch(self) -> None:
+        """``avsb methods`` imports every plugin and must stay quick."""
+        script = (
+            "import sys; from pathlib import Path; from avsbench_harness.method import from_folder; "
+            "from_folder(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+        )
+        command = [sys.executable, "-c", script, str(self.method.folder)]
+        assert subprocess.run(command, check=False).returncode == 0

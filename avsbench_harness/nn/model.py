@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.errors import UsageError
 from avsbench_harness.tasks import Task
 
 
@@ -63,6 +64,15 @@ class Model(nn.Module, ABC):
         scale = float(recipe.optimizer.backbone_lr_scale)
         return [ParamGroup("backbone", backbone, lr_scale=scale), ParamGroup("head", rest)]
 
+    def check_sides(self, batch: Batch, stride: int) -> None:
+        """Refuse images whose sides are not multiples of ``stride`` with a ``UsageError``."""
+        _, _, height, width = batch.shape
+        if height % stride or width % stride:
+            raise UsageError(
+                f"{type(self).__name__.removesuffix('Model')} needs images whose sides are multiples of "
+                f"{stride}, got {width}x{height} pixels; change the recipe's image_size."
+            )
+
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load a published checkpoint's state dict; entries of the audio encoder are ignored.
 
@@ -70,6 +80,4 @@ class Model(nn.Module, ABC):
             UsageError: entries are missing, left over or of the wrong shape, or the method has no
                 published checkpoints.
         """
-        from avsbench_harness.errors import UsageError
-
         raise UsageError(f"{type(self).__name__} has no published checkpoints to load.")

@@ -105,11 +105,7 @@ class AVSegFormerModel(Model):
             UsageError: the images' sides are not multiples of 32.
         """
         clips, frames, height, width = batch.shape
-        if height % STRIDE or width % STRIDE:
-            raise UsageError(
-                f"AVSegFormer needs images whose sides are multiples of {STRIDE}, got {width}x{height} "
-                "pixels; change the recipe's image_size."
-            )
+        self.check_sides(batch, STRIDE)
         images, audio = batch.images.flatten(0, 1), batch.audio.flatten(0, 1)
         valid = batch.valid_frames().flatten()
         # Zeros are all that comes of a frame that does not exist, so it is not computed; except by a backbone

@@ -111,11 +111,7 @@ class CATRModel(Model):
             UsageError: the images' sides are not multiples of 32.
         """
         _, _, height, width = batch.shape
-        if height % STRIDE or width % STRIDE:
-            raise UsageError(
-                f"CATR needs images whose sides are multiples of {STRIDE}, got {width}x{height} "
-                "pixels; change the recipe's image_size."
-            )
+        self.check_sides(batch, STRIDE)
         valid = batch.valid_frames()
         exists = valid.any(dim=1)
         if exists.any():

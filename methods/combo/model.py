@@ -105,12 +105,7 @@ class ComboModel(Model):
         Raises:
             UsageError: as for :meth:`forward`.
         """
-        _, _, height, width = batch.shape
-        if height % STRIDE or width % STRIDE:
-            raise UsageError(
-                f"COMBO needs images whose sides are multiples of {STRIDE}, got {width}x{height} pixels; "
-                "change the recipe's image_size."
-            )
+        self.check_sides(batch, STRIDE)
         if self.options.use_maskige and batch.maskige is None:
             raise UsageError(
                 "COMBO needs maskiges, images of class-agnostic masks, and this batch has none: name their "

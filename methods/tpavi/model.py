@@ -100,11 +100,7 @@ class TPAVIModel(Model):
             frames: (B,T) bool, which ones to decode: each is decoded by itself.
         """
         height, width = batch.shape[2:]
-        if height % STRIDE or width % STRIDE:
-            raise UsageError(
-                f"TPAVI needs images whose sides are multiples of {STRIDE}, got {width}x{height} pixels; "
-                "change the recipe's image_size."
-            )
+        self.check_sides(batch, STRIDE)
         valid = batch.valid_frames()
         if not valid.any():
             dim, zeros = self.options.dim, batch.images.new_zeros
