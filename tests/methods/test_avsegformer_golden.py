@@ -92,6 +92,7 @@ def test_s4_logits_with_other_sound(r50_s4: AVSegFormerModel, avsegformer_data: 
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_avss_logits_of_a_clip_with_five_frames(avsegformer_data: Path) -> None:
     model = build(avsegformer_data, "r50", "avss", 1)
     golden = arrays(avsegformer_data, "r50", "avss", 1)

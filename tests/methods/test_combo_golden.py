@@ -212,6 +212,7 @@ def check(folder: Path, case: str, model: ComboModel) -> None:
         torch.testing.assert_close(predicted, scores.softmax(dim=1)[:, 1])
 
 
+@pytest.mark.slow
 def test_r50_s4(folder: Path) -> None:
     check(folder, "r50_s4_seed1_scaled", build(folder, "r50_s4_seed1_scaled"))
 
