@@ -9,7 +9,6 @@ seeded by the run and the step.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avsbench_harness.errors import AvsbError
-from avsbench_harness.files import read_json, write_json
+from avsbench_harness.files import read_json, sync, write_json
 from avsbench_harness.schema import Schema
 
 
@@ -111,7 +110,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         seen.add(value.untyped_storage().data_ptr())
         owned[name] = value
     save_file(owned, temporary)
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
 
 
@@ -138,9 +137,9 @@ def save_checkpoint(
     save_tensors(building / "weights.safetensors", weights)
     save_tensors(building / "optimizer.safetensors", tensors)
     write_json(building / "state.json", {**state.model_dump(mode="json"), "optimizer": layout})
-    _sync(building)
+    sync(building)
     building.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in _complete(folder):
         if old != target:
             shutil.rmtree(old)
@@ -197,11 +196,3 @@ def _unflatten(tensors: Mapping[str, Tensor], layout: dict[str, Any]) -> dict[st
     for index, values in layout["plain"].items():
         state.setdefault(int(index), {}).update(values)
     return {"state": state, "param_groups": layout["param_groups"]}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
