@@ -8,7 +8,7 @@ from __future__ import annotations
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "bench"]
 
 
 @nox.session
@@ -27,8 +27,12 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The fast tests, and if they pass the slow ones."""
-    session.run("pytest", "-m", "not slow and not gpu", *session.posargs)
-    session.run("pytest", "-m", "slow and not gpu", *session.posargs)
+    # One process a core and one thread a process: small networks gain nothing from more threads.
+    together = {"env": {"OMP_NUM_THREADS": "1"}}
+    for marker in ("not slow and not gpu", "slow and not gpu"):
+        session.run(
+            "pytest", "-n", "auto", "--ignore=tests/benchmarks", "-m", marker, *session.posargs, **together
+        )
 
 
 @nox.session
