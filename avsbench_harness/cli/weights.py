@@ -1,17 +1,18 @@
-"""``avsb weights add`` and ``avsb weights list``."""
+"""``avsb weights add``, ``import`` and ``list``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from avsbench_harness.cli.common import JsonOption, print_json, print_rich
+from avsbench_harness.cli.common import JsonOption, TaskOption, print_json, print_rich
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Pretrained weights of encoders, kept by their hash."
+    no_args_is_help=True, rich_markup_mode=None, help="Weights of encoders and published checkpoints."
 )
 
 
@@ -37,9 +38,50 @@ def add(
         typer.echo(f"{entry.name}: {entry.path} (SHA-256 {entry.sha256[:12]})")
 
 
+@app.command(name="import")
+def import_(
+    method: Annotated[str, typer.Argument(help="Name, alias or folder of the method.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint that its authors published.")],
+    task: TaskOption,
+    backbone: Annotated[str, typer.Option("--backbone", help="r50, pvt, swin_t or a timm name.")],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="released or paper; else the method's first.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a checkpoint that a method's authors published and store it under this code's names.
+
+    Nothing in the file is executed. Read are PyTorch files, safetensors and detectron2's pickles.
+
+    \b
+    Examples:
+      avsb weights import combo model_best.pth --task s4 --backbone pvt
+      avsb run --method combo --backbone pvt --from-checkpoint combo-released-s4-pvt
+    """
+    from avsbench_harness.launch.published import import_checkpoint
+
+    found = import_checkpoint(method, file, task=task, backbone=backbone, variant=variant)
+    entry = found.entry
+    if json:
+        print_json({**asdict(entry), "missing": [], "unused": list(found.unused)})
+        return
+    typer.echo(f"{entry.name}: {entry.path} (SHA-256 of {entry.file} {entry.source_sha256[:12]})")
+    typer.echo(_unused(found.unused))
+    typer.echo(f"use it with --from-checkpoint {entry.name}")
+
+
+def _unused(names: tuple[str, ...]) -> str:
+    """What of the file the network has no use for, counted by the first part of the names."""
+    if not names:
+        return "no entry is missing, none is left over"
+    counts = Counter(name.removeprefix("module.").split(".")[0] for name in names)
+    parts = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
+    return f"no entry is missing; {len(names)} of the file are not used ({parts})"
+
+
 @app.command(name="list")
 def list_(json: JsonOption = False) -> None:
-    """Show the weights in the cache.
+    """Show the weights in the cache: encoders' by their name, published checkpoints by their id.
 
     \b
     Examples:
@@ -52,14 +94,15 @@ def list_(json: JsonOption = False) -> None:
         print_json([asdict(entry) for entry in entries])
         return
     if not entries:
-        typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds some.")
+        typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds an encoder's.")
         return
     from rich.table import Table
     from rich.text import Text
 
     table = Table("name", "file", "SHA-256", "MiB", "added")
     for entry in entries:
+        digest = entry.source_sha256 if isinstance(entry, weights.Published) else entry.sha256
         table.add_row(
-            Text(entry.name), Text(entry.file), entry.sha256[:12], f"{entry.size / 2**20:.1f}", entry.added
+            Text(entry.name), Text(entry.file), digest[:12], f"{entry.size / 2**20:.1f}", entry.added
         )
     print_rich(table)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.initial import read_weights, take_over
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup
@@ -23,13 +24,16 @@ class System(nn.Module):
         self.encoder = encoder
 
     def embed(self, batch: Batch) -> Batch:
-        """The batch with (B,T,128) embeddings; those of frames that do not exist are zero."""
+        """The batch with (B,T,128) embeddings; those of frames that do not exist are zero.
+
+        Separated sources, (B,T,S,1,96,64), become (B,T,S,128).
+        """
         if self.encoder is None:
             return batch
-        clips, frames = batch.audio.shape[:2]
-        embeddings: Tensor = self.encoder(batch.audio.flatten(0, 1))
-        valid = batch.valid_frames().unsqueeze(-1)
-        return batch.with_audio(embeddings.view(clips, frames, -1) * valid)
+        places = batch.audio.shape[:-3]  # B, T, and S where sources are separated
+        embeddings: Tensor = self.encoder(batch.audio.flatten(0, -4))
+        valid = batch.valid_frames().view(*places[:2], *(1 for _ in places[1:]))
+        return batch.with_audio(embeddings.view(*places, -1) * valid)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The model's weighted loss terms."""
@@ -49,7 +53,13 @@ class System(nn.Module):
 
 
 def build_system(run: Run, *, pretrained: bool) -> System:
-    """The run's system with the initial weights that its seed draws."""
+    """The run's system with the initial weights that its seed draws.
+
+    Args:
+        run: the run.
+        pretrained: lay the weights that the spec names on them: encoders' pretrained ones, and those of
+            ``init``.
+    """
     torch.manual_seed(run.spec.seed)
     model = run.build_model(pretrained=pretrained)
     encoder = None
@@ -57,7 +67,11 @@ def build_system(run: Run, *, pretrained: bool) -> System:
         encoder = build_audio_encoder(
             run.spec.audio.encoder, run.weights.get("audio") if pretrained else None
         )
-    return System(model, encoder)
+    system = System(model, encoder)
+    if pretrained and run.spec.init is not None:
+        state = read_weights(run.weights["init"], published=run.spec.init.published)
+        take_over(system, state, run.recipe.init_skip)
+    return system
 
 
 def autocast(run: Run) -> torch.autocast:

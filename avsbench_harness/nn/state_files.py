@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from avsbench_harness.data.pickle_machine import RefusedError
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
+from avsbench_harness.nn.array_pickles import PickledArray, read_array_pickle
 
 # How torch.hub and timm put the first digits of a file's SHA-256 into its name: ``vggish-10086976.pth``.
 _PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 
-# Wrappers that training scripts put around a state dict.
+# Wrappers that training scripts put around a state dict, and how deep they are followed.
 _WRAPPERS = ("state_dict", "model")
+_DEPTH = 4
+
+# How files of torch.save begin: as a zip archive, or with the magic number of the format before it.
+_TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19")
+# How pickles of protocol 2 and later begin.
+_PICKLE_STARTS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+# Types of numbers that a torch file may hold as numpy arrays beside its tensors.
+_NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64")
 
 # What a state dict is, by a name that it must have; the first that matches.
 _LOOKS: tuple[tuple[str, str], ...] = (
@@ -34,10 +47,10 @@ _LOOKS: tuple[tuple[str, str], ...] = (
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a ``.safetensors`` file or a ``torch.save`` file, on the CPU.
+    """The state dict in a ``.safetensors`` file, a ``torch.save`` file or a detectron2 pickle, on the CPU.
 
     Wrappers (``{"state_dict": ...}``, ``{"model": ...}``) and the prefix ``module.`` of data-parallel
-    training are taken off.
+    training are taken off; numpy arrays become tensors. Whatever stands beside a wrapped state dict is left.
 
     Raises:
         UsageError: the file is missing, damaged, or holds anything but named tensors, or is not the
@@ -46,20 +59,45 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
     check_published_hash(path)
-    value = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
-            value = value[wrapper]
-    if (
-        not isinstance(value, Mapping)
-        or not value
-        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    ):
+    try:
+        state = _named_tensors(_unwrapped(_read(path)))
+    except RefusedError as refusal:
+        raise UsageError(
+            f"{path} {refusal}; only pickles of named arrays are read, because others could run code."
+        ) from None
+    if not state:
         raise UsageError(f"{path} does not hold a state dict (names and tensors); export one and try again.")
-    state = dict(value)
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
+
+
+def _unwrapped(value: object) -> object:
+    """What lies inside the wrappers of a training script."""
+    for _ in range(_DEPTH):
+        inner = [value[name] for name in _WRAPPERS if name in value] if isinstance(value, Mapping) else []
+        if not inner or not isinstance(inner[0], Mapping):
+            return value
+        value = inner[0]
+    return value
+
+
+def _named_tensors(value: object) -> dict[str, Tensor]:
+    """Names and tensors of a mapping; nothing if it is none, or holds anything else."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return {}
+    tensors = {name: _tensor(entry) for name, entry in value.items()}
+    found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return found if len(found) == len(tensors) else {}
+
+
+def _tensor(value: object) -> Tensor | None:
+    """A tensor, or an array of numbers as one."""
+    if isinstance(value, PickledArray):
+        value = value.to_numpy()
+    if isinstance(value, np.ndarray | np.number) and value.dtype.name in _NUMBERS:
+        return torch.from_numpy(np.array(value))
+    return value if isinstance(value, Tensor) else None
 
 
 def check_published_hash(path: Path, sha256: str | None = None) -> None:
@@ -83,6 +121,17 @@ def check_published_hash(path: Path, sha256: str | None = None) -> None:
         )
 
 
+def _read(path: Path) -> object:
+    """The value in a weights file, by what the file begins with."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(_PICKLE_STARTS) and not start.startswith(_TORCH_STARTS):
+        return read_array_pickle(path)
+    return _read_torch(path)
+
+
 def _read_safetensors(path: Path) -> object:
     import safetensors
     from safetensors.torch import load_file
@@ -95,16 +144,42 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+) (?:was not|whose)", str(error))
+        what = f"more than tensors ({asked[1]})" if asked else "more than tensors"
         raise UsageError(
-            f"{path} holds more than tensors, which is not read because it could run code; "
+            f"{path} holds {what}, which is not read because it could run code; "
             "save its state dict alone, or as safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise UsageError(
             f"{path} is not a weights file that torch reads ({str(error)[:120]}); fetch it again."
         ) from error
+
+
+@functools.cache
+def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What torch must answer to read plain numpy arrays and scalars; it makes arrays, and runs nothing."""
+    array = np.zeros(1)
+    rebuild, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
+    assert callable(rebuild)
+    assert callable(scalar)
+    named: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.ndarray, np.dtype]
+    for core in ("core", "_core"):  # numpy 1 and 2, whichever wrote the file
+        named.append((rebuild, f"numpy.{core}.multiarray._reconstruct"))
+        named.append((scalar, f"numpy.{core}.multiarray.scalar"))
+    return [*named, *(type(np.dtype(name)) for name in _NUMBERS)]
 
 
 def looks_like(state: Mapping[str, Tensor]) -> str:

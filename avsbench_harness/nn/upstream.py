@@ -13,8 +13,23 @@ from avsbench_harness.errors import UsageError
 #: Entries named in an error before it only counts the rest.
 NAMED = 3
 
+#: The attribute of a module that keeps what :func:`left_out` tells.
+_LEFT_OUT = "_upstream_left_out"
+
 #: The original PVTv2 numbers the parts of its stages from 1.
 _PVT_STAGE = re.compile(r"(patch_embed|block|norm)([1-4])\.")
+
+
+class MisfitError(UsageError):
+    """A foreign state dict does not fit a module.
+
+    Attributes:
+        fit: share of the entries, of both sides together, that fit: 0 to below 1.
+    """
+
+    def __init__(self, message: str, fit: float) -> None:
+        super().__init__(message)
+        self.fit = fit
 
 
 def load_renamed(
@@ -25,6 +40,8 @@ def load_renamed(
     A foreign 1x1 convolution may be a linear layer here: trailing axes of length 1 are dropped. Counters of
     seen batches, which old checkpoints lack, may be missing.
 
+    The names of the entries that ``rename`` leaves out are told by :func:`left_out` afterwards.
+
     Args:
         module: what to load into.
         state: foreign names to tensors.
@@ -33,14 +50,15 @@ def load_renamed(
         what: the module in words, for the error.
 
     Raises:
-        UsageError: entries are missing, left over, of the wrong shape, or not tensors.
+        MisfitError: entries are missing, left over, of the wrong shape, or not tensors.
     """
     own = module.state_dict()
     found: dict[str, Tensor] = {}
-    left_over, misshapen = [], []
+    unused, left_over, misshapen = [], [], []
     for foreign, value in state.items():
         name = rename(foreign)
         if name is None:
+            unused.append(foreign)
             continue
         if name not in own or name in found:
             left_over.append(foreign)
@@ -51,18 +69,27 @@ def load_renamed(
         found[name] = own[name] if fitted is None else fitted
     missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
     faults = [
-        _list("missing", missing),
-        _list("unknown", left_over),
-        _list("of the wrong shape", misshapen),
+        counted("missing", missing),
+        counted("unknown", left_over),
+        counted("of the wrong shape", misshapen),
     ]
     if any(faults):
-        raise UsageError(
+        fitting = len(found) - len(misshapen)
+        raise MisfitError(
             f"This state dict does not fit {what}: {'; '.join(fault for fault in faults if fault)}. "
-            "Check that task, backbone and variant are those of the checkpoint."
+            "Check that task, backbone and variant are those of the checkpoint.",
+            fit=fitting / (fitting + len(missing) + len(left_over) + len(misshapen)),
         )
     with torch.no_grad():
         for name, value in found.items():
             own[name].copy_(value)
+    setattr(module, _LEFT_OUT, tuple(unused))
+
+
+def left_out(module: nn.Module) -> tuple[str, ...]:
+    """Names of the foreign entries that the last :func:`load_renamed` into a module knew and did not use."""
+    names: tuple[str, ...] = getattr(module, _LEFT_OUT, ())
+    return names
 
 
 def pvt_v2_name(name: str) -> str:
@@ -89,8 +116,8 @@ def _describe(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"({type(value).__name__})"
 
 
-def _list(fault: str, names: Sequence[str]) -> str:
-    """``3 missing (a, b, c)``, or nothing."""
+def counted(fault: str, names: Sequence[str]) -> str:
+    """Entries with a fault, for an error: ``4 missing (a, b, c and 1 more)``; nothing if there are none."""
     if not names:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,46 @@ def test_files_without_a_state_dict_are_refused(tmp_path: Path, value: Any):
     torch.save(value, tmp_path / "a.pth")
     with pytest.raises(UsageError, match=r"a\.pth does not hold a state dict"):
         read_state(tmp_path / "a.pth")
+
+
+# --- published checkpoints --------------------------------------------------------------------------------
+
+
+def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
+    file = folder / f"converted-{number}.safetensors"
+    save_file({"a": torch.full((2,), float(number))}, file)
+    return {
+        "converted": file, "method": "some", "variant": "released", "task": "s4", "backbone": "r50",
+        "file": f"S4_{number}.pth", "source_sha256": hashlib.sha256(bytes([number])).hexdigest(),
+    }  # fmt: skip
+
+
+def test_published_checkpoints_stand_beside_encoders(compact: Path, tmp_path: Path):
+    encoder = weights.add("compact", compact)
+    facts = _checkpoint(tmp_path, 1)
+    entry = weights.add_published(**facts)
+    assert entry.name == f"some-released-s4-r50-{facts['source_sha256'][:8]}"
+    assert entry.path.suffix == ".safetensors"
+    assert _sha256(entry.path) == entry.sha256 != entry.source_sha256
+    assert weights.published() == [entry]
+    assert weights.entries() == [encoder, entry]
+    assert weights.find("compact") == encoder.path
+    assert weights.add_published(**facts) == entry
+    entry.path.unlink()
+    assert weights.add_published(**facts).path.is_file()
+
+
+def test_simultaneous_additions_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    count = 6
+    read = weights.entries
+
+    def slowly() -> list[weights.Entry]:
+        known = read()
+        time.sleep(0.03)  # long enough for the others to read the same index
+        return known
+
+    monkeypatch.setattr(weights, "entries", slowly)
+    with ThreadPoolExecutor(count) as pool:
+        facts = [_checkpoint(tmp_path, number) for number in range(count)]
+        list(pool.map(lambda values: weights.add_published(**values), facts))
+    assert {entry.file for entry in read()} == {f"S4_{number}.pth" for number in range(count)}

@@ -1,0 +1,102 @@
+"""``avsb weights import``, and the commands that take its checkpoints over."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from avsbench_harness.files import sha256_file
+from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+
+LOAD = """
+
+class Published(TinyModel):
+    def load_upstream(self, state):
+        from avsbench_harness.nn.upstream import load_renamed
+
+        def rename(name):
+            return None if name.startswith("vggish.") else name.removeprefix("net.")
+
+        load_renamed(self, state, rename, what=f"tiny for {self.task.name}")
+"""
+
+
+@pytest.fixture
+def method(tiny: str, tmp_path: Path) -> Path:
+    """The tiny method, with checkpoints whose names begin with ``net.``."""
+    folder = tmp_path / "method"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "model.py").write_text((folder / "model.py").read_text() + LOAD)
+    plugin = (folder / "__init__.py").read_text()
+    (folder / "__init__.py").write_text(plugin.replace("TinyModel", "Published"))
+    return folder
+
+
+@pytest.fixture
+def checkpoint(avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of a run with a frozen audio encoder, as its authors would publish them."""
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    torch.manual_seed(1)
+    torch.save(CompactAudioEncoder().state_dict(), tmp_path / "compact.pth")
+    assert avsb("weights", "add", "compact", tmp_path / "compact.pth").code == 0
+    common = ("--method", method, "--data", real_s4, "--out", tmp_path / "authors", "--device", "cpu")
+    assert avsb("train", *common, "--set", "audio.freeze=true", "--set", "epochs=1").code == 0
+    (trained,) = (tmp_path / "authors" / "runs").glob("*/weights.safetensors")
+    state = {f"module.net.{n.removeprefix('model.')}": v for n, v in load_file(trained).items()}
+    state["module.vggish.features.0.weight"] = torch.zeros(2)
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "S4_best.pth")
+    return tmp_path / "S4_best.pth"
+
+
+def test_from_the_authors_file_to_a_record(
+    avsb, checkpoint: Path, method: Path, real_s4: Path, tmp_path: Path
+) -> None:
+    arguments = ("weights", "import", method, checkpoint, "--task", "s4", "--backbone", "r50")
+    shown = avsb(*arguments)
+    assert shown.code == 0, shown.err
+    assert "no entry is missing; 1 of the file are not used (vggish 1)" in shown.out
+    imported = avsb(*arguments, "--json").json
+    assert imported["unused"] == ["vggish.features.0.weight"]
+    assert imported["source_sha256"] == sha256_file(checkpoint)
+    assert f"--from-checkpoint {imported['name']}" in shown.out
+    listed = avsb("weights", "list", "--json").json
+    assert [entry["name"] for entry in listed] == ["compact", imported["name"]]
+    assert checkpoint.name in avsb("weights", "list").out
+
+    common = ("--method", method, "--data", real_s4, "--out", tmp_path, "--device", "cpu")
+    use = (*common, "--from-checkpoint", imported["name"])
+    predicted = avsb("predict", *use, "--split", "val", "--json")
+    assert Path(predicted.json["submission"]).is_file()
+    record = avsb("run", *use, "--json").json
+    assert record["spec"]["checkpoint"]["sha256"] == sha256_file(checkpoint)
+    assert record["training"]["steps"] == 0
+    assert "not trained here" in avsb("run", *use).out
+    assert (tmp_path / "results" / "LEADERBOARD.md").is_file()
+    assert "without training" in avsb("train", *use).err
+    assert avsb("train", *use).code == 2
+    started = avsb("train", *common, "--init", imported["name"], "--set", "iterations=1", "--json")
+    assert started.json["steps"] == 1, started.err
+
+
+def test_what_is_no_checkpoint_is_refused(
+    avsb, method: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "victim"),)
+
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": {"net.head.weight": Evil()}}, 2))
+    arguments = ("weights", "import", method, tmp_path / "evil.pkl", "--task", "s4", "--backbone", "r50")
+    refused = avsb(*arguments)
+    assert refused.code == 2
+    assert "asks for the global" in refused.err
+    assert not (tmp_path / "victim").exists()
+    assert not (tmp_path / "cache").exists()
