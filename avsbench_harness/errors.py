@@ -35,6 +35,10 @@ class MissingDataError(AvsbError):
     exit_code = 4
 
 
+class Busy(AvsbError):
+    """Another process works on it (exit code 1)."""
+
+
 class Interrupted(AvsbError):
     """The run was told to stop and has saved its state (130 for an interrupt, 143 for SIGTERM)."""
 

@@ -45,6 +45,10 @@ class Method(ABC):
     variants: ClassVar[tuple[str, ...]]
     tasks: ClassVar[tuple[str, ...]]
     backbones: ClassVar[tuple[str, ...]]
+    #: Whether its losses leave out pixels of class 255, as `augment.outside: ignore` marks them.
+    ignored_pixels: ClassVar[bool] = False
+    #: Whether it takes the sound of separated sources, as `audio.separator` makes them.
+    separated_audio: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:

@@ -21,12 +21,16 @@ class Schema(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
+            # A misspelt key is also a missing one; the misspelling says more.
+            found = error.errors(include_url=False)
+            first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
             location = [str(part) for part in first["loc"]]
             key = ".".join(location)
             if first["type"] == "extra_forbidden":
                 hint = suggestion(location[-1], _fields(cls, location[:-1]))
                 raise UsageError(f"Unknown key '{key}' in {where}.{hint}") from None
+            if first["type"] == "missing":
+                raise UsageError(f"{where} lacks the key '{key}'.") from None
             raise UsageError(
                 f"{where}: '{key}' is {first.get('input')!r}, but {_lower(first['msg'])}."
             ) from None

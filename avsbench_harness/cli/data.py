@@ -1,14 +1,17 @@
-"""``avsb data check``, ``info``, ``synth``, ``maskige`` and ``solution``."""
+"""``avsb data check``, ``info``, ``synth``, ``maskige``, ``propagate`` and ``solution``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avsbench_harness.cli.common import JsonOption, print_json, print_rich
 from avsbench_harness.errors import MissingDataError, UsageError
+
+if TYPE_CHECKING:
+    from avsbench_harness.data.maskige import NamedSegmenter
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="AVSBench on disk, real or synthetic.")
 
@@ -143,8 +146,16 @@ def maskige(
     ] = None,
     segmenter: Annotated[
         str,
-        typer.Option("--segmenter", help="What finds the masks: felzenszwalb (scikit-image, no weights)."),
+        typer.Option("--segmenter", help="What finds the masks: felzenszwalb (no weights), or sam."),
     ] = "felzenszwalb",
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Of sam: folder with a Segment Anything model of transformers."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Of sam: cpu, cuda or cuda:N; else CUDA where there is one."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -157,24 +168,104 @@ def maskige(
     Examples:
       avsb data maskige AVSBench --task s4
       avsb data maskige AVSBench --task ms3 --split test --jobs 8
+      avsb data maskige AVSBench --task s4 --segmenter sam --weights sam-vit-huge
     """
     from avsbench_harness.data.layout import open_dataset
     from avsbench_harness.data.maskige import make_maskiges
     from avsbench_harness.engine.progress import bar
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
+    chosen: str | NamedSegmenter = segmenter
+    if segmenter == "sam":
+        chosen = _sam(weights, device, jobs)
+    elif weights is not None or device is not None:
+        raise UsageError(
+            f"--weights and --device have no effect on the segmenter {segmenter}; leave them out."
+        )
+    source = chosen if isinstance(chosen, str) else chosen.name
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
     clips = [clip for part in splits for clip in dataset.clips(part)]
     with bar() as progress:
         display = progress.add_task("maskiges", total=len(clips), note="")
         made = make_maskiges(
-            clips, segmenter, jobs=jobs, progress=lambda count: progress.advance(display, count)
+            clips, chosen, jobs=jobs, progress=lambda count: progress.advance(display, count)
         )
     if json:
-        print_json({"clips": len(clips), "made": made, "segmenter": segmenter})
+        print_json({"clips": len(clips), "made": made, "segmenter": segmenter, "source": source})
     else:
-        typer.echo(f"{made} maskiges made for {len(clips)} clips; use them with --set maskige={segmenter}")
+        typer.echo(f"{made} maskiges made for {len(clips)} clips; use them with --set maskige={source}")
+
+
+def _sam(weights: Path | None, device: str | None, jobs: int | None) -> NamedSegmenter:
+    """The Segment Anything model that the options name."""
+    if weights is None:
+        raise UsageError("--segmenter sam needs --weights FOLDER, a Segment Anything model of transformers.")
+    if jobs is not None:
+        raise UsageError(
+            "--jobs has no effect on the segmenter sam, which works in one process; leave it out."
+        )
+    from avsbench_harness.data.sam import Sam
+
+    return Sam(weights, device)
+
+
+@app.command()
+def propagate(
+    root: RootArgument = None,
+    flow: Annotated[
+        str | None, typer.Option("--flow", help="Optical flow: tvl1 (slow, the default) or ilk (quick).")
+    ] = None,
+    given: Annotated[
+        Path | None, typer.Option("--from", help="Masks of another source, in the layout of gt_masks.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write them here instead of into the cache.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make pseudo-masks for the training frames of S4 that have no ground truth, for CATR* and its like.
+
+    The first frame's mask is carried through the clip by optical flow; or masks that another program made
+    are checked and taken over. They go into the cache; what is there already is not made again.
+
+    \b
+    Examples:
+      avsb data propagate AVSBench
+      avsb data propagate AVSBench --flow ilk --jobs 8
+      avsb data propagate AVSBench --from aot-masks
+    """
+    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.data.propagate import propagate as carry_on
+    from avsbench_harness.data.propagate import take
+    from avsbench_harness.engine.progress import bar
+    from avsbench_harness.tasks import S4
+
+    if flow is not None and given is not None:
+        raise UsageError("--flow makes masks, and --from takes others; pass one of them.")
+    dataset = open_dataset(_root(root), S4)
+    count = dataset.counts()["train"]
+    with bar() as progress:
+        display = progress.add_task("pseudo-masks", total=count, note="")
+
+        def advance(clips: int) -> None:
+            progress.advance(display, clips)
+
+        if given is not None:
+            source, made = take(dataset, given, out=out, jobs=jobs, progress=advance)
+        else:
+            source = flow or "tvl1"
+            made = carry_on(dataset, source, out=out, jobs=jobs, progress=advance)
+    if json:
+        print_json({"clips": count, "made": made, "source": source, "out": None if out is None else str(out)})
+    else:
+        use = (
+            f"use them with --set supplement={source}"
+            if out is None
+            else f"they are in {out}; use them by `avsb data propagate {dataset.root} --from {out}`"
+        )
+        typer.echo(f"{made} pseudo-masks made for {count} clips; {use}")
 
 
 @app.command()

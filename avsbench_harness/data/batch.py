@@ -21,6 +21,7 @@ class Batch:
         images: (B,T,3,H,W) float32, ImageNet-normalised; zeros in frames that do not exist.
         audio: (B,T,128) float32 VGGish embeddings. The loader may put log-mel examples (B,T,1,96,64)
             here; the engine's audio encoder turns them into embeddings before a method sees the batch.
+            Where a recipe separates sources, theirs: (B,T,S,128) or (B,T,S,1,96,64).
         valid: (B,T) bool, frames that exist; ``None`` means all of them.
         maskige: (B,T,3,H,W) float32, COMBO's class-agnostic mask images.
         masks: (B,T,H,W) int64 class indices, 0 background (s4 and ms3: 1 where it sounds).
@@ -38,7 +39,7 @@ class Batch:
         if self.images.dim() != 5 or self.images.shape[2] != 3:
             raise ValueError(f"images must be (B,T,3,H,W), got {tuple(self.images.shape)}")
         clips, frames, _, height, width = self.images.shape
-        if self.audio.dim() not in (3, 5) or self.audio.shape[:2] != (clips, frames):
+        if self.audio.dim() not in (3, 4, 5, 6) or self.audio.shape[:2] != (clips, frames):
             raise ValueError(f"audio must be ({clips},{frames},128), got {tuple(self.audio.shape)}")
         for name, shape in {
             "valid": (clips, frames),

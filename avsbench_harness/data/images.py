@@ -11,16 +11,16 @@ from PIL import Image
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.masks import read_object_mask, read_semantic_mask, resize_mask
 from avsbench_harness.data.pixels import Fit as Fit
-from avsbench_harness.data.pixels import fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image
 from avsbench_harness.tasks import MASK_SIZE, Task
 
 
-def read_frame(path: Path, size: int, fit: Fit = "squeeze") -> NDArray[np.uint8]:
-    """(size,size,3) uint8 RGB, resized by Pillow's BILINEAR as in the published loaders.
+def read_frame(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
+    """(h,w,3) uint8 RGB, resized by Pillow's BILINEAR as in the published loaders.
 
     Args:
         path: the image file, of any mode.
-        size: side of the result in pixels.
+        size: of the result: the side of a square, or (w,h), in pixels.
         fit: ``squeeze`` the whole frame, or ``crop`` the centre after the short side went to ``size``.
 
     Raises:
@@ -33,16 +33,17 @@ def read_frame(path: Path, size: int, fit: Fit = "squeeze") -> NDArray[np.uint8]
 
 
 def read_clip_masks(
-    clip: Clip, task: Task, size: int = MASK_SIZE, fit: Fit = "squeeze"
+    clip: Clip, task: Task, size: Size = MASK_SIZE, fit: Fit = "squeeze"
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The ground truth of a clip's t real frames.
 
     Returns:
-        masks: (t,size,size) uint8 class indices (s4 and ms3: 1 where it sounds); zeros where there are none.
+        masks: (t,h,w) uint8 class indices (s4 and ms3: 1 where it sounds); zeros where there are none.
         annotated: (t,) bool, frames that have ground truth.
     """
     read = read_semantic_mask if task.semantic else read_object_mask
-    masks = np.zeros((len(clip.masks), size, size), dtype=np.uint8)
+    sides = (size, size) if isinstance(size, int) else size[::-1]
+    masks = np.zeros((len(clip.masks), *sides), dtype=np.uint8)
     for frame, path in enumerate(clip.masks):
         if path is not None:
             masks[frame] = resize_mask(read(path), size, fit)

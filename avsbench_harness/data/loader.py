@@ -10,22 +10,30 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from avsbench_harness.data.augment import Augment
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.images import Fit, read_clip_masks, read_frame
+from avsbench_harness.data.images import read_clip_masks, read_frame
 from avsbench_harness.data.maskige import read_maskige
+from avsbench_harness.data.pixels import Fit as FileFit
+from avsbench_harness.data.pixels import Size, content_size, load_image
+from avsbench_harness.data.transform import Pixels, augment
 from avsbench_harness.tasks import Task
 
 #: A clip to read, by its index, and the epoch that it is read for.
 Key: TypeAlias = tuple[int, int]
+
+#: How frames get to a network's square input; pad keeps aspect and contents, zeros at the right or bottom.
+Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class ClipDataset(Dataset[Sample]):
         size: side of the images and masks in pixels.
         maskiges: per clip id one maskige file per frame; ``None`` for methods that see none.
         fit: how frames and masks get to that size.
-        flip: mirror half of the clips, all frames of a clip alike.
+        augment: what is drawn anew in every epoch; ``None`` for clips as they are.
         seed: of the augmentation.
     """
 
@@ -63,7 +71,7 @@ class ClipDataset(Dataset[Sample]):
         size: int,
         maskiges: Mapping[str, Sequence[Path]] | None = None,
         fit: Fit = "squeeze",
-        flip: bool = False,
+        augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
         self.clips = list(clips)
@@ -72,7 +80,7 @@ class ClipDataset(Dataset[Sample]):
         self.size = size
         self.maskiges = maskiges
         self.fit = fit
-        self.flip = flip
+        self.augment = augment or Augment()
         self.seed = seed
 
     def __len__(self) -> int:
@@ -81,31 +89,75 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         index, epoch = key
         clip = self.clips[index]
-        frames = np.stack([read_frame(path, self.size, self.fit) for path in clip.frames])
-        masks, annotated = read_clip_masks(clip, self.task, self.size, self.fit)
+        clear, annotated = self._read(index)
+        seen = augment(clear, self.augment, self.size, _generator(self.seed, epoch, clip.id))
+        total, fill = self.task.frames, None if self.augment.scale is None else self.augment.scale.fill
+        masks = _to_square(seen.masks.long(), self.size, self.augment.outside_class)
+        return Sample(
+            images=_pad(_input(seen.images, self.size, fill), total),
+            audio=torch.from_numpy(self.audio[clip.id]),
+            valid=_pad(torch.ones(len(masks), dtype=torch.bool), total),
+            masks=_pad(masks, total),
+            annotated=_pad(torch.from_numpy(annotated.copy()), total),
+            maskige=None if seen.maskige is None else _pad(_input(seen.maskige, self.size, fill), total),
+        )
+
+    def content(self, index: int) -> tuple[int, int]:
+        """(width, height) of a clip's frames in the network's input before any augmentation, pixels.
+
+        Less than the input where frames are padded; what a network says of the rest means nothing.
+        """
+        if self.fit != "pad":
+            return self.size, self.size
+        return content_size(*load_image(self.clips[index].frames[0]).size, self.size)
+
+    def _read(self, index: int) -> tuple[Pixels, NDArray[np.bool_]]:
+        """A clip from its files, and which of its frames have ground truth."""
+        clip = self.clips[index]
+        size: Size = self.size
+        fit: FileFit = "squeeze"
+        if self.fit == "pad":  # all files of a clip get the shape that its first frame asks for
+            size = self.content(index)
+        else:
+            fit = self.fit
+        frames = [read_frame(path, size, fit) for path in clip.frames]
+        masks, annotated = read_clip_masks(clip, self.task, size, fit)
         painted = None
         if self.maskiges is not None:
-            painted = np.stack([read_maskige(path, self.size, self.fit) for path in self.maskiges[clip.id]])
-        if self.flip and _generator(self.seed, epoch, clip.id).random() < 0.5:
-            frames, masks = frames[:, :, ::-1], masks[:, :, ::-1]
-            painted = None if painted is None else painted[:, :, ::-1]
-        total = self.task.frames
-        return Sample(
-            images=_pad(normalise(frames), total),
-            audio=torch.from_numpy(self.audio[clip.id]),
-            valid=_pad(torch.ones(len(frames), dtype=torch.bool), total),
-            masks=_pad(torch.from_numpy(masks.astype(np.int64)), total),
-            annotated=_pad(torch.from_numpy(annotated.copy()), total),
-            maskige=None if painted is None else _pad(normalise(painted), total),
-        )
+            files = self.maskiges[clip.id]
+            painted = _channels_first([read_maskige(path, size, fit) for path in files])
+        return Pixels(_channels_first(frames), torch.from_numpy(masks), painted), annotated
 
 
 def normalise(frames: NDArray[np.uint8]) -> Tensor:
     """(t,H,W,3) uint8 RGB -> (t,3,H,W) float32 with ImageNet's mean and standard deviation."""
-    scaled = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div_(255)
+    return _normalise(_channels_first(list(frames)))
+
+
+def _normalise(frames: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return ((scaled - mean) / std).contiguous()
+    return ((frames.float().div_(255) - mean) / std).contiguous()
+
+
+def _input(frames: Tensor, size: int, fill: int | None) -> Tensor:
+    """(t,3,h,w) uint8 -> (t,3,size,size) float32; padded by a grey value, or after normalising by zeros."""
+    if fill is not None:
+        return _normalise(_to_square(frames, size, fill))
+    return _to_square(_normalise(frames), size, 0)
+
+
+def _to_square(values: Tensor, size: int, fill: int) -> Tensor:
+    """(...,h,w) -> (...,size,size), filled at the right and at the bottom."""
+    height, width = values.shape[-2:]
+    if (height, width) == (size, size):
+        return values.contiguous()
+    return functional.pad(values, (0, size - width, 0, size - height), value=fill)
+
+
+def _channels_first(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Frames (h,w,3) as one tensor (t,3,h,w)."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -2,19 +2,19 @@
 
 Yang et al., "Cooperation Does Matter" (CVPR 2024), section 3.1. The authors publish maskiges made with
 Semantic-SAM; their painting rule is :func:`paint`. Where those are not at hand a segmenter of scikit-image
-that needs no weights makes others, which are not the same: the source is part of a run's recipe.
+that needs no weights makes others, or a Segment Anything model from a local folder does. They are not the
+same: the source is part of a run's recipe.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib.resources import files
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,9 @@ from PIL import Image
 
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.layout import Dataset
-from avsbench_harness.data.pixels import Fit, fit_image, load_image
-from avsbench_harness.errors import MissingDataError, unknown
+from avsbench_harness.data.parallel import each_clip
+from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
+from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, sha256_file
 
 #: Changes whenever a segmenter or the painting gives other pixels for the same frame.
@@ -43,8 +44,40 @@ def felzenszwalb(frame: NDArray[np.uint8]) -> Masks:
 #: Segmenters that are always there, by name.
 SEGMENTERS: dict[str, Callable[[NDArray[np.uint8]], Masks]] = {"felzenszwalb": felzenszwalb}
 
-#: Where maskiges can come from: the authors' files beside the frames, or a segmenter's in the cache.
+#: Where maskiges can come from: the authors' files beside the frames, or a segmenter's in the cache. Those
+#: of a Segment Anything model are a source besides, named ``sam-`` and digits of the model's hash.
 SOURCES = ("published", *SEGMENTERS)
+_SAM = re.compile(r"sam-[0-9a-f]{12}")
+
+
+class NamedSegmenter(Protocol):
+    """A segmenter with weights, such as :class:`avsbench_harness.data.sam.Sam`."""
+
+    name: str
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Masks:
+        """Masks (K,H,W) of a frame (H,W,3)."""
+
+
+def check_source(source: str) -> None:
+    """Refuse what is no source of maskiges.
+
+    Raises:
+        UsageError: the source is unknown.
+    """
+    if source == "sam":
+        raise UsageError(
+            "The masks of Segment Anything models differ: name the model as `avsb data maskige --segmenter "
+            "sam` does when it is done, maskige: sam-<12 digits>."
+        )
+    if source not in SOURCES and not _SAM.fullmatch(source):
+        raise unknown("source of maskiges", source, SOURCES)
+
+
+def making(dataset: Dataset, source: str) -> str:
+    """The command that makes a data set's maskiges."""
+    how = "" if source in SEGMENTERS else " --segmenter sam --weights FOLDER"
+    return f"avsb data maskige {dataset.root} --task {dataset.task.name}{how}"
 
 
 @cache
@@ -80,8 +113,7 @@ def maskige_files(dataset: Dataset, clip: Clip, source: str) -> list[Path]:
     """
     if source == "published":
         return [published_file(dataset, frame) for frame in clip.frames]
-    if source not in SEGMENTERS:
-        raise unknown("source of maskiges", source, SOURCES)
+    check_source(source)
     return [_cached_file(frame, source) for frame in clip.frames]
 
 
@@ -99,7 +131,7 @@ def published_file(dataset: Dataset, frame: Path) -> Path:
 
 def make_maskiges(
     clips: Sequence[Clip],
-    segmenter: str,
+    segmenter: str | NamedSegmenter,
     *,
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -110,22 +142,26 @@ def make_maskiges(
 
     Args:
         clips: whose frames.
-        segmenter: a name of :data:`SEGMENTERS`.
+        segmenter: a name of :data:`SEGMENTERS`, or one with weights, which works in this process alone.
         jobs: processes; by default one per core.
         progress: called with the number of clips done since the last call.
     """
-    if segmenter not in SEGMENTERS:
-        raise unknown("segmenter", segmenter, SEGMENTERS)
+    if isinstance(segmenter, str):
+        if segmenter not in SEGMENTERS:
+            raise unknown("segmenter", segmenter, SEGMENTERS)
+        work = partial(_make_clip, segmenter, SEGMENTERS[segmenter])
+    else:
+        work, jobs = partial(_make_clip, segmenter.name, segmenter), 1
     made = 0
-    for count in _each(partial(_make_clip, segmenter), clips, jobs or os.cpu_count() or 1):
+    for count in each_clip(work, clips, jobs):
         made += count
         if progress is not None:
             progress(1)
     return made
 
 
-def read_maskige(path: Path, size: int, fit: Fit = "squeeze") -> NDArray[np.uint8]:
-    """(size,size,3) uint8 RGB, resized by NEAREST so that no colour is mixed.
+def read_maskige(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
+    """(h,w,3) uint8 RGB, resized by NEAREST so that no colour is mixed.
 
     Raises:
         MissingDataError: the file is missing; the message names the command that makes it.
@@ -137,13 +173,13 @@ def read_maskige(path: Path, size: int, fit: Fit = "squeeze") -> NDArray[np.uint
     return np.asarray(fit_image(image.convert("RGB"), size, fit, Image.Resampling.NEAREST))
 
 
-def _make_clip(segmenter: str, clip: Clip) -> int:
+def _make_clip(source: str, segment: Callable[[NDArray[np.uint8]], Masks], clip: Clip) -> int:
     made = 0
     for frame in clip.frames:
-        path = _cached_file(frame, segmenter)
+        path = _cached_file(frame, source)
         if path.is_file():
             continue
-        picture = Image.fromarray(paint(SEGMENTERS[segmenter](np.asarray(load_image(frame).convert("RGB")))))
+        picture = Image.fromarray(paint(segment(np.asarray(load_image(frame).convert("RGB")))))
         picture.putpalette(palette().tobytes())
         with atomic_write(path) as file:
             picture.save(file, "PNG")
@@ -151,23 +187,14 @@ def _make_clip(segmenter: str, clip: Clip) -> int:
     return made
 
 
-def _each(work: Callable[[Clip], int], clips: Sequence[Clip], jobs: int) -> Iterator[int]:
-    if jobs == 1 or len(clips) == 1:
-        yield from map(work, clips)
-        return
-    # Spawned: forking a process that runs torch's threads can hang.
-    with ProcessPoolExecutor(min(jobs, max(1, len(clips))), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, clips, chunksize=4)
-
-
-def _cached_file(frame: Path, segmenter: str) -> Path:
+def _cached_file(frame: Path, source: str) -> Path:
     try:
         digest = sha256_file(frame)
     except FileNotFoundError:
         raise MissingDataError(
             f"There is no frame {frame}; `avsb data check` lists what is missing."
         ) from None
-    return cache_dir() / "maskiges" / f"{segmenter}-{VERSION}" / digest[:2] / f"{digest}.png"
+    return cache_dir() / "maskiges" / f"{source}-{VERSION}" / digest[:2] / f"{digest}.png"
 
 
 def missing_maskiges(dataset: Dataset, clips: Iterable[Clip], source: str) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbench_harness.data.errors import MaskValueError
-from avsbench_harness.data.pixels import Fit, fit_image, load_image
+from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
 from avsbench_harness.tasks import CLASSES
 
 Mask = NDArray[np.uint8]
@@ -141,9 +141,9 @@ def colourise(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     return np.asarray(PALETTE[labels])
 
 
-def resize_mask(mask: Mask, size: int, fit: Fit = "squeeze") -> Mask:
-    """(H,W) -> (size,size), every pixel the nearest one by Pillow's NEAREST, as the published loaders do."""
-    if fit == "squeeze" and mask.shape == (size, size):
+def resize_mask(mask: Mask, size: Size, fit: Fit = "squeeze") -> Mask:
+    """(H,W) -> (h,w) of that size, each pixel the nearest by Pillow's NEAREST, as published loaders do."""
+    if fit == "squeeze" and mask.shape == ((size, size) if isinstance(size, int) else size[::-1]):
         return mask
     return np.asarray(fit_image(Image.fromarray(mask), size, fit, Image.Resampling.NEAREST))
 

@@ -1,7 +1,8 @@
-"""From image files to arrays of the wanted size: opening with clear errors, and the two geometries.
+"""From image files to arrays of the wanted size: opening with clear errors, and the geometries.
 
 The published loaders bring pictures to a square in two ways: ``squeeze`` (the whole picture, aspect not
 kept; S4 and MS3, AVSS in val and test) and ``crop`` (short side to the size, then the centre; AVSS in train).
+A third way keeps the aspect and all of the picture: its long side goes to the size, see :func:`content_size`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from avsbench_harness.data.errors import UnreadableImageError
 from avsbench_harness.errors import MissingDataError
 
 Fit = Literal["squeeze", "crop"]
+
+#: Side of a square in pixels, or (width, height).
+Size = int | tuple[int, int]
 
 # What Pillow raises on damaged files; all of them mean that the file, not the program, is wrong.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -67,9 +71,17 @@ def crop_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
     return left, upper, left + size, upper + size
 
 
-def fit_image(image: Image.Image, size: int, fit: Fit, resample: Image.Resampling) -> Image.Image:
-    """Bring an image to ``size`` x ``size`` pixels."""
+def content_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """(width, height) of a picture whose long side went to ``size``, its aspect kept to the pixel."""
+    long = max(width, height)
+    return max(1, round(width * size / long)), max(1, round(height * size / long))
+
+
+def fit_image(image: Image.Image, size: Size, fit: Fit, resample: Image.Resampling) -> Image.Image:
+    """Bring an image to ``size`` pixels; only ``squeeze`` knows others than squares."""
     if fit == "squeeze":
-        return image.resize((size, size), resample)
+        return image.resize((size, size) if isinstance(size, int) else size, resample)
+    if not isinstance(size, int):
+        raise ValueError(f"A {fit} is square, so its size is one number, not {size}.")
     wide = image.resize(crop_size(image.width, image.height, size), resample)
     return wide.crop(crop_box(wide.width, wide.height, size))

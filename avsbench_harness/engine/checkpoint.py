@@ -82,6 +82,10 @@ class Checkpoint(Schema):
     validations: list[Validation]
     seconds: float
     device: str
+    clips_per_second: float | None = None
+    memory_gib: float | None = None
+    parameters: int | None = None
+    gmacs: float | None = None
 
 
 @dataclass

@@ -27,6 +27,7 @@ from avsbench_harness.data.logmel import (
     length_rule,
     sound_file,
 )
+from avsbench_harness.data.separation import NO_SEPARATOR, SEPARATORS, separate
 from avsbench_harness.files import cache_dir, sha256_file
 from avsbench_harness.nn.vggish import EMBEDDING_SIZE
 from avsbench_harness.tasks import Task
@@ -42,22 +43,32 @@ Result = TypeVar("Result")
 
 
 def log_mel_clips(
-    clips: Sequence[Clip], task: Task, progress: Progress | None = None
+    clips: Sequence[Clip],
+    task: Task,
+    progress: Progress | None = None,
+    separator: str = NO_SEPARATOR,
 ) -> dict[str, NDArray[np.float32]]:
     """Log-mel examples per clip id, float32 (T,1,96,64), for runs that train the audio encoder.
 
     See :func:`avsbench_harness.data.logmel.clip_log_mel`. ``progress`` is called with the number of clips
-    done since the last call.
+    done since the last call. With a separator (``data.separation``) those of S sources, (T,S,1,96,64).
 
     Raises:
         MissingDataError: a clip has no sound on disk.
         UsageError: a recording cannot be read.
     """
-    cache = ArrayCache(cache_dir() / "log-mels", (task.frames, 1, EXAMPLE_FRAMES, BANDS))
+    cache = ArrayCache(
+        cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS)
+    )
 
     def examples(clip: Clip) -> NDArray[np.float32]:
-        key = array_key(sound=_sound_hash(clip), front_end=FRONT_END_VERSION, length=length_rule(task))
-        return cache.get(key, lambda: clip_log_mel(clip, task))
+        key = array_key(
+            sound=_sound_hash(clip),
+            front_end=FRONT_END_VERSION,
+            length=length_rule(task),
+            **_separation_key(separator),
+        )
+        return cache.get(key, lambda: _log_mel(clip, task, separator))
 
     found = {}
     for chunk, arrays in _in_threads(examples, clips):
@@ -74,6 +85,7 @@ def embed_clips(
     weights_sha: str,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    separator: str = NO_SEPARATOR,
 ) -> dict[str, NDArray[np.float32]]:
     """Embeddings per clip id, float32 (T,128), from a frozen encoder.
 
@@ -88,12 +100,13 @@ def embed_clips(
         weights_sha: SHA-256 of the encoder's weights file.
         device: where the encoder runs.
         progress: called with the number of clips done since the last call.
+        separator: a name in ``data.separation``; the result is then that of S sources, (T,S,128).
 
     Raises:
         MissingDataError: a clip has no sound on disk.
         UsageError: a recording cannot be read.
     """
-    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, EMBEDDING_SIZE))
+    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE))
 
     def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """The clip's key and its embeddings, or else its log-mel examples."""
@@ -104,9 +117,10 @@ def embed_clips(
             front_end=FRONT_END_VERSION,
             length=length_rule(task),
             frames=len(clip.frames),
+            **_separation_key(separator),
         )
         known = cache.load(key)
-        return key, known, None if known is not None else clip_log_mel(clip, task)
+        return key, known, None if known is not None else _log_mel(clip, task, separator)
 
     training = encoder.training
     encoder.eval().to(device)
@@ -130,8 +144,27 @@ def _embed(
     encoder: nn.Module, log_mel: NDArray[np.float32], device: torch.device | str
 ) -> NDArray[np.float32]:
     with torch.inference_mode():
-        embedding: torch.Tensor = encoder(torch.from_numpy(log_mel).to(device))
-    return np.array(embedding.float().cpu().numpy())
+        examples = torch.from_numpy(log_mel).to(device)
+        embedding: torch.Tensor = encoder(examples.flatten(0, -4))
+    return np.array(embedding.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
+
+
+def _log_mel(clip: Clip, task: Task, separator: str) -> NDArray[np.float32]:
+    """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
+    examples = clip_log_mel(clip, task)
+    return examples if separator == NO_SEPARATOR else separate(examples, separator)
+
+
+def _sources(separator: str) -> tuple[int, ...]:
+    """The axis of sources that a separator adds to the arrays, if it does."""
+    return () if separator == NO_SEPARATOR else (SEPARATORS[separator].sources,)
+
+
+def _separation_key(separator: str) -> dict[str, str]:
+    """What a separator adds to a cache key."""
+    if separator == NO_SEPARATOR:
+        return {}
+    return {"separator": f"{separator}-{SEPARATORS[separator].version}"}
 
 
 def _sound_hash(clip: Clip) -> str:

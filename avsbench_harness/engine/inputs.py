@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbench_harness.data.maskige import maskige_files
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.maskige import making, maskige_files
+from avsbench_harness.data.propagate import supplemented
 from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
 from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
-from avsbench_harness.tasks import Split
+from avsbench_harness.tasks import S4, Split
 
 
-def audio_inputs(run: Run, split: Split) -> Mapping[str, NDArray[np.float32]]:
-    """Per clip id, the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one."""
-    clips = run.dataset.clips(split)
-    audio = run.spec.audio
+def training_clips(run: Run) -> list[Clip]:
+    """The train split, with the pseudo-masks of S4 that the recipe asks for.
+
+    On MS3 the S4 training clips of the same data root stand behind its own, their ids under ``s4/``.
+    """
+    clips, source = run.dataset.clips("train"), run.recipe.supplement
+    if source is None:
+        return clips
+    if run.task is S4:
+        return supplemented(run.dataset, clips, source)
+    single = open_dataset(run.dataset.root, S4)
+    more = supplemented(single, single.clips("train"), source)
+    return [*clips, *(replace(clip, id=f"s4/{clip.id}") for clip in more)]
+
+
+def audio_inputs(
+    run: Run, split: Split, clips: Sequence[Clip] | None = None
+) -> Mapping[str, NDArray[np.float32]]:
+    """Per clip id, the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one.
+
+    Where the recipe separates sources both have an axis of S sources after the first. ``clips`` are the
+    split's unless others are given.
+    """
+    clips = run.dataset.clips(split) if clips is None else clips
+    audio, separator = run.spec.audio, run.recipe.audio.separator
     with bar() as progress:
         display = progress.add_task(f"sound of {split}", total=len(clips), note="")
 
@@ -28,10 +53,10 @@ def audio_inputs(run: Run, split: Split) -> Mapping[str, NDArray[np.float32]]:
             progress.advance(display, count)
 
         if audio.trained:
-            return log_mel_clips(clips, run.task, advance)
+            return log_mel_clips(clips, run.task, advance, separator)
         assert audio.weights is not None  # a frozen encoder has weights: the plan sees to it
         encoder = build_audio_encoder(audio.encoder, run.weights["audio"])
-        return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance)
+        return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance, separator)
 
 
 def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | None:
@@ -47,10 +72,10 @@ def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | Non
     missing = [path for paths in found.values() for path in paths if not path.is_file()]
     if missing:
         hint = (
-            f"`avsb data maskige {run.dataset.root} --task {run.task.name}` makes them"
+            f"`{making(run.dataset, source)}` makes them"
             if source != "published"
-            else f"fetch the authors', or make others with `avsb data maskige {run.dataset.root} "
-            f"--task {run.task.name}` and pass --set maskige=felzenszwalb"
+            else f"fetch the authors', or make others with `{making(run.dataset, 'felzenszwalb')}` and pass "
+            "--set maskige=felzenszwalb"
         )
         raise MissingDataError(
             f"{len(missing)} maskiges of the {split} split are missing, the first is {missing[0]}: {hint}."

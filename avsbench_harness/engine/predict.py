@@ -39,32 +39,47 @@ def predict(run: Run, split: Split) -> Path:
     system.load_state_dict(load_tensors(run.weights_file))
     path = run.submission_file(split)
     with stop_request() as stop:
-        write_predictions(run, system.to(run.device), split, path, stop)
+        write_predictions(run, system.to(run.device), split, evaluation_clips(run, split), path, stop)
     return path
 
 
-def validate(run: Run, system: System, stop: StopRequest) -> dict[str, float | None]:
-    """The canonical scores of the validation split, from a submission that is not kept."""
+def evaluation_clips(run: Run, split: Split) -> ClipDataset:
+    """The clips of a split with all that the run's system takes, as predictions are made of them."""
+    clips = run.dataset.clips(split)
+    if not clips:
+        raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
+    return ClipDataset(
+        clips,
+        run.task,
+        audio_inputs(run, split),
+        size=run.recipe.image_size,
+        maskiges=maskige_inputs(run, split),
+        fit=run.recipe.fit,
+    )
+
+
+def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
+    """The canonical scores of the validation split, from a submission that is not kept.
+
+    Args:
+        run: the run.
+        system: its system, as it stands.
+        dataset: the clips of the validation split, see :func:`evaluation_clips`.
+        stop: asked between batches.
+    """
     path = run.folder / "val.npz"
-    write_predictions(run, system, "val", path, stop)
+    write_predictions(run, system, "val", dataset, path, stop)
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
         scores = score_submission(submission, solution)
     path.unlink()
     return dict(scores.metrics)
 
 
-def write_predictions(run: Run, system: System, split: Split, path: Path, stop: StopRequest) -> None:
+def write_predictions(
+    run: Run, system: System, split: Split, dataset: ClipDataset, path: Path, stop: StopRequest
+) -> None:
     """Predict every clip of a split and write the submission, whole or not at all."""
-    clips = run.dataset.clips(split)
-    if not clips:
-        raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
-    dataset = ClipDataset(
-        clips,
-        run.task,
-        audio_inputs(run, split),
-        size=run.recipe.image_size,
-        maskiges=maskige_inputs(run, split),
-    )
+    clips = dataset.clips
     batches = in_order(len(clips), run.recipe.batch_size)
     with read_solution(solution_file(run.dataset, split)) as solution:
         fingerprint = solution.fingerprint
@@ -88,8 +103,27 @@ def write_predictions(run: Run, system: System, split: Split, path: Path, stop: 
                 prediction = system.predict(batch.to(run.device, non_blocking=True))
             for (index, _), values in zip(keys, prediction, strict=True):
                 clip = clips[index]
-                writer.add(clip.id, to_masks(values[: len(clip.frames)], run.task, clip.id))
+                seen = without_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
+                writer.add(clip.id, to_masks(seen, run.task, clip.id))
             progress.advance(display, len(keys))
+
+
+def without_padding(prediction: Tensor, content: tuple[int, int], size: int) -> Tensor:
+    """The part of a prediction that shows the frame.
+
+    Args:
+        prediction: (...,H,W) of a network whose input was a square of ``size`` pixels.
+        content: (width, height) of the frame in that input, at its upper left.
+        size: side of the input.
+
+    Returns:
+        (...,h,w), the same share of the prediction.
+    """
+    width, height = (
+        max(1, round(side * extent / size))
+        for side, extent in zip(content, (prediction.shape[-1], prediction.shape[-2]), strict=True)
+    )
+    return prediction[..., :height, :width]
 
 
 def to_masks(prediction: Tensor, task: Task, clip_id: str) -> NDArray[np.float32] | NDArray[np.uint8]:

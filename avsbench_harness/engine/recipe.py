@@ -1,12 +1,14 @@
 """The recipe: everything that decides a training run, as YAML, validated on reading.
 
-A method's ``recipes.yaml`` holds presets (``full``, ``smoke``); each has a ``base``, and overrides per
-task and per backbone that are laid on it in this order. A user's file and ``--set key=value`` come last.
+A method's ``recipes.yaml`` holds presets (``full``, ``smoke``); each has a ``base``, and overrides per task,
+per backbone and per variant, laid on it in this order; a variant's have the same parts. A user's file and
+``--set key=value`` come last.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,12 +16,14 @@ from typing import Any, Literal, TypeAlias
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from avsbench_harness.data.augment import Augment
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.method import Method
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Task
 
-Fit: TypeAlias = Literal["squeeze", "crop"]
+#: As ``data.loader.Fit``, which needs torch.
+Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
 
 class BackboneRecipe(Schema):
@@ -36,6 +40,7 @@ class AudioRecipe(Schema):
 
     encoder: Literal["vggish", "compact"] = "vggish"
     freeze: bool = Field(True, description="embeddings are computed once; needs weights")
+    separator: str = Field("none", description="hpss, nmf: separated first, for models that take it")
 
 
 class OptimizerRecipe(Schema):
@@ -64,6 +69,13 @@ class ValidationRecipe(Schema):
 
     every: PositiveInt = Field(1, description="epochs")
     first: PositiveInt = Field(1, description="epoch of the first validation, counted from 1")
+    every_steps: PositiveInt | None = Field(None, description="optimiser steps, instead of epochs")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ValidationRecipe:
+        if self.every_steps is not None and (self.every, self.first) != (1, 1):
+            raise ValueError("validation counts either in epochs (every, first) or in every_steps, not both")
+        return self
 
 
 class SelectRecipe(Schema):
@@ -78,7 +90,9 @@ class Recipe(Schema):
 
     source: str = Field("", description="where the values come from")
     image_size: PositiveInt = Field(224, description="side of the network's input, pixels")
-    train_fit: Fit = Field("squeeze", description="how training frames get there; crop keeps the aspect")
+    fit: Literal["squeeze", "pad"] = Field("squeeze", description="how frames get there in evaluation")
+    train_fit: Fit = Field("squeeze", description="in training; crop and pad keep the aspect")
+    frames: PositiveInt | None = Field(None, description="of a training clip, evenly spaced; None: all")
     options: dict[str, Any] = Field({}, description="build options of the method")
     backbone: BackboneRecipe = BackboneRecipe()
     audio: AudioRecipe = AudioRecipe()
@@ -90,9 +104,16 @@ class Recipe(Schema):
     batch_size: PositiveInt = 2
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm")
-    augment: list[Literal["flip"]] = Field([], description="flip: mirror half of the clips")
+    augment: Augment = Field(Augment(), description="what is drawn for a clip in training")
+    supplement: str | None = Field(
+        None, description="s4: where pseudo-masks of the unlabelled training frames come from"
+    )
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
+    protocols: list[str] = Field([], description="scored into the record beside the canonical one")
+    init_skip: list[str] = Field(
+        [], description="beginnings of entries' names that --init does not take over"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:
@@ -119,6 +140,7 @@ def resolve(
     task: Task,
     backbone: str,
     *,
+    variant: str | None = None,
     preset: str = "full",
     file: Path | None = None,
     assignments: Sequence[str] = (),
@@ -129,6 +151,7 @@ def resolve(
         method: whose ``recipes.yaml`` is read.
         task: selects the overrides under ``tasks``.
         backbone: selects the overrides under ``backbones``.
+        variant: selects those under ``variants``; ``None``: the method's first.
         preset: ``full``, ``smoke`` or another of the method's.
         file: YAML laid on the preset.
         assignments: ``key.sub=value`` laid on that, the value read as YAML.
@@ -137,14 +160,15 @@ def resolve(
     known = _presets(path)
     if preset not in known:
         raise unknown(f"preset of {method.name}", preset, known)
-    layers = known[preset]
+    own = known[preset].get("variants", {}).get(variant or method.variants[0], {})
     values: dict[str, Any] = {}
-    for layer in (
-        layers.get("base", {}),
-        layers.get("tasks", {}).get(task.name, {}),
-        layers.get("backbones", {}).get(backbone, {}),
-    ):
-        values = merge(values, layer)
+    for layers in (known[preset], own):
+        for layer in (
+            layers.get("base", {}),
+            layers.get("tasks", {}).get(task.name, {}),
+            layers.get("backbones", {}).get(backbone, {}),
+        ):
+            values = _lay(values, layer)
     where = f"preset '{preset}' of {path.name} of {method.name}"
     recipe = Recipe.parse(values, where)
     if file is not None:
@@ -179,23 +203,46 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+#: Keys of which one drops others, by the mapping that they are in.
+_INSTEAD = (
+    ("", "epochs", ("iterations",)),
+    ("", "iterations", ("epochs",)),
+    ("validation", "every_steps", ("every", "first")),
+    ("validation", "every", ("every_steps",)),
+    ("validation", "first", ("every_steps",)),
+)
+
+
 def _lay(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge, where naming one of epochs and iterations drops the other."""
-    for one, other in (("epochs", "iterations"), ("iterations", "epochs")):
-        if over.get(one) is not None and other not in over:
-            values = {key: value for key, value in values.items() if key != other}
+    """Merge, where naming one of epochs and iterations drops the other, and so for validation's rules."""
+    for place, one, others in _INSTEAD:
+        below, above = (layer.get(place, {}) if place else layer for layer in (values, over))
+        if not (isinstance(below, Mapping) and isinstance(above, Mapping)) or above.get(one) is None:
+            continue
+        kept = {key: value for key, value in below.items() if key not in others or key in above}
+        values = {**values, place: kept} if place else kept
     return merge(values, over)
 
 
-def _assignment(text: str) -> dict[str, Any]:
+def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Recipe changes as ``--set`` takes them; a JSON value is also a YAML one."""
+    return tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
+
+
+def split_assignment(text: str) -> tuple[str, Any]:
+    """``key.sub=value`` as key and value, the value read as YAML; anything else is a ``UsageError``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, for example --set optimizer.lr=1.0e-4; got '{text}'.")
     try:
-        parsed = yaml.safe_load(value)
+        return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"The value in '--set {text}' is not valid YAML.") from None
-    for part in reversed(key.strip().split(".")):
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, parsed = split_assignment(text)
+    for part in reversed(key.split(".")):
         parsed = {part: parsed}
     assert isinstance(parsed, dict)
     return parsed
@@ -205,9 +252,9 @@ def _assignment(text: str) -> dict[str, Any]:
 def _presets(path: Path) -> dict[str, dict[str, Any]]:
     known = read_yaml(path)
     for name, layers in known.items():
-        extra = set(layers) - {"base", "tasks", "backbones"}
+        extra = set(layers) - {"base", "tasks", "backbones", "variants"}
         if extra:
             raise UsageError(
-                f"Preset '{name}' of {path} has '{min(extra)}' beside base, tasks and backbones."
+                f"Preset '{name}' of {path} has '{min(extra)}' beside base, tasks, backbones and variants."
             )
     return known

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from avsbench_harness.data.layout import Dataset
 from avsbench_harness.engine.recipe import Recipe
@@ -23,11 +23,12 @@ SPEC_FORMAT: Literal[1] = 1
 
 
 class DataSpec(Schema):
-    """The data set that a run trains and predicts on."""
+    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that join its training."""
 
     name: str
     fingerprint: str
     synthetic: bool
+    supplement: str | None = None
 
 
 class AudioSpec(Schema):
@@ -38,11 +39,37 @@ class AudioSpec(Schema):
     trained: bool
 
 
+class WeightsSpec(Schema):
+    """Weights that a run takes over.
+
+    Attributes:
+        sha256: of the file; of the authors' one for a published checkpoint.
+        file: what it is called, which decides nothing.
+        published: a checkpoint that the method's authors published, not a run of this harness.
+    """
+
+    sha256: str
+    file: str
+    published: bool
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """The hash of a spec's JSON values, also of one that an earlier version wrote: see ``RunSpec.hash``."""
+    values = dict(spec)
+    for key, idle in (("recipe", "source"), ("checkpoint", "file"), ("init", "file")):
+        if values.get(key) is None:  # runs without them have the same hash as before there were any
+            values.pop(key, None)
+        else:
+            values[key] = {name: value for name, value in values[key].items() if name != idle}
+    return sha256_json(values)
+
+
 class RunSpec(Schema):
     """Everything that decides a run's result; its hash ends the run's id.
 
     ``code`` names the version of the method's code: of the installed package, or, for a method read from
-    a folder, the hash of its files.
+    a folder, the hash of its files. A run with a ``checkpoint`` predicts with it and is not trained; the
+    training of one with ``init`` starts from these weights.
     """
 
     format: Literal[1] = SPEC_FORMAT
@@ -57,11 +84,13 @@ class RunSpec(Schema):
     backbone_weights: str | None
     recipe: Recipe
     code: str
+    checkpoint: WeightsSpec | None = None
+    init: WeightsSpec | None = None
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON of all that decides the result, 64 hexadecimal digits."""
-        return sha256_json(self.model_dump(mode="json", exclude={"recipe": {"source"}}))
+        return spec_hash(self.model_dump(mode="json"))
 
     @cached_property
     def run_id(self) -> str:
@@ -79,7 +108,8 @@ class Run:
         method: the plugin.
         dataset: the data set that ``spec.data`` names.
         out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
-        weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``.
+        weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``,
+            ``checkpoint``, ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: processes that decode data; 0 decodes in this one.
     """

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
+from avsbench_harness.data.thinning import thin_clips, thin_files, thin_sounds
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.checkpoint import (
     Best,
@@ -31,13 +33,14 @@ from avsbench_harness.engine.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
+from avsbench_harness.engine.cost import run_cost
+from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.predict import validate
+from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import autocast, build_system, set_determinism
-from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.errors import AvsbError, Busy, MissingDataError
 from avsbench_harness.files import read_json, write_json
 
 #: Seconds between checkpoints inside an epoch; a test may shorten it.
@@ -58,7 +61,7 @@ def train(run: Run) -> Checkpoint:
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
             return done
     except Timeout:
-        raise AvsbError(f"Another process is training {run.id}; wait for it or stop it.") from None
+        raise Busy(f"Another process is training {run.id}; wait for it or stop it.") from None
 
 
 def finished(run: Run) -> Checkpoint | None:
@@ -70,19 +73,24 @@ def finished(run: Run) -> Checkpoint | None:
 
 
 def _train(run: Run, stop: StopRequest) -> Checkpoint:
-    clips = run.dataset.clips("train")
-    if not clips:
+    if not run.dataset.clips("train"):
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
     write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     set_determinism(run)
+    clips = training_clips(run)
+    audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
+    if (frames := run.recipe.frames) is not None:
+        audio = thin_sounds(audio, clips, frames)
+        maskiges = None if maskiges is None else thin_files(maskiges, clips, frames)
+        clips = thin_clips(clips, frames)
     dataset = ClipDataset(
         clips,
         run.task,
-        audio_inputs(run, "train"),
+        audio,
         size=run.recipe.image_size,
-        maskiges=maskige_inputs(run, "train"),
+        maskiges=maskiges,
         fit=run.recipe.train_fit,
-        flip="flip" in run.recipe.augment,
+        augment=run.recipe.augment,
         seed=run.spec.seed,
     )
     trainer = Trainer(run, dataset, stop)
@@ -131,7 +139,8 @@ class Trainer:
                     terms = self._step(batch, ids)
                     self._advance(time.monotonic() - started)
                     meter.tick(len(ids))
-                    log.write({"step": self.state.step, "epoch": epoch + 1, **terms})
+                    figures = self.system.model.diagnostics()
+                    log.write({"step": self.state.step, "epoch": epoch + 1, **figures, **terms})
                     progress.update(
                         display,
                         completed=self.state.step,
@@ -141,7 +150,10 @@ class Trainer:
                     if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                         self._save()
                     self._stop_if_asked()
-                self._save()
+                    if self._due_inside_epoch():
+                        break
+                else:
+                    self._save()
 
     def finish(self) -> Checkpoint:
         """Write the selected weights and how they came about."""
@@ -151,6 +163,7 @@ class Trainer:
         )
         selected = self.state.step if best is None else best.step
         save_tensors(self.run.weights_file, weights)
+        size = run_cost(self.run, self.system.model)
         checkpoint = Checkpoint(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,
@@ -158,6 +171,10 @@ class Trainer:
             validations=self.state.validations,
             seconds=self.state.seconds,
             device=self.run.device,
+            clips_per_second=self.state.step * self.recipe.batch_size / max(self.state.seconds, 1e-9),
+            memory_gib=Meter(self.run.device).memory_gib() or None,
+            parameters=size.parameters,
+            gmacs=size.gmacs,
         )
         write_json(self.run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
         return checkpoint
@@ -198,18 +215,33 @@ class Trainer:
         update = {"step": self.state.step + 1, "seconds": self.state.seconds + seconds}
         self.state = self.state.model_copy(update=update)
 
-    def _validate_if_due(self, log: TrainingLog) -> None:
-        """At the end of an epoch that the recipe names, score the validation split and keep the best."""
+    @cached_property
+    def _validation_clips(self) -> ClipDataset:
+        return evaluation_clips(self.run, "val")
+
+    def _due(self) -> bool:
+        """Whether the recipe wants a validation after this step, and there was none yet."""
         state, rule = self.state, self.recipe.validation
-        last = state.step == self.total
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
+            return False
+        if state.step == self.total:
+            return True
+        if rule.every_steps is not None:
+            return state.step % rule.every_steps == 0
+        epoch, rest = divmod(state.step, self.per_epoch)
+        return rest == 0 and epoch >= rule.first and (epoch - rule.first) % rule.every == 0
+
+    def _due_inside_epoch(self) -> bool:
+        return self.state.step % self.per_epoch != 0 and self._due()
+
+    def _validate_if_due(self, log: TrainingLog) -> None:
+        """At a step that the recipe names, score the validation split and keep the best."""
+        state = self.state
+        if not self._due():
             return
         epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
-        whole = state.step % self.per_epoch == 0
-        if not (last or (whole and epoch >= rule.first and (epoch - rule.first) % rule.every == 0)):
-            return
         self._stop_if_asked()
-        metrics = validate(self.run, self.system, self.stop)
+        metrics = validate(self.run, self.system, self._validation_clips, self.stop)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:
             raise AvsbError(f"The validation gives no '{name}' to select by; it gives {', '.join(metrics)}.")

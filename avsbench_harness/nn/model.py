@@ -56,6 +56,10 @@ class Model(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar loss terms with their weights applied; the engine sums them."""
 
+    def diagnostics(self) -> dict[str, float]:
+        """Figures about the last :meth:`losses` that say how training goes, for the log; none by default."""
+        return {}
+
     def param_groups(self, recipe: Any) -> list[ParamGroup]:
         """Learning-rate groups; by default the backbone with the recipe's multiple, and the rest."""
         backbone = list(self.backbone.parameters())

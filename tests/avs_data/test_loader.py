@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from avsbench_harness.data.augment import IGNORED, Augment
 from avsbench_harness.data.images import read_frame
 from avsbench_harness.data.layout import open_dataset
 from avsbench_harness.data.loader import ClipDataset, epoch_order, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.tasks import AVSS, S4
+
+EVERYTHING = Augment.parse(
+    {
+        "flip": 0.5,
+        "affine": {"rotation": 20},
+        "scale": {"factors": [0.5, 1.0, 2.0], "fill": 128},
+        "jitter": {"per_frame": True},
+        "outside": "ignore",
+    },
+    "here",
+)
 
 
 @pytest.fixture
@@ -60,7 +74,7 @@ def test_normalising_gives_imagenet_statistics() -> None:
 
 
 def test_processes_decode_the_same(clips) -> None:
-    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=32, flip=True, seed=3)
+    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=3)
     order = epoch_order(len(clips), 2, seed=3, epoch=1)
     for one, two in zip(load(dataset, order), load(dataset, order, workers=2), strict=True):
         assert torch.equal(one.images, two.images)
@@ -69,7 +83,7 @@ def test_processes_decode_the_same(clips) -> None:
 def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
     audio = silent(clips, (5, 128))
     plain = ClipDataset(clips, S4, audio, size=32)
-    flipped = ClipDataset(clips, S4, audio, size=32, flip=True)
+    flipped = ClipDataset(clips, S4, audio, size=32, augment=Augment(flip=0.5))
     seen = set()
     for epoch in range(8):
         one, two = plain[0, epoch], flipped[0, epoch]
@@ -81,6 +95,57 @@ def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
         again = flipped[0, epoch]
         assert torch.equal(two.images, again.images)
     assert seen == {True, False}
+
+
+def test_what_scaling_leaves_free_is_padded_and_ignored(clips) -> None:
+    half = Augment.parse({"scale": {"factors": [0.5], "fill": 128}, "outside": "ignore"}, "here")
+    sample = ClipDataset(clips, S4, silent(clips, (5, 128)), size=64, augment=half)[0, 0]
+    assert sample.masks.shape == (5, 64, 64)
+    assert sample.masks[:, :32, :32].max() <= 1
+    assert (sample.masks[:, 32:] == IGNORED).all()
+    assert (sample.masks[:, :, 32:] == IGNORED).all()
+    grey = normalise(np.full((1, 1, 1, 3), 128, np.uint8))[0]
+    assert torch.equal(sample.images[:, :, 32:], grey.expand(5, 3, 32, 64))
+    background = Augment.parse({"scale": {"factors": [0.5]}}, "here")
+    plain = ClipDataset(clips, S4, silent(clips, (5, 128)), size=64, augment=background)[0, 0]
+    assert plain.masks[:, 32:].sum() == 0
+
+
+def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
+    """A wide frame fills the width, zeros the rest; masks and maskiges lie under it."""
+    clip = clips[0]
+    frames, masks = [], []
+    for number in range(5):
+        picture, mask = np.zeros((60, 120, 3), np.uint8), np.zeros((60, 120), np.uint8)
+        picture[:30, :60], mask[:30, :60] = 255, 255
+        frames.append(tmp_path / f"{number}.png")
+        masks.append(tmp_path / f"mask-{number}.png")
+        Image.fromarray(picture).save(frames[-1])
+        Image.fromarray(mask).save(masks[-1])
+    wide = dataclasses.replace(clip, frames=tuple(frames), masks=tuple(masks))
+    dataset = ClipDataset(
+        [wide], S4, silent([wide], (5, 128)), size=32, fit="pad", maskiges={wide.id: frames}
+    )
+    assert dataset.content(0) == (32, 16)
+    sample = dataset[0, 0]
+    assert sample.maskige is not None
+    for pixels in (sample.images, sample.maskige):
+        assert not pixels[:, :, 16:].any()
+        assert torch.allclose(pixels[:, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
+        assert torch.allclose(pixels[:, 0, 15, 31], torch.tensor(-0.485 / 0.229))
+    expected = torch.zeros(32, 32, dtype=torch.int64)
+    expected[:8, :16] = 1
+    assert torch.equal(sample.masks, expected.expand(5, 32, 32))
+    assert ClipDataset([wide], S4, silent([wide], (5, 128)), size=32).content(0) == (32, 32)
+
+
+def test_every_epoch_and_clip_draws_its_own(clips) -> None:
+    dataset = ClipDataset(clips[:1] * 2, S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=3)
+    epochs = [dataset[0, epoch].images for epoch in range(4)]
+    assert len({images.numpy().tobytes() for images in epochs}) == 4
+    assert torch.equal(dataset[1, 2].images, epochs[2])  # the clip's id decides, not its place
+    other = ClipDataset(clips[:1], S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=4)
+    assert not torch.equal(other[0, 2].images, epochs[2])
 
 
 def test_short_clips_are_padded(tmp_path: Path) -> None:

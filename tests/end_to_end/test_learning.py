@@ -24,7 +24,7 @@ SMALL = {
 }  # fmt: skip
 RECIPE = {
     "image_size": 64, "batch_size": 8, "epochs": 6, "optimizer.lr": 1.0e-3, "clip_norm": 1.0,
-    "augment": "[flip]", "validation.every": 6, "validation.first": 6,
+    "augment.flip": 0.5, "validation.every": 6, "validation.first": 6,
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ def test_iterations_replace_epochs(method) -> None:
         ("batch_size=none", "'batch_size' is 'none', but"),
         ("optimizer.lr=-1", "'optimizer.lr' is -1, but"),
         ("precision=fp8", "'precision' is 'fp8', but"),
+        ("augment=[flip]", r"'augment' is \['flip'\], but"),
+        ("augment.flip=2", "'augment.flip' is 2, but"),
+        ("fit=crop", "'fit' is 'crop', but"),
         ("batch_size", "takes key=value"),
         ("batch_size=[", "not valid YAML"),
     ],
@@ -71,6 +75,58 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
         read_yaml(path)
     with pytest.raises(UsageError, match="no recipe file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_a_variants_layer_comes_last(method, tmp_path: Path) -> None:
+    """Base, tasks, backbones, then the same three of the variant, then what the user says."""
+    folder = tmp_path / "method"
+    shutil.copytree(method.folder, folder)
+    layers = "  variants:\n    paper:\n      base: {batch_size: 7, epochs: 9, optimizer: {lr: 0.5}}\n"
+    layers += "      tasks: {ms3: {iterations: 11}}\n      backbones: {r50: {clip_norm: 2.0}}\n"
+    path = folder / "recipes.yaml"
+    path.write_text(path.read_text().replace("smoke:\n", f"{layers}smoke:\n"))
+    copy = from_folder(folder)
+    plain = resolve(copy, TASKS["ms3"], "swin_t")
+    assert (plain.batch_size, plain.epochs, plain.optimizer.lr) == (2, 2, 5e-3)
+    assert resolve(copy, TASKS["ms3"], "swin_t", variant="released") == plain
+    paper = resolve(copy, TASKS["ms3"], "swin_t", variant="paper")
+    assert (paper.batch_size, paper.iterations, paper.epochs, paper.optimizer.lr) == (7, 11, None, 0.5)
+    assert paper.image_size == plain.image_size
+    assert (paper.clip_norm, resolve(copy, TASKS["s4"], "r50", variant="paper").clip_norm) == (None, 2.0)
+    assert resolve(copy, TASKS["s4"], "r50", variant="paper").epochs == 9
+    mine = resolve(copy, TASKS["s4"], "r50", variant="paper", assignments=["batch_size=3"])
+    assert mine.batch_size == 3
+
+
+def test_validation_counts_in_epochs_or_in_steps(method) -> None:
+    def rule(*assignments: str) -> tuple[int, int, int | None]:
+        found = resolve(method, TASKS["s4"], "r50", assignments=assignments).validation
+        return found.every, found.first, found.every_steps
+
+    assert rule() == (1, 1, None)
+    assert rule("validation.every=3", "validation.every_steps=400") == (1, 1, 400)
+    assert rule("validation.every_steps=400", "validation.first=2") == (1, 2, None)
+    with pytest.raises(UsageError, match="either in epochs .* or in every_steps, not both"):
+        resolve(method, TASKS["s4"], "r50", assignments=["validation={every: 2, every_steps: 3}"])
+
+
+def test_parts_of_the_augmentation_are_laid_and_taken_away(method) -> None:
+    recipe = resolve(
+        method,
+        TASKS["s4"],
+        "r50",
+        assignments=["augment.scale.factors=[0.5, 2]", "augment.jitter={hue: 9}", "augment.jitter.hue=10"],
+    )
+    assert recipe.augment.flip == 0.5  # of the method's own file
+    assert recipe.augment.scale is not None
+    assert recipe.augment.scale.factors == [0.5, 2.0]
+    assert recipe.augment.jitter is not None
+    assert (recipe.augment.jitter.hue, recipe.augment.jitter.probability) == (10, 0.5)
+    assert Recipe.parse(recipe.to_dict(), "here") == recipe
+    without = resolve(
+        method, TASKS["s4"], "r50", assignments=["augment.affine={rotation: 5}", "augment.affine=null"]
+    )
+    assert without.augment.affine is None
 
 
 def test_merge_replaces_lists_and_merges_mappings() -> None:

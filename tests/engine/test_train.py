@@ -14,6 +14,11 @@ from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.one import execute
 
+AUGMENT = (
+    "augment={flip: 0.5, affine: {rotation: 20, scale: [0.5, 1.0]}, scale: {factors: [0.5, 1.0, 2.0]}, "
+    "jitter: {per_frame: true}}"
+)
+
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
     """Send this process a signal in the middle of its ``steps``-th optimiser step."""
@@ -51,6 +56,36 @@ def test_a_stopped_run_ends_with_the_same_bits(planned, tmp_path: Path, monkeypa
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log if "loss" in line] == list(range(1, checkpoint.steps + 1))
     assert not (run.folder / "checkpoints").exists()
+
+
+def test_a_stopped_run_with_all_augmentation_ends_with_the_same_bits(
+    planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped inside an epoch, with validations inside epochs."""
+    wanted = (AUGMENT, "validation.every_steps=2", "options.width=4")
+    whole = planned(tmp_path / "whole", *wanted)
+    engine.train(whole)
+    parts = planned(tmp_path / "parts", *wanted)
+    for steps in (3, 2):
+        with monkeypatch.context() as patch:
+            stop_after(patch, steps, signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                engine.train(parts)
+    engine.train(parts)
+    assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file)
+    logs = [(run.folder / "log.jsonl").read_text() for run in (whole, parts)]
+    assert logs[0] == logs[1]
+    plain = planned(tmp_path / "plain", "validation.every_steps=2", "options.width=4")
+    engine.train(plain)
+    assert sha256_file(plain.weights_file) != sha256_file(whole.weights_file)
+
+
+def test_validation_every_few_steps(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, "validation.every_steps=2", "iterations=5")
+    checkpoint = engine.train(run)
+    assert [validation.step for validation in checkpoint.validations] == [2, 4, 5]
+    steps = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4, 5]
 
 
 def test_what_is_done_is_not_done_again(planned, tmp_path: Path, monkeypatch) -> None:

@@ -22,7 +22,12 @@ class Tiny(Method):
     backbones = ("r50",)
 
     def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
-        """The network; ``width`` is its only option."""
-        from .model import TinyModel
+        """The network; ``options`` are fields of :class:`.options.Options`."""
+        from avsbench_harness.errors import unknown
 
-        return TinyModel(task, **options)
+        from .model import TinyModel
+        from .options import Options
+
+        if variant not in self.variants:
+            raise unknown(f"variant of {self.name}", variant, self.variants)
+        return TinyModel(task, Options.parse(options, "the options of tiny"))

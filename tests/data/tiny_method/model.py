@@ -13,6 +13,8 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
 
+from .options import Options
+
 
 @dataclass(frozen=True)
 class TinyOutput:
@@ -20,14 +22,15 @@ class TinyOutput:
 
 
 class TinyModel(Model):
-    def __init__(self, task: Task, width: int = 8, poison_step: int = -1) -> None:
+    def __init__(self, task: Task, options: Options) -> None:
         super().__init__()
+        width = options.width
         self.task = task
         self.backbone = nn.Sequential(nn.Conv2d(3, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU())
         self.gate = nn.Linear(128, width)
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Conv2d(width, task.channels, 3, 1, 1)
-        self.poison_step = poison_step
+        self.poison_step = options.poison_step
         self.steps = 0
 
     def forward(self, batch: Batch) -> TinyOutput:

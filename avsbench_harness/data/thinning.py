@@ -1,0 +1,54 @@
+"""Training clips with fewer frames: some of a clip's, evenly spaced, with their sound and ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbench_harness.data.clip import Clip
+
+
+def even_frames(count: int, wanted: int) -> list[int]:
+    """Which of ``count`` frames to take, the first always among them; all where ``wanted`` are not there."""
+    if wanted >= count:
+        return list(range(count))
+    return [index * count // wanted for index in range(wanted)]
+
+
+def thin_clips(clips: Sequence[Clip], wanted: int) -> list[Clip]:
+    """The clips with at most so many frames each."""
+    thin = []
+    for clip in clips:
+        kept = even_frames(len(clip.frames), wanted)
+        frames = tuple(clip.frames[index] for index in kept)
+        thin.append(replace(clip, frames=frames, masks=tuple(clip.masks[index] for index in kept)))
+    return thin
+
+
+def thin_sounds(
+    sounds: Mapping[str, NDArray[np.float32]], clips: Sequence[Clip], wanted: int
+) -> dict[str, NDArray[np.float32]]:
+    """The sound of the frames that are left of each clip, with zeros behind; shapes stay.
+
+    Args:
+        sounds: per clip id (T,...).
+        clips: as they were before.
+        wanted: as for :func:`thin_clips`.
+    """
+    thin = {}
+    for clip in clips:
+        kept = even_frames(len(clip.frames), wanted)
+        thin[clip.id] = np.zeros_like(sounds[clip.id])
+        thin[clip.id][: len(kept)] = sounds[clip.id][kept]
+    return thin
+
+
+def thin_files(
+    files: Mapping[str, Sequence[Path]], clips: Sequence[Clip], wanted: int
+) -> dict[str, list[Path]]:
+    """One file per frame that is left of each clip."""
+    return {clip.id: [files[clip.id][i] for i in even_frames(len(clip.frames), wanted)] for clip in clips}

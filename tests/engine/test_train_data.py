@@ -1,0 +1,152 @@
+"""What training and validation see: pseudo-masks, padded frames, and each input but once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from avsbench_harness.data import propagate
+from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.synth import write_synthetic
+from avsbench_harness.engine import predict as prediction
+from avsbench_harness.engine import train as engine
+from avsbench_harness.engine.predict import without_padding
+from avsbench_harness.engine.run import Run
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.launch.one import execute
+from avsbench_harness.submission import read_submission
+from avsbench_harness.tasks import MS3, S4
+
+
+def log(run: Run) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_validation_takes_its_inputs_once(planned, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    real = prediction.audio_inputs
+    monkeypatch.setattr(
+        prediction, "audio_inputs", lambda run, split: asked.append(split) or real(run, split)
+    )
+    checkpoint = engine.train(planned(tmp_path, "epochs=3"))
+    assert len(checkpoint.validations) == 3
+    assert asked == ["val"]
+    engine.train(planned(tmp_path, "select.mode=last"))
+    assert asked == ["val"]
+
+
+def test_figures_of_the_model_go_to_the_log(planned, tmp_path: Path, monkeypatch) -> None:
+    run = planned(tmp_path, "iterations=2")
+    kind = type(run.build_model(pretrained=False))
+    monkeypatch.setattr(kind, "diagnostics", lambda self: {"steps_seen": float(self.steps)})
+    engine.train(run)
+    steps = [line for line in log(run) if "loss" in line]
+    assert [line["steps_seen"] for line in steps] == [1.0, 2.0]
+    assert all(line["loss"] == line["bce"] for line in steps)
+
+
+def test_pseudo_masks_are_trained_with_and_recorded(planned, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(propagate.FLOWS, "ilk", lambda one, _: np.zeros((2, *one.shape), np.float32))
+    run = planned(tmp_path, "supplement=ilk", "iterations=2")
+    with pytest.raises(MissingDataError, match="avsb data propagate .* --flow ilk` makes them"):
+        engine.train(run)
+    propagate.propagate(run.dataset, "ilk", jobs=1)
+    seen = []
+    real = engine.Trainer._step
+
+    def step(self, batch, ids):
+        seen.append(batch.annotated_frames().all().item())
+        return real(self, batch, ids)
+
+    monkeypatch.setattr(engine.Trainer, "_step", step)
+    record = execute(run)
+    assert seen == [True, True]
+    assert "Training frames without masks were given pseudo-masks (supplement: ilk)." in record.notes
+    seen.clear()
+    plain = planned(tmp_path, "iterations=2")
+    assert plain.id != run.id
+    assert not any("pseudo-masks" in note for note in execute(plain).notes)
+    assert seen == [False, False]
+
+
+def test_on_ms3_the_s4_clips_join_the_training(planned, tmp_path: Path, real_s4: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(propagate.FLOWS, "ilk", lambda one, _: np.zeros((2, *one.shape), np.float32))
+    root = tmp_path / "both"
+    write_synthetic(root, MS3, (3, 1, 1), seed=0)
+    shutil.copytree(real_s4, root, dirs_exist_ok=True)
+    run = planned(tmp_path, "supplement=ilk", "iterations=1", "batch_size=16", data=root, task="ms3")
+    single = open_dataset(root, S4)
+    assert run.spec.data.supplement == single.fingerprint()
+    with pytest.raises(MissingDataError, match="avsb data propagate"):
+        engine.train(run)
+    propagate.propagate(single, "ilk", jobs=1)
+    seen = []
+    real = engine.Trainer._step
+
+    def step(self, batch, ids):
+        seen.extend(ids)
+        assert batch.annotated_frames().all()
+        return real(self, batch, ids)
+
+    monkeypatch.setattr(engine.Trainer, "_step", step)
+    engine.train(run)
+    assert sum(name.startswith("s4/") for name in seen) == len(single.clips("train"))
+    assert len(seen) == len(set(seen)) == len(single.clips("train")) + 3
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("supplement=tvl", "Unknown source of pseudo-masks 'tvl'. Did you mean 'tvl1'"),
+        ("augment.outside=ignore", "tiny knows no ignored pixels; leave it out"),
+    ],
+)
+def test_what_has_no_effect_is_refused_before_training(
+    planned, tmp_path: Path, assignment: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        planned(tmp_path, assignment)
+
+
+def test_the_part_of_a_prediction_that_shows_the_frame() -> None:
+    values = torch.arange(2 * 32 * 32).view(2, 32, 32)
+    assert torch.equal(without_padding(values, (64, 64), 64), values)
+    assert torch.equal(without_padding(values, (64, 32), 64), values[:, :16])
+    assert torch.equal(without_padding(values, (48, 64), 64), values[:, :, :24])
+    assert without_padding(values, (1, 64), 64).shape == (2, 32, 1)
+
+
+def test_padding_is_cut_off_before_a_prediction_goes_back(planned, tmp_path: Path, real_s4: Path) -> None:
+    """A system that repeats the red channel gives the frames back, wide ones too."""
+    root = tmp_path / "wide"
+    shutil.copytree(real_s4, root)
+    for path in root.rglob("visual_frames/**/*.png"):
+        picture = np.zeros((60, 120, 3), np.uint8)
+        picture[:30, :60, 0] = 255
+        Image.fromarray(picture).save(path)
+    run = planned(tmp_path, "fit=pad", "train_fit=pad", data=root)
+
+    class Mirror(torch.nn.Module):
+        def predict(self, batch):
+            return (batch.images[:, :, 0] > 1).float()
+
+    path = tmp_path / "out.npz"
+    clips = prediction.evaluation_clips(run, "test")
+    assert clips.content(0) == (32, 16)
+    prediction.write_predictions(run, Mirror(), "test", clips, path, engine.StopRequest())
+    with read_submission(path) as submission:
+        mask = np.asarray(submission.read(clips.clips[0].id))[0] / 255
+    expected = np.zeros((224, 224))
+    expected[:112, :112] = 1
+    # Only the border of the square, enlarged sevenfold and fourteenfold, is blurred.
+    assert (abs(mask - expected) > 0.5).mean() < 0.01
+    assert prediction.evaluation_clips(planned(tmp_path, data=root), "test").content(0) == (32, 32)
+    assert engine.train(run).steps
