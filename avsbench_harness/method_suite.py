@@ -7,22 +7,34 @@
         options = {"dim": 32}  # a small network
         backbone = "resnet10t"
 
-pytest collects the ``test_`` methods of the subclass. Every test runs for every task of the method.
+pytest collects the ``test_`` methods of the subclass. Every test runs for every task of the method; a method
+with several variants has a subclass for each.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.synth import write_synthetic
+from avsbench_harness.engine.recipe import presets, resolve
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.train import Trainer, train
+from avsbench_harness.errors import AvsbError, Interrupted, UsageError
+from avsbench_harness.files import sha256_file
+from avsbench_harness.launch.plan import Request, plan
 from avsbench_harness.method import Method
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task, get_task
@@ -33,33 +45,47 @@ class MethodSuite:
 
     Attributes:
         method: the plugin.
+        variant: which of its variants; ``None``: its first.
+        tasks: which of its tasks that variant does; ``None``: all.
         options: build options that make the network small.
         backbone: a small one.
         size: side of the images, pixels.
         frames: of a clip, where a test does not say otherwise; ``None``: of the task's longest clip.
         maskige: whether batches carry maskiges.
         clips_are_independent: whether in evaluation mode a clip's prediction does not depend on the others.
+        padding_is_inert: whether a padded clip is predicted like one without its missing frames.
         unused: parameters (prefixes of their names) that no loss reaches, each for a documented reason.
     """
 
     method: ClassVar[Method]
+    variant: ClassVar[str | None] = None
+    tasks: ClassVar[tuple[str, ...] | None] = None
     options: ClassVar[dict[str, Any]] = {}
     backbone: ClassVar[str] = "resnet10t"
     size: ClassVar[int] = 64
     frames: ClassVar[int | None] = None
     maskige: ClassVar[bool] = False
     clips_are_independent: ClassVar[bool] = True
+    padding_is_inert: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
 
     def models(self, seed: int = 0) -> Iterator[Model]:
         """A network for each task, in evaluation mode, the same for the same seed."""
-        for name in self.method.tasks:
+        for name in self._tasks:
             torch.manual_seed(seed)
             yield self.build(get_task(name)).eval()
 
     def build(self, task: Task) -> Model:
         """The small network."""
-        return self.method.build(task, self.backbone, variant=self.method.variants[0], **self.options)
+        return self.method.build(task, self.backbone, variant=self._variant, **self.options)
+
+    @property
+    def _tasks(self) -> tuple[str, ...]:
+        return self.tasks or self.method.tasks
+
+    @property
+    def _variant(self) -> str:
+        return self.variant or self.method.variants[0]
 
     def batch(self, task: Task, clips: int = 2, frames: int | None = None, seed: int = 0) -> Batch:
         """Random clips with ground truth in every frame, the last class among it."""
@@ -132,6 +158,24 @@ class MethodSuite:
             assert prediction[~valid].abs().sum() == 0
             assert prediction[valid].isfinite().all()
 
+    def test_a_padded_clip_is_predicted_like_the_shorter_one(self) -> None:
+        """Five of ten frames against a clip of five, with rubbish in the frames that do not exist."""
+        if not self.padding_is_inert:
+            return
+        for model in self.models():
+            short, rubbish = self.batch(model.task, frames=5), self.batch(model.task, frames=5, seed=1)
+            assert short.masks is not None
+            padded = Batch(
+                images=torch.cat([short.images, rubbish.images], dim=1),
+                audio=torch.cat([short.audio, rubbish.audio], dim=1),
+                valid=(torch.arange(10) < 5).expand(len(short.images), 10),
+                maskige=None
+                if short.maskige is None or rubbish.maskige is None
+                else torch.cat([short.maskige, rubbish.maskige], dim=1),
+            )
+            with torch.no_grad():
+                assert_close(model.predict(padded)[:, :5], model.predict(short), rtol=1e-4, atol=1e-4)
+
     def test_any_number_of_frames(self) -> None:
         """One frame, and as many as the longest clip has."""
         for model in self.models():
@@ -181,6 +225,81 @@ class MethodSuite:
                 totals.append(float(total.detach()))
             assert min(totals[3:]) < totals[0], f"{model.task.name}: {totals}"
 
+    @pytest.mark.slow
+    def test_a_stopped_training_ends_with_the_same_bits(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Three steps in one go and in two, by the smoke recipe on synthetic clips."""
+        monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+        for name in self._tasks:
+            data = tmp_path / name
+            write_synthetic(data, get_task(name), (4, 1, 1), seed=0)
+            whole, parts = (self._run(name, data, tmp_path / f"{name}-{out}") for out in ("whole", "parts"))
+            train(whole)
+            with monkeypatch.context() as patch:
+                _stop_in_step(2, patch)
+                with pytest.raises(Interrupted):
+                    train(parts)
+            train(parts)
+            assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file), name
+
+    def _run(self, task: str, data: Path, out: Path) -> Run:
+        """Three steps of the small network by the smoke recipe."""
+        values = {f"options.{name}": value for name, value in self.options.items()}
+        values |= {"iterations": 3, "batch_size": 2, "image_size": self.size}
+        return plan(
+            Request(
+                method=str(self.method.folder),
+                backbone=self.backbone,
+                task=task,
+                variant=self._variant,
+                data=data,
+                preset="smoke",
+                assignments=[f"{name}={value}" for name, value in values.items()],
+                out=out,
+                device="cpu",
+                workers=0,
+            )
+        )
+
+    def test_every_preset_is_a_valid_recipe(self) -> None:
+        """For every task and backbone of the method; there are full and smoke."""
+        assert {"full", "smoke"} <= set(presets(self.method))
+        for preset in presets(self.method):
+            for task in self._tasks:
+                for backbone in self.method.backbones:
+                    recipe = resolve(
+                        self.method, get_task(task), backbone, variant=self._variant, preset=preset
+                    )
+                    assert recipe.source, f"{preset} of {task} with {backbone} does not say where it is from"
+
+    def test_what_is_unknown_is_refused(self) -> None:
+        """A variant, an option, a checkpoint: with an error for the user."""
+        task = get_task(self._tasks[0])
+        with pytest.raises(UsageError, match="no-variant"):
+            self.method.build(task, self.backbone, variant="no-variant")
+        with pytest.raises(UsageError, match="no_option"):
+            self.method.build(task, self.backbone, variant=self._variant, no_option=1)
+        with pytest.raises(UsageError):
+            self.build(task).load_upstream({"no.parameter": torch.zeros(1)})
+
+    def test_images_of_odd_size_work_or_are_refused(self) -> None:
+        """With an error for the user, never with one of a layer deep inside."""
+        for model in self.models():
+            batch = self.batch(model.task, clips=1, frames=1)
+            odd = replace(
+                batch,
+                images=batch.images[..., :-3],
+                masks=batch.ground_truth()[..., :-3],
+                maskige=None if batch.maskige is None else batch.maskige[..., :-3],
+            )
+            try:
+                with torch.no_grad():
+                    prediction = model.predict(odd)
+            except AvsbError:
+                continue
+            assert prediction.shape[-2:] == odd.images.shape[-2:]
+
     def test_parameter_groups_hold_every_parameter_once(self) -> None:
         """No parameter is left out of the optimiser, none is in it twice."""
 
@@ -208,3 +327,17 @@ class MethodSuite:
         )
         command = [sys.executable, "-c", script, str(self.method.folder)]
         assert subprocess.run(command, check=False).returncode == 0
+
+
+def _stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask this process to stop while the trainer is in its ``number``-th step."""
+    real, done = Trainer._step, 0
+
+    def step(self: Trainer, batch: Batch, ids: list[str]) -> dict[str, float]:
+        nonlocal done
+        done += 1
+        if done == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, ids)
+
+    monkeypatch.setattr(Trainer, "_step", step)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from avsbench_harness.nn.dropout import Dropout, draw_kept
 
 
 class Attention(nn.Module):
@@ -53,15 +59,25 @@ class Attention(nn.Module):
             queries = self._project(query, 0)
             keys = self._project(key, 1)
             values = self._project(key if value is None else value, 2)
-        attended = F.scaled_dot_product_attention(
-            self._split(queries),
-            self._split(keys),
-            self._split(values),
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        rate = self.dropout if self.training else 0.0
+        parts = self._split(queries), self._split(keys), self._split(values)
+        # Under autocast the projections are of half precision, and PyTorch's own attention is used.
+        if rate and mask is None and queries.device.type == "cpu" and queries.dtype == torch.float32:
+            attended: Tensor = _DroppedAttention.apply(*parts, rate)
+        else:
+            attended = F.scaled_dot_product_attention(*parts, attn_mask=mask, dropout_p=rate)
         mixed: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return mixed
+
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """How much each query (N,Q,dim) looks at each key (N,S,dim): (N,Q,S), the mean over heads.
+
+        Without dropout: rows sum to 1.
+        """
+        queries, keys = self._split(self._project(query, 0)), self._split(self._project(key, 1))
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+        means: Tensor = scores.softmax(dim=-1).mean(dim=1)
+        return means
 
     def _read_single(self, query: Tensor, value: Tensor) -> Tensor:
         """The softmax over a single key is 1 whatever the query: everyone reads the same projected value."""
@@ -80,6 +96,61 @@ class Attention(nn.Module):
         return tokens.view(count, length, self.heads, dim // self.heads).transpose(1, 2)
 
 
+class _DroppedAttention(torch.autograd.Function):
+    """Scaled dot-product attention with dropout on its weights, for the CPU.
+
+    PyTorch has no fused kernel with dropout there. One input of the batch after the other, so that its
+    weights stay in the cache; softmax and dropout share one backward pass (Dao et al., "FlashAttention",
+    2022, appendix B.2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, rate: float) -> Tensor:
+        """(N,heads,Q,d), (N,heads,S,d), (N,heads,S,d) -> (N,heads,Q,d)."""
+        read, saved = [], []
+        for query, key, value in zip(queries * _scale(queries), keys, values, strict=True):
+            weights = torch.bmm(query, key.transpose(1, 2)).softmax(dim=-1)
+            kept, factor = draw_kept(weights.shape, rate)
+            read.append(torch.bmm(kept.to(weights.dtype).mul_(weights), value).mul_(factor))
+            saved += [weights, kept]
+        result = torch.stack(read) if read else torch.empty_like(queries)
+        ctx.factor = factor if read else 1.0
+        ctx.save_for_backward(queries, keys, values, result, *saved)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Gradients of queries, keys and values."""
+        queries, keys, values, result, *saved = ctx.saved_tensors
+        # The softmax takes off the mean of a row's gradients under its weights, dropped ones included.
+        means = (gradient * result).sum(dim=-1, keepdim=True)
+        gradient = gradient * ctx.factor
+        found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        for index, (weights, kept) in enumerate(zip(saved[::2], saved[1::2], strict=True)):
+            dropped = kept.to(weights.dtype).mul_(weights)
+            found[2].append(torch.bmm(dropped.transpose(1, 2), gradient[index]))
+            # weights * (kept * factor * (gradient of the read, times values) - mean)
+            scores = torch.bmm(gradient[index], values[index].transpose(1, 2)).mul_(dropped)
+            scores.addcmul_(weights, means[index], value=-1)
+            found[0].append(torch.bmm(scores, keys[index]))
+            found[1].append(torch.bmm(scores.transpose(1, 2), queries[index]))
+        if not saved:
+            return torch.zeros_like(queries), torch.zeros_like(keys), torch.zeros_like(values), None
+        scale = _scale(queries)
+        return (
+            torch.stack(found[0]).mul_(scale),
+            torch.stack(found[1]).mul_(scale),
+            torch.stack(found[2]),
+            None,
+        )
+
+
+def _scale(queries: Tensor) -> float:
+    """1 / sqrt(channels of a head)."""
+    return float(queries.shape[-1] ** -0.5)
+
+
 class FeedForward(nn.Module):
     """Two linear layers with an exact GELU between, dropout after each of them."""
 
@@ -87,7 +158,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def upsampled_conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None, scale: int) -> Tensor:
+def upsampled_conv2d(
+    maps: Tensor, weight: Tensor, bias: Tensor | None, scale: int, align_corners: bool = False
+) -> Tensor:
     """``conv2d(interpolate(maps, scale, mode="bilinear"), weight, bias, padding=1)`` for 3x3 kernels.
 
     Both steps are linear and bilinear upsampling is separable, so the kernel's channels can be mixed at the
@@ -20,6 +22,7 @@ def upsampled_conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None, scale: i
         weight: (K,C,3,3).
         bias: (K,) or ``None``.
         scale: whole factor by which both sides grow.
+        align_corners: as in ``interpolate``.
 
     Returns:
         (N,K,h*scale,w*scale)
@@ -31,19 +34,21 @@ def upsampled_conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None, scale: i
     # (K,C,3,3) -> one 1x1 kernel per output channel and tap, ordered channel, row of the tap, column of it.
     taps = F.conv2d(maps, weight.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1))
     taps = taps.view(count, kernels, 3, 3, height, width).transpose(3, 4)
-    across = taps.reshape(-1, 3 * width) @ _tap_matrix(width, scale, maps).T
-    down = _tap_matrix(height, scale, maps) @ across.view(count * kernels, 3 * height, width * scale)
+    across = taps.reshape(-1, 3 * width) @ _tap_matrix(width, scale, maps, align_corners).T
+    matrix = _tap_matrix(height, scale, maps, align_corners)
+    down = matrix @ across.view(count * kernels, 3 * height, width * scale)
     result = down.view(count, kernels, height * scale, width * scale)
     return result if bias is None else result + bias.view(-1, 1, 1)
 
 
-def _tap_matrix(length: int, scale: int, like: Tensor) -> Tensor:
+def _tap_matrix(length: int, scale: int, like: Tensor, align_corners: bool) -> Tensor:
     """(length * scale, 3 * length): upsample three taps, shift each to its place, and sum.
 
     Column ``t * length + i`` is what input ``i`` of tap ``t`` adds to each output: output ``o`` of a padded
     convolution reads the upsampled tap ``t`` at ``o + t - 1``, and zero outside.
     """
     identity = torch.eye(length, device=like.device, dtype=like.dtype)
-    upsampled = F.interpolate(identity[None], scale_factor=scale, mode="linear")[0].T  # (output, input)
+    upsampled = F.interpolate(identity[None], scale_factor=scale, mode="linear", align_corners=align_corners)
+    upsampled = upsampled[0].T  # (output, input)
     padded = F.pad(upsampled, (0, 0, 1, 1))
     return torch.cat([padded[tap : tap + length * scale] for tap in range(3)], dim=1)

@@ -19,7 +19,7 @@ class AVSegFormer(Method):
     name = "avsegformer"
     paper = "Gao et al., AAAI 2024"
     url = "https://github.com/vvvb-github/AVSegFormer"
-    variants = ("released",)
+    variants = ("released", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt", "swin_t")
 
@@ -29,7 +29,7 @@ class AVSegFormer(Method):
         Args:
             task: decides the number of output channels and the loss.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
-            variant: ``released`` is the only one.
+            variant: ``released`` or ``paper``: the defaults of the options.
             options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
         """
         from avsbench_harness.errors import unknown
@@ -38,4 +38,4 @@ class AVSegFormer(Method):
 
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
-        return AVSegFormerModel(task, backbone, Options.of(options, task))
+        return AVSegFormerModel(task, backbone, Options.of(options, task, variant))

@@ -1,4 +1,4 @@
-"""The released training loss (the paper's differs: see the model card)."""
+"""The training losses: of the mask, of the mask feature (published code), of intermediate masks (paper)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,42 @@ def segmentation_loss(logits: Tensor, masks: Tensor, kind: str) -> Tensor:
     Args:
         logits: (M,K,H,W) of the annotated frames.
         masks: (M,H,W) int64 class indices.
-        kind: ``dice`` or ``bce`` (K = 1), or ``cross_entropy``.
+        kind: ``dice``, ``bce`` (K = 1 only) or ``cross_entropy`` (K > 1 only).
     """
     if kind == "cross_entropy":
         return mean_or_zero(class_loss(logits, masks))
+    if kind == "dice" and logits.shape[1] > 1:
+        return mean_or_zero(class_dice_loss(logits, masks))
     return mean_or_zero(_binary_loss(logits[:, 0], masks, kind))
+
+
+def class_dice_loss(logits: Tensor, masks: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Dice loss of every class that a frame shows, background included, averaged over these classes.
+
+    The formula is that of :func:`squared_dice_loss`, with ``p`` the softmax over classes.
+
+    Args:
+        logits: (M,K,H,W).
+        masks: (M,H,W) int64 class indices.
+        epsilon: added to both terms of the denominator.
+
+    Returns:
+        (M,) float
+    """
+    probability, truth = logits.flatten(2).softmax(dim=1), masks.flatten(1)
+    hit = probability.gather(1, truth[:, None])[:, 0]  # (M,P): of the true class
+    overlap = hit.new_zeros(logits.shape[:2]).scatter_add(1, truth, hit)
+    area = hit.new_zeros(logits.shape[:2]).scatter_add(1, truth, hit.new_ones(()).expand_as(truth))
+    dice = 1 - 2 * overlap / (probability.square().sum(dim=2) + area + 2 * epsilon)
+    shown = area > 0
+    return (dice * shown).sum(dim=1) / shown.sum(dim=1)
 
 
 def mix_loss(mask_feature: Tensor, masks: Tensor, kind: str) -> Tensor:
     """Loss of the mask feature itself, taken as a picture of what sounds; averaged over frames.
 
-    Its mean over the channels, resized to the masks, counts as a logit. The feature is never negative,
-    so that no probability falls below 1/2 and the term cannot reach 0.
+    Its mean over the channels, resized to the masks, counts as a logit. Released, the feature is never
+    negative, so that no probability falls below 1/2 and the term cannot reach 0.
 
     Args:
         mask_feature: (M,C,h,w) of the annotated frames, after the mixer.

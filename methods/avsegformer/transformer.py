@@ -5,13 +5,14 @@ All layers are post-norm, and no query carries a position code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from avsbench_harness.nn.attention import Attention, FeedForward
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention, cell_centres
+from avsbench_harness.nn.dropout import Dropout
 from avsbench_harness.nn.positions import sine_positions
 
 from .options import Options
@@ -26,7 +27,7 @@ class EncoderLayer(nn.Module):
         self.ffn = FeedForward(options.dim, options.ffn_dim, options.dropout)
         self.norm1 = nn.LayerNorm(options.dim)
         self.norm2 = nn.LayerNorm(options.dim)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(
         self, tokens: Tensor, positions: Tensor, centres: Tensor, shapes: Sequence[tuple[int, int]]
@@ -74,11 +75,24 @@ class QueryLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """Queries (N,Q,dim) and context (N,S,dim) -> (N,Q,dim)."""
-        queries = self.norm1(queries + self.dropout(self.self_attn(queries)))
+        return self._read(self._confer(queries), context)
+
+    def with_attention(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Also how much each query looks at each token of the context, (N,Q,S), the mean over heads."""
+        queries = self._confer(queries)
+        return self._read(queries, context), self.cross_attn.weights(queries, context)
+
+    def _confer(self, queries: Tensor) -> Tensor:
+        """Self-attention."""
+        conferred: Tensor = self.norm1(queries + self.dropout(self.self_attn(queries)))
+        return conferred
+
+    def _read(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Cross-attention and the feed-forward block."""
         queries = self.norm2(queries + self.dropout(self.cross_attn(queries, context)))
         updated: Tensor = self.norm3(queries + self.ffn(queries))
         return updated
@@ -122,3 +136,9 @@ class QueryDecoder(nn.Module):
         for layer in self.layers:
             queries = layer(queries, tokens)
         return queries
+
+    def layer_by_layer(self, queries: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each layer's queries (N,Q,dim) and its attention to the tokens (N,Q,S), see ``with_attention``."""
+        for layer in self.layers:
+            queries, attention = layer.with_attention(queries, tokens)
+            yield queries, attention

@@ -24,9 +24,9 @@ RULES = (
     (r"^head\.mlp\.layers\.0\.", "mask_head.mlp_in."),
     (r"^head\.mlp\.layers\.1\.", "mask_head.mlp_hidden."),
     (r"^head\.mlp\.layers\.2\.", "mask_head.mlp_out."),
-    (r"^head\.fc\.0\.", "mask_head.reduce."),
-    (r"^head\.fc\.2\.", "mask_head.refine."),
-    (r"^head\.fc\.4\.", "mask_head.classify."),
+    (r"^head\.fc\.0\.", "mask_head.classifier.reduce."),
+    (r"^head\.fc\.2\.", "mask_head.classifier.refine."),
+    (r"^head\.fc\.4\.", "mask_head.classifier.classify."),
     (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
     (r"\.(linear[12])\.", r".ffn.\1."),  # encoder and decoder
     (r"\.ffn\.0\.", ".ffn.linear1."),  # query generator

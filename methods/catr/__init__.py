@@ -19,21 +19,21 @@ class CATR(Method):
     name = "catr"
     paper = "Li et al., ACM Multimedia 2023"
     url = "https://github.com/aspirinone/CATR.github.io"
-    variants = ("released",)
-    tasks = ("s4",)  # the published code reads S4 only
-    backbones = ("pvt",)  # its ResNet-50 model is not published
+    variants = ("released", "paper")
+    tasks = ("s4", "ms3", "avss")
+    backbones = ("r50", "pvt")
 
     def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
         """The network with random weights, unless ``pretrained=True`` asks for the backbone's ImageNet ones.
 
         Args:
-            task: ``s4``; ``ms3`` has the same network and loss, though it was not published.
-            backbone: ``pvt``; any other that the harness knows works too, though it was not published.
-            variant: ``released`` is the only one.
+            task: ``s4``, ``ms3`` or, but not as released, ``avss``.
+            backbone: ``r50``, ``pvt`` or any other that the harness knows.
+            variant: ``released`` or ``paper``: the defaults of the options.
             options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
 
         Raises:
-            UsageError: the task has classes, which the published network cannot tell apart.
+            UsageError: the released network is asked for classes, which it cannot tell apart.
         """
         from avsbench_harness.errors import UsageError, unknown
 
@@ -41,6 +41,8 @@ class CATR(Method):
 
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
-        if task.semantic:
-            raise UsageError(f"The released CATR has no class head, so it cannot do {task.name}; it does s4.")
-        return CATRModel(task, backbone, Options.of(options))
+        if variant == "released" and task.semantic:
+            raise UsageError(
+                f"The released CATR has no class head, so it cannot do {task.name}; the variant paper can."
+            )
+        return CATRModel(task, backbone, Options.of(options, task, variant))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsbench_harness.nn.attention import Attention
+from avsbench_harness.nn.dropout import Dropout
 
 from .layers import ReLUFeedForward
 from .options import GROUPS, HEADS, Options
@@ -26,7 +28,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(
         self, found: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
@@ -41,9 +43,10 @@ class DecoderLayer(nn.Module):
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries read the tokens of a frame (paper section 4.1, as released).
+    """Learned queries read the tokens of a frame (paper section 4.1).
 
-    The paper builds the queries from the sound. The released ones are the same for every clip; they hear it
+    In the paper the sound of the frame is what queries start from, and the learned vectors say where they
+    stand. The released queries start from nothing and are the same for every clip; they hear the sound
     through the sound tokens among those that they read.
     """
 
@@ -53,10 +56,20 @@ class QueryDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.decoder_layers))
         self.norm = nn.LayerNorm(options.dim)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """Tokens (N,S,dim), their position codes (S,dim) -> what every layer found, (L,N,Q,dim)."""
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, sound: Tensor | None = None
+    ) -> Tensor:
+        """What every layer found, (L,N,Q,dim).
+
+        Args:
+            tokens: (N,S,dim).
+            positions: their codes, (S,dim).
+            mask: (N,1,1,S), which of them exist; ``None``: all.
+            sound: (N,dim) of the frames, where it constrains the queries.
+        """
         keys = tokens + positions
-        found = tokens.new_zeros(len(tokens), *self.queries.shape)
+        shape = (len(tokens), *self.queries.shape)
+        found = tokens.new_zeros(shape) if sound is None else sound[:, None].expand(shape)
         states = []
         for layer in self.layers:
             found = layer(found, self.queries, keys, tokens, mask)
@@ -65,27 +78,31 @@ class QueryDecoder(nn.Module):
 
 
 class MaskFeature(nn.Module):
-    """The map that masks are read from (paper section 4.1, as released).
+    """The map that masks are read from (paper section 4.1), a pyramid decoder over three maps.
 
-    A pyramid decoder for maps that grow on the way down: here the encoder's map has stride 8 and the levels
-    that join it have 32 and 16, so that it shrinks first and masks end at stride 16.
+    The paper's goes from the coarsest level up to the encoder's map at stride 8. The released one takes the
+    encoder's map first and then the levels of strides 32 and 16, so that it shrinks first and ends at 16.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         dim = options.dim
         widths = (dim, dim, dim // 2, dim // 4, dim // 8)
+        self.encoded_first = options.mask_stride == 16
         self.steps = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(GROUPS, after), nn.ReLU())
             for before, after in pairwise(widths)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths[2:4])
-        self.output = nn.Conv2d(widths[-1], options.kernel_channels, 3, padding=1)
+        self.output = nn.Conv2d(widths[-1], options.masks_channels, 3, padding=1)
 
     def forward(self, encoded: Tensor, stride16: Tensor, stride32: Tensor) -> Tensor:
-        """The encoder's map at stride 8 and two levels (N,dim,...) -> (N,kernel_channels,H/16,W/16)."""
-        maps = self.steps[0](encoded)
-        for step, lateral, level in zip(self.steps[1:3], self.laterals, (stride32, stride16), strict=True):
+        """The encoder's map at stride 8 and two levels (N,dim,...) -> (N,channels,H/stride,W/stride)."""
+        order: Sequence[Tensor] = (stride32, stride16, encoded)
+        if self.encoded_first:
+            order = (encoded, stride32, stride16)
+        maps = self.steps[0](order[0])
+        for step, lateral, level in zip(self.steps[1:3], self.laterals, order[1:], strict=True):
             side = lateral(level)
             maps = side + F.interpolate(step(maps), size=side.shape[-2:], mode="nearest")
         feature: Tensor = self.output(self.steps[3](maps))

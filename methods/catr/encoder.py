@@ -1,18 +1,17 @@
-"""The decoupled audio-visual encoder: spatial and temporal fusion, and the gate over its blocks."""
+"""The decoupled audio-visual encoder: spatial and temporal fusion."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avsbench_harness.nn.attention import Attention
+from avsbench_harness.nn.dropout import Dropout
 
 from .frames import Frames
+from .gate import build_gate
 from .layers import EncoderLayer
+from .narrow import NarrowAttention
 from .options import HEADS, Options
 
 
@@ -23,7 +22,7 @@ class AudioProjection(nn.Module):
         super().__init__()
         self.linear = nn.Linear(channels, options.dim)
         self.norm = nn.LayerNorm(options.dim, eps=1e-12)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, audio: Tensor) -> Tensor:
         """(...,128) -> (...,dim)."""
@@ -66,11 +65,12 @@ class AudioTokens:
 
 
 class SpatialEncoder(nn.Module):
-    """Self-attention among pixels and sound of one frame (paper equation 3)."""
+    """A stack of spatial fusion alone (paper equation 3), beside the other blocks in the released code."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(options) for _ in range(options.encoder_layers))
+        count = options.encoder_layers if options.spatial_fusion else 0
+        self.layers = nn.ModuleList(EncoderLayer(options) for _ in range(count))
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (N,S,dim) and their position codes (S,dim) -> (N,S,dim)."""
@@ -80,115 +80,97 @@ class SpatialEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Cross-attention whose answer multiplies the tokens that asked; no residual, no normalisation."""
+    """Cross-attention whose answer joins the tokens that asked (paper equations 4 and 5); no normalisation.
+
+    In the paper the two are added, in the published code multiplied.
+    """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.attention = Attention(options.dim, HEADS)
-        self.power = options.fusion_power
+        self.attention = NarrowAttention(options.dim, HEADS)
+        self.power = options.fusion_power if options.fusion == "product" else None
 
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (N,Q,dim), keys and values (N,S,dim) -> (N,Q,dim)."""
         answer = self.attention(tokens, keys, values, mask=mask)
+        if self.power is None:
+            return tokens + answer
         for _ in range(self.power):  # the published code multiplies twice
             tokens = tokens * answer
         return tokens
 
 
-class TemporalBlock(nn.Module):
-    """Spatial fusion, then sound to pixels, then pixels to sound (paper equations 3 to 5, as released).
+class FusionBlock(nn.Module):
+    """Spatial fusion, then sound to pixels and pixels to sound (paper equations 3 to 5).
 
-    The last block's sound is never used; it has no fusion from pixels to sound.
+    Nobody reads the last block's sound; it has no fusion from pixels to sound.
     """
 
     def __init__(self, options: Options, *, last: bool) -> None:
         super().__init__()
-        self.spatial = EncoderLayer(options)
-        self.to_video = Fusion(options)
-        self.to_audio = None if last else Fusion(options)
+        self.spatial = EncoderLayer(options) if options.spatial_fusion else None
+        self.to_video = Fusion(options) if options.pixels_hear else None
+        self.to_audio = Fusion(options) if options.sound_sees and not last else None
+        self.reads_fused = options.va_keys == "fused"
 
     def forward(
-        self, video: Tensor, audio: Tensor, positions: Tensor, tokens: AudioTokens
-    ) -> tuple[Tensor, Tensor]:
-        """Pixels (N,P,dim), sound (B,T,dim) and the pixels' position codes (P,dim) -> pixels and sound."""
+        self, video: Tensor, audio: Tensor | None, positions: Tensor, tokens: AudioTokens
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pixels (N,P,dim), sound (B,T,dim) or none, and the pixels' position codes (P,dim) -> the two."""
         frames, pixels = tokens.frames, video.shape[1]
-        beside = tokens.beside(audio)
-        codes = F.pad(positions, (0, 0, 0, beside.shape[1]))  # sound has no position
-        mixed = self.spatial(torch.cat((video, beside), dim=1), codes, tokens.mask(pixels))
-        video, audio = mixed[:, :pixels], tokens.collect(mixed[:, pixels:])
-
-        # Every pixel of the clip asks on its own, so frames can be asked one by one.
-        heard = audio[frames.clip]
-        mask = None if frames.complete else frames.valid[frames.clip][:, None, None]
-        video = self.to_video(video, heard, heard, mask)
+        if self.spatial is not None:
+            video, audio = self._fuse_in_space(self.spatial, video, audio, positions, tokens)
+        if audio is None:
+            return video, None
+        fused = video
+        if self.to_video is not None:
+            # Every pixel of the clip asks on its own, so frames can be asked one by one.
+            heard = audio[frames.clip]
+            mask = None if frames.complete else frames.valid[frames.clip][:, None, None]
+            fused = self.to_video(video, heard, heard, mask)
         if self.to_audio is not None:
-            keys, values = (frames.unpack(part).flatten(1, 2) for part in (video + positions, video))
+            seen = fused if self.reads_fused else video
+            keys, values = (frames.unpack(part).flatten(1, 2) for part in (seen + positions, seen))
             mask = None if frames.complete else frames.valid.repeat_interleave(pixels, 1)[:, None, None]
             audio = self.to_audio(audio, keys, values, mask)
-        return video, audio
+        return fused, audio
+
+    @staticmethod
+    def _fuse_in_space(
+        layer: nn.Module, video: Tensor, audio: Tensor | None, positions: Tensor, tokens: AudioTokens
+    ) -> tuple[Tensor, Tensor | None]:
+        """Self-attention in each frame, among its pixels and the sound beside them."""
+        if audio is None:
+            return layer(video, positions, None), None
+        pixels, beside = video.shape[1], tokens.beside(audio)
+        codes = F.pad(positions, (0, 0, 0, beside.shape[1]))  # sound has no position
+        mixed = layer(torch.cat((video, beside), dim=1), codes, tokens.mask(pixels))
+        return mixed[:, :pixels], tokens.collect(mixed[:, pixels:])
 
 
-class BlockGate(nn.Module):
-    """Weighs the blocks' pixels and adds them (paper equation 6, as released).
-
-    The paper has one gate per channel; the released gates are one number per frame. A 3x3 convolution with
-    one channel per gate looks at two neighbouring blocks, and the mean of its sigmoid weighs the later one.
-    The first block only speaks through its neighbour's gate.
-    """
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        dim, gates = options.dim, options.encoder_layers - 1
-        self.own_pair = options.later_gates == "own_pair"
-        self.conv = nn.Conv2d(2 * dim, gates, 3, padding=1)
-        self.merge = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.BatchNorm2d(dim), nn.PReLU())
-            for _ in range(gates)
-        )
-
-    def gates(self, maps: Sequence[Tensor]) -> Tensor:
-        """Weights (N,L-1) of the maps but the first, from all L maps (N,dim,h,w)."""
-        first, *later = (self._look(pair) for pair in (pairwise(maps) if self.own_pair else [maps[:2]]))
-        if self.own_pair:
-            own = (look[:, gate] for gate, look in enumerate(later, start=1))
-            return torch.stack((first[:, 0], *own), dim=1)
-        # The published code never looks at the later pairs: it sends the first pair's means through the
-        # sigmoid once more and averages all channels.
-        again = first.sigmoid().mean(dim=1)
-        return torch.stack((first[:, 0], *[again] * (len(self.merge) - 1)), dim=1)
-
-    def _look(self, pair: Sequence[Tensor]) -> Tensor:
-        """Two maps (N,dim,h,w) -> the mean answer of every channel (N,L-1)."""
-        answers: Tensor = self.conv(torch.cat(tuple(pair), dim=1))
-        return answers.sigmoid().mean(dim=(2, 3))
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """L maps (N,dim,h,w) -> one."""
-        weights = self.gates(maps)
-        total: Tensor | None = None
-        for index, merge in enumerate(self.merge):
-            weighted = weights[:, index, None, None, None] * maps[index + 1]
-            total = merge(weighted if total is None else total + weighted)
-        assert total is not None
-        return total
-
-
-class TemporalEncoder(nn.Module):
-    """Blocks that let the sound of the whole clip and the pixels of all frames meet, and their gate."""
+class FusionEncoder(nn.Module):
+    """Blocks in which the sound of the whole clip and the pixels of all frames meet, and their gate."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         count = options.encoder_layers
-        self.layers = nn.ModuleList(TemporalBlock(options, last=index == count - 1) for index in range(count))
-        self.gate = BlockGate(options)
+        self.layers = nn.ModuleList(FusionBlock(options, last=index == count - 1) for index in range(count))
+        self.gate = build_gate(options)
 
     def forward(
-        self, video: Tensor, audio: Tensor, positions: Tensor, tokens: AudioTokens, shape: tuple[int, int]
+        self,
+        video: Tensor,
+        audio: Tensor | None,
+        positions: Tensor,
+        tokens: AudioTokens,
+        shape: tuple[int, int],
     ) -> Tensor:
         """Pixels (N,h*w,dim), sound (B,T,dim) and position codes (h*w,dim) -> a map (N,dim,h,w)."""
         maps = []
         for layer in self.layers:
             video, audio = layer(video, audio, positions, tokens)
             maps.append(video.unflatten(1, shape).permute(0, 3, 1, 2))
-        fused: Tensor = self.gate(maps)
-        return fused
+        if self.gate is None:
+            return maps[-1]
+        gated: Tensor = self.gate(maps)
+        return gated

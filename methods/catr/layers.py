@@ -2,22 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from avsbench_harness.nn.attention import Attention, FeedForward
+from avsbench_harness.nn.dropout import Dropout, draw_kept
 
 from .options import HEADS, Options
+
+#: Rows that a feed-forward block refines at a time on the CPU.
+ROWS = 256
+
+
+class DroppedReLU(torch.autograd.Function):
+    """``dropout(relu(x))`` in the memory of ``x``, of which the backward pass needs nothing but the result.
+
+    For the CPU, with values of any shape and the rate of the dropout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rate: float) -> Tensor:
+        """See the class."""
+        kept, ctx.factor = draw_kept(values.shape, rate)
+        ctx.mark_dirty(values)
+        values.relu_().mul_(kept.to(values.dtype).mul_(ctx.factor))
+        ctx.save_for_backward(values)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Where the result is positive the value was, and stayed."""
+        (result,) = ctx.saved_tensors
+        return (gradient * ctx.factor).masked_fill_(result <= 0, 0.0), None
 
 
 class ReLUFeedForward(FeedForward):
     """Two linear layers with a ReLU between, dropout after each of them."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
-        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
+        """(...,dim) -> (...,dim)."""
+        if tokens.device.type == "cpu" and not torch.is_grad_enabled():
+            rows = tokens.flatten(0, -2)
+            if rows.dtype == self.linear1.weight.dtype and not torch.is_autocast_enabled("cpu"):
+                return self._refine_in_place(rows).view(tokens.shape)
+        hidden = self.linear1(tokens)
+        rate = self.dropout.p
+        if self.training and rate and hidden.device.type == "cpu" and hidden.requires_grad:
+            hidden = DroppedReLU.apply(hidden, rate)
+        else:
+            hidden = self.dropout(F.relu(hidden, inplace=True))
         contracted: Tensor = self.dropout(self.linear2(hidden))
         return contracted
+
+    def _refine_in_place(self, rows: Tensor) -> Tensor:
+        """Rows (M,dim) without gradients, some at a time: what they hide then stays in the cache."""
+        refined = torch.empty_like(rows)
+        buffer = rows.new_empty(min(len(rows), ROWS), self.linear1.out_features)
+        for part, result in zip(rows.split(ROWS), refined.split(ROWS), strict=True):
+            hidden = buffer[: len(part)]
+            torch.addmm(self.linear1.bias, part, self.linear1.weight.T, out=hidden)
+            torch.addmm(self.linear2.bias, self.dropout(hidden.relu_()), self.linear2.weight.T, out=result)
+        return self.dropout(refined)
 
 
 class EncoderLayer(nn.Module):
@@ -29,7 +79,7 @@ class EncoderLayer(nn.Module):
         self.ffn = ReLUFeedForward(options.dim, options.ffn_dim, options.dropout)
         self.norm1 = nn.LayerNorm(options.dim)
         self.norm2 = nn.LayerNorm(options.dim)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         """(N,S,dim) -> the same; positions (S,dim) join queries and keys, the mask is (N,1,1,S) or none."""

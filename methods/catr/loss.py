@@ -1,80 +1,149 @@
-"""The released training loss: one query per clip is matched and compared (paper equations 8 and 9)."""
+"""The training loss: targets of a clip are matched with queries and compared (paper equations 8 and 9)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avsbench_harness.nn.mask_losses import bce_loss, dice_loss, sigmoid_focal_loss
+from avsbench_harness.nn.mask_losses import bce_loss, dice_loss, sigmoid_focal_loss, squared_dice_loss
 from avsbench_harness.nn.matching import hungarian
 
 from .options import Options
 
-#: Class 0 of the reference head: the query's object makes the sound. Class 1: it does not.
-SOUNDING = 0
-#: The terms that :func:`clip_losses` returns.
+#: The terms that :func:`clip_losses` may return.
 TERMS = ("reference", "dice", "focal", "bce")
+#: As in :func:`dice_loss` and :func:`squared_dice_loss`.
+SMOOTH, EPSILON = 1.0, 1e-3
+#: Masks that are resized at a time for matching; all of them would be large.
+QUERIES = 10
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The ground-truth sequences of a clip, ``y = (M, R)`` in the paper's section 4.1.
+
+    Attributes:
+        masks: (G,t,H,W) float in {0, 1}.
+        references: (G,t) int64, what a query should say: the output of its class, or the last one.
+    """
+
+    masks: Tensor
+    references: Tensor
+
+    @classmethod
+    def of(cls, truth: Tensor, outputs: int, options: Options) -> Targets:
+        """One target for whatever sounds, or one for every class that is seen.
+
+        In frames where a target is not seen it should not be heard either, except as released
+        (``silent_target``).
+
+        Args:
+            truth: (t,H,W) class indices, 0 where nothing sounds.
+            outputs: of the reference head: the classes, and "does not sound".
+            options: see above.
+        """
+        if outputs == 2:
+            classes = torch.ones(1, dtype=torch.int64, device=truth.device)
+            masks = (truth > 0)[None]
+        else:
+            classes = truth.unique()
+            classes = classes[classes > 0].long()
+            masks = truth[None] == classes[:, None, None, None]
+        seen = masks.flatten(2).any(dim=2) | (options.silent_target == "sounding")
+        return cls(masks.float(), torch.where(seen, classes[:, None] - 1, outputs - 1))
 
 
 @torch.no_grad()
-def matching_cost(reference: Tensor, logits: Tensor, truth: Tensor, options: Options) -> Tensor:
-    """Cost of every query for the one target of a clip, (Q,): the mean over its frames.
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def matching_cost(reference: Tensor, masks: Tensor, targets: Targets, options: Options) -> Tensor:
+    """Cost of every query for every target (paper equation 8), (Q,G): the mean over frames.
 
     Args:
-        reference: (t,Q,2) logits.
-        logits: (t,Q,H,W) masks at the size of the truth.
-        truth: (t,H,W) in {0, 1}.
-        options: the weights.
+        reference: (t,Q,K) logits.
+        masks: (t,Q,h,w) logits, which are resized to the targets.
+        targets: G of them.
+        options: weights and definitions.
     """
-    sounding = reference.softmax(dim=-1)[..., SOUNDING]
-    frames, queries = sounding.shape
-    repeated = truth[:, None].expand(-1, queries, -1, -1)
-    dice = 1 - dice_loss(logits.flatten(0, 1), repeated.flatten(0, 1)).view(frames, queries)
-    return -(options.match_reference * sounding + options.match_dice * dice).mean(dim=0)
+    total = reference.new_zeros(reference.shape[1], len(targets.masks))
+    for frame in range(len(reference)):
+        log_probability = reference[frame].log_softmax(dim=-1)[:, targets.references[:, frame]]
+        if options.match_reference_by == "probability":
+            total -= options.match_reference * log_probability.exp()
+        else:
+            total -= options.match_reference * log_probability
+        truth = targets.masks[:, frame]
+        dice = [_dice_coefficients(part, truth, options) for part in masks[frame].split(QUERIES)]
+        total -= options.match_dice * torch.cat(dice)
+    return total / len(reference)
 
 
-def clip_losses(reference: Tensor, masks: Tensor, truth: Tensor, options: Options) -> dict[str, Tensor]:
-    """The terms of one clip and one decoder layer, without weights.
+def _dice_coefficients(logits: Tensor, truth: Tensor, options: Options) -> Tensor:
+    """Masks (Q,h,w), to be resized, against truth (G,H,W) -> (Q,G)."""
+    resized = F.interpolate(logits[None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[0]
+    probability = resized.sigmoid_()
+    # Row by row, (H,Q,W) times (H,W,G): one sum over all pixels would lose digits.
+    overlap = (probability.transpose(0, 1) @ truth.permute(1, 2, 0)).sum(dim=0)
+    probability, truth = probability.flatten(1), truth.flatten(1)
+    if options.dice == "squares":
+        extent = torch.linalg.vecdot(probability, probability)[:, None] + truth.sum(dim=1)
+        return 2 * overlap / (extent + 2 * EPSILON)
+    extent = probability.sum(dim=1)[:, None] + truth.sum(dim=1)
+    return (2 * overlap + SMOOTH) / (extent + SMOOTH)
+
+
+def clip_losses(reference: Tensor, masks: Tensor, targets: Targets, options: Options) -> dict[str, Tensor]:
+    """The terms of one clip and one decoder layer (paper equation 9), without weights.
 
     Args:
-        reference: (t,Q,2) logits of the annotated frames.
+        reference: (t,Q,K) logits of the annotated frames.
         masks: (t,Q,h,w) logits.
-        truth: (t,H,W) in {0, 1}, one target per frame.
+        targets: of these frames.
         options: matching weights, and what the oddities of the terms are.
 
     Returns:
         ``reference``: cross-entropy of all queries, summed; ``dice``, ``focal`` and ``bce`` of the matched
-        query. All are means over frames.
+        queries. All are means over frames, the last three also over targets; those whose weight is 0, and
+        those of masks where there are no targets, are left out.
     """
     reference, masks = reference.float(), masks.float()
-    truth = truth.to(masks.dtype)
-    size = truth.shape[-2:]
-    with torch.no_grad():
-        resized = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-        cost = matching_cost(reference, resized, truth, options)
-    matched, _ = hungarian(cost[:, None])
-    chosen = F.interpolate(masks[:, matched], size=size, mode="bilinear", align_corners=False)[:, 0]
-    entropy_of = chosen.sigmoid() if options.bce_input == "probability" else chosen
-    return {
-        "reference": reference_loss(reference, matched, truth, options),
-        "dice": dice_loss(chosen, truth).mean(),
-        "focal": sigmoid_focal_loss(chosen, truth).mean(),
-        "bce": bce_loss(entropy_of, truth).mean(),
-    }
+    if options.decoding == "direct":
+        queries = matched = torch.zeros(1, dtype=torch.int64, device=masks.device)
+    else:
+        queries, matched = hungarian(matching_cost(reference, masks, targets, options))
+    terms = {}
+    if options.reference_weight and options.decoding != "direct":
+        terms["reference"] = reference_loss(reference, queries, targets.references[matched], options)
+    if not len(queries):
+        return terms
+    size = targets.masks.shape[-2:]
+    chosen = F.interpolate(masks[:, queries], size=size, mode="bilinear", align_corners=False).flatten(0, 1)
+    truth = targets.masks[matched].transpose(0, 1).flatten(0, 1)
+    if options.dice_weight:
+        dice = squared_dice_loss if options.dice == "squares" else dice_loss
+        terms["dice"] = dice(chosen, truth).mean()
+    if options.focal_weight:
+        terms["focal"] = sigmoid_focal_loss(chosen, truth).mean()
+    if options.bce_weight:
+        logits = chosen.sigmoid() if options.bce_input == "probability" else chosen
+        terms["bce"] = bce_loss(logits, truth).mean()
+    return terms
 
 
-def reference_loss(reference: Tensor, matched: Tensor, truth: Tensor, options: Options) -> Tensor:
-    """Cross-entropy of the reference head (t,Q,2), summed over queries and averaged over frames.
+def reference_loss(reference: Tensor, queries: Tensor, wanted: Tensor, options: Options) -> Tensor:
+    """Cross-entropy of the reference head (t,Q,K), summed over queries and averaged over frames.
 
-    The matched query (1,) should say "sounding" and all others "not"; these count ``unmatched_weight``. In
-    frames without any sound the published code still wants it to say "sounding" (``silent_target``).
+    The matched queries (G,) should say what is wanted of them, (G,t), and all others that they do not sound;
+    where that is what a query should say it counts ``unmatched_weight``.
     """
-    target = torch.full(reference.shape[:2], 1 - SOUNDING, device=reference.device)
-    heard = truth.flatten(1).any(dim=1) | (options.silent_target == "sounding")
-    target[:, matched] = torch.where(heard, SOUNDING, 1 - SOUNDING)[:, None]
+    silent = reference.shape[-1] - 1
+    target = torch.full(reference.shape[:2], silent, device=reference.device)
+    target[:, queries] = wanted.T
     entropy = F.cross_entropy(reference.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
-    weight = torch.where(target == SOUNDING, 1.0, options.unmatched_weight)
+    weight = torch.where(target == silent, options.unmatched_weight, 1.0)
     return (entropy * weight).sum(dim=1).mean()
 
 

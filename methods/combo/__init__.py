@@ -20,9 +20,11 @@ class Combo(Method):
     aliases = ("comboi",)
     paper = "Yang et al., CVPR 2024"
     url = "https://github.com/yannqi/COMBO-AVS"
-    variants = ("released",)
+    variants = ("released", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt")
+    #: Pixels of class 255 make no mask.
+    ignored_pixels = True
 
     def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
         """The network with random weights, unless ``pretrained=True`` asks for the backbones' ImageNet ones.
@@ -30,7 +32,7 @@ class Combo(Method):
         Args:
             task: decides the number of classes.
             backbone: ``r50``, ``pvt`` or a timm name.
-            variant: ``released`` is the only one.
+            variant: ``released`` or ``paper``: the defaults of the options.
             options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
         """
         from avsbench_harness.errors import unknown
@@ -39,4 +41,4 @@ class Combo(Method):
 
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
-        return ComboModel(task, backbone, Options.of(options))
+        return ComboModel(task, backbone, Options.of(options, task, variant))

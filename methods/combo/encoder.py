@@ -44,10 +44,7 @@ class SiamEncoder(nn.Module):
 
 
 class ChannelWeight(nn.Module):
-    """One weight in (0, 1) per channel of a map, from the map's mean pixel (paper equation 3).
-
-    The paper has one linear layer and no sigmoid; the published code squeezes and excites.
-    """
+    """One weight in (0, 1) per channel of a map, from the map's mean pixel, by squeeze and excitation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,11 +59,33 @@ class ChannelWeight(nn.Module):
         return weight
 
 
-class ChannelWeights(nn.ModuleList):
-    """Adds the maskiges' maps to the images', channel by channel as much as they deserve."""
+class LinearChannelWeight(nn.Module):
+    """One weight per channel of a map, of any sign: ``GAP(F) W`` of paper equation 3, with a bias."""
 
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__(ChannelWeight(size) for size in channels)
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N,C,h,w) -> (N,C)."""
+        weight: Tensor = self.linear(features.mean(dim=(2, 3)))
+        return weight
+
+
+#: Channel weights by the value of the option ``channel_weight``.
+CHANNEL_WEIGHTS = {"excitation": ChannelWeight, "linear": LinearChannelWeight}
+
+
+class ChannelWeights(nn.ModuleList):
+    """Adds the maskiges' maps to the images', channel by channel as much as they deserve (equation 3).
+
+    Args:
+        channels: of the four maps.
+        kind: a key of ``CHANNEL_WEIGHTS``.
+    """
+
+    def __init__(self, channels: Sequence[int], kind: str = "excitation") -> None:
+        super().__init__(CHANNEL_WEIGHTS[kind](size) for size in channels)
 
     def forward(self, features: Sequence[Tensor], maskiges: Sequence[Tensor]) -> list[Tensor]:
         """Four maps each, (N,C_i,h_i,w_i) -> four of the same shapes."""

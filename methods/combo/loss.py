@@ -1,4 +1,4 @@
-"""Matching of queries and masks, and the released training loss (paper section 3.4 and equations 6-8)."""
+"""Matching of queries and masks, and the training loss (paper section 3.4 and equations 6-8)."""
 
 from __future__ import annotations
 
@@ -205,15 +205,24 @@ def neighbours(valid: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
     return places[:, :-1][both], places[:, 1:][both]
 
 
-def consistency_loss(masks: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+def consistency_loss(
+    masks: Tensor,
+    pairs: tuple[Tensor, Tensor],
+    *,
+    clips: int | None = None,
+    weight_learns: bool = True,
+) -> Tensor:
     """How much the masks of consecutive frames differ, unless they differ a lot (paper equations 6-7).
 
-    ``d exp(-d)``, ``d`` being 1 less the cosine between the logits of all masks of two frames; averaged over
-    pairs (the paper sums). Gradients pass both factors: pairs with ``d > 1`` are driven further apart.
+    ``exp(-d) d``, ``d`` being 1 less the cosine between the logits of all masks of two frames.
 
     Args:
         masks: (N,...) logits per frame.
         pairs: of :func:`neighbours`.
+        clips: the pairs are summed and the sum divided by this, so that it is a clip's mean sum (equation
+            7); ``None``: averaged over pairs, as in the published code.
+        weight_learns: whether gradients pass the adaptive weight ``exp(-d)``, too. They do in the published
+            code: pairs with ``d > 1`` are driven further apart.
     """
     vectors = masks.float().flatten(1)
     earlier, later = pairs
@@ -221,4 +230,6 @@ def consistency_loss(masks: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
     norms = vectors.square().sum(dim=1).clamp(min=EPSILON**2).sqrt()
     products = (vectors[earlier] * vectors[later]).sum(dim=1)
     distance = 1 - products / (norms[earlier] * norms[later])
-    return mean_or_zero(distance * torch.exp(-distance))
+    weight = torch.exp(-(distance if weight_learns else distance.detach()))
+    terms = distance * weight
+    return mean_or_zero(terms) if clips is None else terms.sum() / max(clips, 1)

@@ -1,10 +1,10 @@
-"""COMBO's network, as released."""
+"""COMBO's network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class ComboOutput:
 
 
 class ComboModel(Model):
-    """COMBO (Yang et al., CVPR 2024) as its authors released it; what differs is in the model card.
+    """COMBO (Yang et al., CVPR 2024); the options say how much of it is the paper's and how much the code's.
 
     With ``audio_pairing="scrambled"`` what a frame's queries hear depends on the other frames of the batch:
     ``forward`` and ``losses`` follow the published code in this, ``predict`` takes one clip at a time, as
@@ -77,11 +77,13 @@ class ComboModel(Model):
         self.classes = task.channels if task.semantic else 2
         self.backbone = SiamEncoder(backbone, options)
         channels = self.backbone.image.channels
-        self.channel_weights = ChannelWeights(channels) if options.use_maskige else None
+        self.channel_weights = (
+            ChannelWeights(channels, options.channel_weight) if options.use_maskige else None
+        )
         self.pixel_decoder = PixelDecoder(
             channels, options.dim, layers=options.encoder_layers, ffn_dim=options.encoder_ffn_dim
         )
-        self.fusion = BilateralFusion(options)
+        self.fusion = None if options.fusion == "none" else BilateralFusion(options)
         self.audio_queries = AudioQueries(options)
         self.decoder = MaskDecoder(
             options.dim, self.classes, layers=options.decoder_layers, ffn_dim=options.ffn_dim
@@ -122,9 +124,10 @@ class ComboModel(Model):
             assert self.channel_weights is not None  # both come with use_maskige
             features = self.channel_weights(features, siam)
         mask_features, maps = self.pixel_decoder(features)
-        mask_features, sound = self.fusion(mask_features, audio)
+        if self.fusion is not None:
+            mask_features, audio = self.fusion(mask_features, audio)
         predictions: MaskPredictions = self.decoder(
-            self.audio_queries(sound), self.audio_queries.positions, maps, mask_features
+            self.audio_queries(audio), self.audio_queries.positions, maps, mask_features
         )
         return predictions
 
@@ -133,9 +136,11 @@ class ComboModel(Model):
         _, _, height, width = batch.shape
         queries, dim = self.options.queries, self.options.dim
         count = self.options.decoder_layers + 1
+        # Of the network's own tensors, so that a loss without frames is a zero that belongs to the graph.
+        embeddings = self.audio_queries.positions[None][:0]
         return MaskPredictions(
             [batch.images.new_zeros(0, queries, self.classes + 1)] * count,
-            [batch.images.new_zeros(0, queries, dim)] * count,
+            [embeddings] * count,
             batch.images.new_zeros(0, dim, height // 4, width // 4),
         )
 
@@ -146,9 +151,9 @@ class ComboModel(Model):
         valid = batch.valid_frames()
         predictions = self.depths(batch)
         scores = semantic_scores(predictions.class_logits[-1], predictions.masks(), batch.shape[2:])
-        # The published code puts the scores, sums over queries, through a softmax. That orders classes as
-        # before, and makes a probability of the two scores of s4 and ms3.
-        return _restore(scores if self.task.semantic else scores.softmax(dim=1)[:, 1], valid)
+        if not self.task.semantic:
+            scores = sound_probability(scores, self.options.object_score)
+        return _restore(scores, valid)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``class``, ``mask`` and ``dice`` over annotated frames, ``consistency`` over all that exist.
@@ -161,6 +166,8 @@ class ComboModel(Model):
         predictions = self.depths(batch)
         chosen = annotated[valid]
         pairs = neighbours(valid, options.consistency_chunk)
+        summed = options.consistency_reduction == "sum"
+        clips = int(valid.any(dim=1).sum()) if summed else None
         weights = {"class": options.class_weight, "mask": options.mask_weight, "dice": options.dice_weight}
         # Zeros that belong to the graph: a batch may have nothing to learn from.
         zero = predictions.embeddings[-1].sum() * 0
@@ -173,10 +180,11 @@ class ComboModel(Model):
                 terms = set_losses(predictions.class_logits[depth][chosen], masks[chosen], targets, options)
                 for name, weight in weights.items():
                     totals[name] = totals[name] + weight * terms[name]
-            if depth < depths - 1:
-                totals["consistency"] = totals["consistency"] + (
-                    options.consistency_weight * consistency_loss(masks, pairs)
+            if depth < depths - 1 and options.consistency_weight:
+                term = consistency_loss(
+                    masks, pairs, clips=clips, weight_learns=options.consistency_gradient == "both"
                 )
+                totals["consistency"] = totals["consistency"] + options.consistency_weight * term
         return totals
 
     def param_groups(self, recipe: Any) -> list[ParamGroup]:
@@ -235,6 +243,23 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
         masks = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
         frame.copy_((probability.T.to(masks.dtype) @ masks.sigmoid().flatten(1)).view_as(frame))
     return scores
+
+
+def sound_probability(scores: Tensor, how: Literal["softmax", "share"]) -> Tensor:
+    """Probability of sound, above one half exactly where the score of sound is above that of background.
+
+    Args:
+        scores: (N,2,H,W) of background and sound, sums over queries.
+        how: ``softmax`` of the two sums, as the published evaluation does, or ``share``: the score of sound
+            as a part of both.
+
+    Returns:
+        (N,H,W) in [0, 1]
+    """
+    if how == "softmax":
+        return scores.softmax(dim=1)[:, 1]
+    # A sum of 0 (every query certain of "no object") is background.
+    return scores[:, 1] / scores.sum(dim=1).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
 def _restore(values: Tensor, valid: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class TPAVI(Method):
     name = "tpavi"
     paper = "Zhou et al., ECCV 2022"
     url = "https://github.com/OpenNLPLab/AVSBench"
-    variants = ("released",)
+    variants = ("released", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt")
 
@@ -29,7 +29,7 @@ class TPAVI(Method):
         Args:
             task: decides the number of output channels, the loss and some defaults.
             backbone: ``r50``, ``pvt`` or a timm name.
-            variant: ``released`` is the only one.
+            variant: ``released`` or ``paper``: the defaults of the options.
             options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
         """
         from avsbench_harness.errors import unknown
@@ -38,4 +38,4 @@ class TPAVI(Method):
 
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
-        return TPAVIModel(task, backbone, Options.of(options, task))
+        return TPAVIModel(task, backbone, Options.of(options, task, variant))

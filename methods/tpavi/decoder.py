@@ -38,10 +38,15 @@ class FusionBlock(nn.Module):
         self.level_unit = None if coarsest else ResidualUnit(dim, inplace_relu)
         self.unit = ResidualUnit(dim, inplace_relu)
 
-    def forward(self, level: Tensor, coarse: Tensor | None) -> Tensor:
-        """Level (N,dim,h,w) and, but for the coarsest block, (N,dim,h,w) from below -> (N,dim,2h,2w)."""
-        merged = level if self.level_unit is None else self.level_unit(level) + coarse
-        return F.interpolate(self.unit(merged), scale_factor=2, mode="bilinear", align_corners=True)
+    def forward(self, level: Tensor, coarse: Tensor | None, *, upsample: bool = True) -> Tensor:
+        """Level (N,dim,h,w) and, but for the coarsest block, (N,dim,h,w) from below -> (N,dim,2h,2w).
+
+        Without ``upsample`` the last step is left to the caller: (N,dim,h,w).
+        """
+        merged: Tensor = self.unit(level if self.level_unit is None else self.level_unit(level) + coarse)
+        if not upsample:
+            return merged
+        return F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class Decoder(nn.Module):
@@ -61,8 +66,11 @@ class Decoder(nn.Module):
         """Four levels (N,dim,h/2^i,w/2^i), fine to coarse -> logits (N,channels,4h,4w)."""
         maps: Tensor | None = None
         for block, level in zip(reversed(self.blocks), reversed(levels), strict=True):
-            maps = block(level, maps)
+            maps = block(level, maps, upsample=block is not self.blocks[0])
+        assert maps is not None
+        # The finest block's upsampling and the head's first convolution in one: half the arithmetic.
+        maps = upsampled_conv2d(maps, self.reduce.weight, self.reduce.bias, scale=2, align_corners=True)
         # Not quicker than the two steps one by one, but its backward pass is.
-        maps = upsampled_conv2d(self.reduce(maps), self.refine.weight, self.refine.bias, scale=2)
+        maps = upsampled_conv2d(maps, self.refine.weight, self.refine.bias, scale=2)
         logits: Tensor = self.classify(F.relu(maps))
         return logits

@@ -10,6 +10,19 @@ from torch import Tensor, nn
 AUDIO_DIM = 128
 
 
+class Addition(nn.Module):
+    """Pixels plus the projected sound of their own frame: "A + V" of the paper's ablation."""
+
+    def __init__(self, dim: int, audio_bias: bool) -> None:
+        super().__init__()
+        self.align = nn.Linear(AUDIO_DIM, dim, bias=audio_bias)
+
+    def forward(self, pixels: Tensor, audio: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`Interaction.forward`; ``valid`` is not needed, as frames do not meet."""
+        sound = self.align(audio)
+        return pixels + sound[:, :, None, None], sound
+
+
 class Interaction(nn.Module):
     """Pixels read from all frames of their window, as far as the frames' sounds answer to them.
 
@@ -25,16 +38,20 @@ class Interaction(nn.Module):
     instead. That leaves two products per pixel with T vectors, and no matrix of pixels by pixels.
     """
 
-    def __init__(self, dim: int, window: int | None, audio_bias: bool) -> None:
+    def __init__(
+        self, dim: int, window: int | None, audio_bias: bool, *, padding_in_norm: bool = True
+    ) -> None:
         """Weights with which the block starts as a mere layer normalisation.
 
         Args:
             dim: channels of the pixels; inside there are half as many.
             window: consecutive frames that see each other, counted from the first; ``None``: all.
             audio_bias: whether the sound's projection has one.
+            padding_in_norm: whether, in training, the batch norm sees frames that do not exist.
         """
         super().__init__()
         self.window = window
+        self.padding_in_norm = padding_in_norm
         self.align = nn.Linear(AUDIO_DIM, dim, bias=audio_bias)
         self.theta = nn.Linear(dim, dim // 2)
         self.phi = nn.Linear(dim, dim // 2)
@@ -67,8 +84,17 @@ class Interaction(nn.Module):
         scores = scores.view(clips, frames, -1, frames) * self._shares(valid)[:, :, None].to(scores.dtype)
         read = torch.baddbmm(self.out.bias, scores.flatten(1, 2), values)  # (B,T*h*w,C)
         maps = read.view(-1, height, width, dim).permute(0, 3, 1, 2)
-        read = self.out_norm(maps).permute(0, 2, 3, 1).view(pixels.shape)
+        read = self._normalised(maps, valid.flatten()).permute(0, 2, 3, 1).view(pixels.shape)
         return self.norm(pixels + read), sound
+
+    def _normalised(self, maps: Tensor, valid: Tensor) -> Tensor:
+        """Batch normalisation of (N,C,h,w), where (N,) says which frames exist."""
+        if not self.training or self.padding_in_norm or valid.all():
+            normalised: Tensor = self.out_norm(maps)
+            return normalised
+        kept = torch.zeros_like(maps)
+        kept[valid] = self.out_norm(maps[valid])
+        return kept
 
     def _shares(self, valid: Tensor) -> Tensor:
         """(B,T,T): the share of frame s (last axis) in what frame t reads; 0 outside its window.

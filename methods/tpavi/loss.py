@@ -1,4 +1,4 @@
-"""The released training losses: on the masks, and between masked pixels and sound ("AVM")."""
+"""The training losses: on the masks, and between masked pixels and sound ("AVM")."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def matching_loss(
     logits: Tensor, features: Sequence[Tensor], sounds: Sequence[Tensor], options: Options
 ) -> Tensor:
-    """How far the pixels under the predicted masks are from what should match them, mean over the levels.
+    """How far the pixels under the predicted masks are from what should match them, over the levels.
 
-    Audio-visual matching (paper section 3.3, there with the Kullback-Leibler divergence).
+    Audio-visual matching, L_AVM (paper, "Objective function", there with the Kullback-Leibler divergence).
 
     Args:
         logits: (M,K,H,W) of all frames that take part.
@@ -59,7 +59,8 @@ def matching_loss(
         # The published soft mask is averaged over the whole map: a small mask makes a short feature.
         area = mask.sum(dim=(1, 2))[:, None] + EPSILON if options.avm_hard_mask else mask[0].numel()
         terms.append(_stage_loss(seen / area, sound, options))
-    return torch.stack(terms).mean()
+    total = torch.stack(terms)
+    return total.sum() if options.avm_level_sum else total.mean()
 
 
 def _stage_loss(seen: Tensor, sound: Tensor, options: Options) -> Tensor:

@@ -1,4 +1,4 @@
-"""TPAVI's network, as released."""
+"""TPAVI's network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avsbench_harness.tasks import Task
 
 from . import upstream
 from .decoder import Decoder
-from .interaction import Interaction
+from .interaction import Addition, Interaction
 from .loss import matching_loss, segmentation_loss
 from .options import Options
 
@@ -37,8 +37,8 @@ class TPAVIOutput:
     Attributes:
         logits: (B,T,K,H,W), K = 1 for s4 and ms3 (before the sigmoid), 71 for avss (before the softmax).
         features: four levels (B,T,dim,H/s,W/s), s = 4, 8, 16, 32, after the interaction, which the matching
-            loss looks at. As released they went through a ReLU.
-        sounds: the projected sound (B,T,dim) of each level.
+            loss looks at; with ``inplace_relu`` they went through a ReLU.
+        sounds: the projected sound (B,T,dim) of each level; zeros where a level hears nothing.
     """
 
     logits: Tensor
@@ -47,7 +47,7 @@ class TPAVIOutput:
 
 
 class TPAVIModel(Model):
-    """TPAVI (Zhou et al., ECCV 2022) as its authors released it; what differs is in the model card.
+    """TPAVI (Zhou et al., ECCV 2022); what the release and the paper differ in are options.
 
     Frames see each other inside windows of ``options.window`` frames; clips are independent, except through
     batch normalisation in training and by the matching loss ``vv``.
@@ -73,9 +73,7 @@ class TPAVIModel(Model):
         )
         dim = options.dim
         self.projections = nn.ModuleList(DilatedSum(size, dim) for size in self.backbone.channels)
-        self.interactions = nn.ModuleList(
-            Interaction(dim, options.window, bool(options.audio_bias)) for _ in self.backbone.channels
-        )
+        self.interactions = nn.ModuleList(_fusion(options, stage) for stage in (1, 2, 3, 4))
         self.decoder = Decoder(dim, task.channels, options.inplace_relu)
 
     def forward(self, batch: Batch) -> TPAVIOutput:
@@ -112,7 +110,10 @@ class TPAVIModel(Model):
             self.projections, self.interactions, self._backbone_maps(batch.images, valid), strict=True
         ):
             pixels = _restore(project(maps).permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
-            pixels, sound = interact(pixels, audio, valid)
+            if isinstance(interact, nn.Identity):
+                sound = pixels.new_zeros(*valid.shape, self.options.dim)
+            else:
+                pixels, sound = interact(pixels, audio, valid)
             level = _select(pixels, frames).permute(0, 3, 1, 2)
             levels.append(F.relu(level) if self.options.inplace_relu else level)
             sounds.append(_select(sound, frames))
@@ -120,7 +121,7 @@ class TPAVIModel(Model):
 
     def _backbone_maps(self, images: Tensor, valid: Tensor) -> list[Tensor]:
         """Four maps (N,C,h,w) of the N frames that exist, from images (B,T,3,H,W)."""
-        if self.training and not valid.all():
+        if self.training and self.options.padding_in_norms and not valid.all():
             # In the published code the batch normalisations see the frames that do not exist, too.
             return [maps[valid.flatten()] for maps in self.backbone(images.flatten(0, 1))]
         maps: list[Tensor] = self.backbone(_select(images, valid))
@@ -156,6 +157,17 @@ class TPAVIModel(Model):
         load_renamed(
             self, state, upstream.rename, what=f"tpavi for {self.task.name} with {self.backbone_name}"
         )
+
+
+def _fusion(options: Options, stage: int) -> nn.Module:
+    """What lets a level hear; an ``Identity`` where it does not."""
+    if options.fusion == "none" or stage not in options.fusion_stages:
+        return nn.Identity()
+    if options.fusion == "add":
+        return Addition(options.dim, bool(options.audio_bias))
+    return Interaction(
+        options.dim, options.window, bool(options.audio_bias), padding_in_norm=options.padding_in_norms
+    )
 
 
 def _select(values: Tensor, frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What can be changed about the network, with the released values as defaults. Imports no torch."""
+"""What can be changed about the network, and what the variants are: sets of defaults. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,22 @@ from avsbench_harness.tasks import Task
 
 Stage = Annotated[int, Field(ge=1, le=4)]
 
+#: What the paper describes, where it differs from the released code (sections "Cross-modal fusion", "Decoder"
+#: and "Objective function"; the extension to avss changes none of it).
+PAPER: dict[str, Any] = {
+    "window": None,  # N = T x h x w: all frames of the clip
+    "inplace_relu": False,  # Z_i itself, in the decoder and in the matching loss
+    "padding_in_norms": False,  # clips have no padding there
+    "audio_bias": True,  # one linear layer for every task
+    "avm_distance": "kl",
+    "avm_normalise": False,
+    "avm_hard_mask": False,  # M_i is the prediction, average-pooled to the level
+    "avm_pool": "probabilities",
+    "avm_sum": False,
+    "avm_level_sum": True,  # L_AVM is a sum over the n stages
+    "vv_reads_audio": False,
+}
+
 
 class Options(Schema):
     """Build options of TPAVI; the defaults are the released configuration.
@@ -25,8 +41,18 @@ class Options(Schema):
     window: PositiveInt | None = Field(
         5, description="frames of a clip that see each other; None: all (released code: always 5)"
     )
+    fusion: Literal["tpavi", "add", "none"] = Field(
+        "tpavi",
+        description="how a level hears: the interaction, its frame's sound added (A+V), or not at all",
+    )
+    fusion_stages: tuple[Stage, ...] = Field(
+        (1, 2, 3, 4), min_length=1, description="levels that hear, 1 the finest"
+    )
     inplace_relu: bool = Field(
         True, description="skips, and the features that the loss sees, went through the decoder's first ReLU"
+    )
+    padding_in_norms: bool = Field(
+        True, description="in training, batch norms see frames that do not exist (released: as zero images)"
     )
     audio_bias: bool | None = Field(None, description="in the sound's projection; released: not for avss")
     avm: Literal["none", "av", "vv"] | None = Field(
@@ -52,6 +78,7 @@ class Options(Schema):
     avm_sum: bool | None = Field(
         None, description="sum over the batch's frames, not their mean; released: for ms3 with kl"
     )
+    avm_level_sum: bool = Field(False, description="sum over the levels, not their mean (released: mean)")
     vv_reads_audio: bool | None = Field(
         None, description="vv compares with the sound and ignores the frame it picked; released: avss with kl"
     )
@@ -64,25 +91,47 @@ class Options(Schema):
     )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], task: Task) -> Self:
-        """Options from keywords, with the release's choice for the task where they leave it open.
+    def of(cls, options: Mapping[str, Any], task: Task, variant: str = "released") -> Self:
+        """A variant's options, with the given ones in place of its defaults.
+
+        What neither says, such as whether the task has a matching loss, is as released for the task.
 
         Raises:
             UsageError: one is unknown, out of range, or without effect.
         """
-        parsed = cls.parse(options, "the options of tpavi")
+        defaults = PAPER if variant == "paper" else {}
+        parsed = cls.parse({**defaults, **options}, "the options of tpavi")
         released = _released(task, parsed.avm_distance)
+        if parsed.fusion == "none":
+            released["avm"] = "none"  # there is no projected sound to match
         chosen = parsed.model_copy(
             update={name: value for name, value in released.items() if getattr(parsed, name) is None}
         )
-        for name in sorted(parsed.model_fields_set):
+        for name in sorted(options):
             reason = chosen._idle(name, task)
             if reason:
                 raise UsageError(f"The option {name} has no effect {reason}; leave it out.")
+        chosen._check_stages()
         return chosen
+
+    def _check_stages(self) -> None:
+        """Refuse a matching loss at levels that have no projected sound."""
+        if self.avm == "none":
+            return
+        if self.fusion == "none":
+            raise UsageError(f"The option avm is '{self.avm}', but with fusion: none no level has a sound.")
+        deaf = sorted(set(self.avm_stages) - set(self.fusion_stages))
+        if deaf:
+            raise UsageError(
+                f"The option avm_stages has level {deaf[0]}, which hears nothing: it is not in fusion_stages."
+            )
 
     def _idle(self, name: str, task: Task) -> str:
         """Why an option has no effect, or nothing."""
+        if name in ("window", "audio_bias", "fusion_stages") and self.fusion == "none":
+            return "with fusion: none"
+        if name == "window" and self.fusion == "add":
+            return "with fusion: add, where a frame hears itself alone"
         if name.startswith(("avm_", "vv_")) and self.avm == "none":
             return "without a matching loss (avm: none)"
         if name.startswith("vv_") and self.avm != "vv":
@@ -93,7 +142,7 @@ class Options(Schema):
 
 
 def _released(task: Task, distance: str | None) -> dict[str, Any]:
-    """What the released code and its train.sh do for a task; s4's matching loss is there, but off."""
+    """For what is left open: what the released code and its train.sh do; s4's matching loss is off there."""
     single = task.name == "s4"
     distance = distance or ("cosine" if single else "kl")
     return {

@@ -227,11 +227,13 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_loss_option_and_variant_without_effect_are_refused() -> None:
-    with pytest.raises(UsageError, match="loss has no effect on avss"):
+def test_losses_of_other_tasks_and_unknown_variants_are_refused() -> None:
+    with pytest.raises(UsageError, match="loss is 'bce', but avss is trained with dice or cross_entropy"):
         build(AVSS, loss="bce")
-    with pytest.raises(UsageError, match="variant of avsegformer 'paper'"):
-        AVSegFormer().build(S4, "r50", variant="paper")
+    with pytest.raises(UsageError, match="loss is 'cross_entropy', but s4 is trained with dice or bce"):
+        build(loss="cross_entropy")
+    with pytest.raises(UsageError, match="variant of avsegformer 'papers'"):
+        AVSegFormer().build(S4, "r50", variant="papers")
 
 
 def test_defaults_are_the_released_configuration() -> None:
@@ -304,13 +306,15 @@ def test_recipes_are_valid_and_follow_the_release(task: Task, backbone: str) -> 
     for preset in presets(method):
         recipe = resolve(method, task, backbone, preset=preset)
         assert recipe.image_size % 32 == 0
-        Options.of(recipe.options, task)
+        Options.of(recipe.options, task, "released")
     full = resolve(method, task, backbone)
     sizes = {"s4": (512, 30, 5, 2), "ms3": (512, 60, 10, 2), "avss": (224, 30, 0, 4)}
     assert (full.image_size, full.epochs, full.backbone.freeze_epochs, full.batch_size) == sizes[task.name]
     assert full.train_fit == ("crop" if task is AVSS else "squeeze")
     assert (full.optimizer.lr, full.schedule.name, full.clip_norm) == (2e-5, "constant", None)
     assert full.backbone.drop_path_rate == (0.1 if backbone == "pvt" else None)
+    # The published loop counts epochs from 0 and starts at epoch 10.
+    assert (full.validation.every, full.validation.first) == ((2, 11) if task is AVSS else (1, 1))
 
 
 def test_the_model_card_names_every_option(avsegformer_data: Path) -> None:

@@ -63,24 +63,24 @@ def r50_s4(avsegformer_data: Path) -> AVSegFormerModel:
 @torch.inference_mode()
 def test_s4_logits_and_what_leads_to_them(r50_s4: AVSegFormerModel, avsegformer_data: Path) -> None:
     golden = arrays(avsegformer_data, "r50", "s4", 1)
-    seen: dict[str, Any] = {}
-    parts = ("backbone", "encoder", "query_generator", "decoder")
+    seen: dict[str, list[Any]] = {"backbone": [], "encoder": [], "query_generator": [], "decoder": []}
     hooks = [
-        getattr(r50_s4, part).register_forward_hook(
-            lambda _, __, value, part=part: seen.update({part: value})
-        )
-        for part in parts
+        getattr(r50_s4, part).register_forward_hook(lambda _, __, value, made=made: made.append(value))
+        for part, made in seen.items()
     ]
     output = r50_s4(inputs("s4", 1))
     for hook in hooks:
         hook.remove()
+    encoder, generator, decoder = (
+        torch.cat(seen[part]) for part in ("encoder", "query_generator", "decoder")
+    )
     # From the picture to the mask, so that the first failure names the faulty part.
-    for stage, expected in zip(seen["backbone"], golden["feat_samples"], strict=True):
+    for stage, expected in zip(*seen["backbone"], golden["feat_samples"], strict=True):
         step = stage.shape[2] // 4
         close(stage[:2, :16, ::step, ::step][..., :4, :4], expected)
-    close(seen["encoder"][:, ::64, ::16], golden["memory_samples"])
-    close(seen["query_generator"][:, ::60, ::16], golden["query_generator_samples"])
-    close(seen["decoder"][:, ::60, ::32], golden["decoder_samples"][-1])
+    close(encoder[:, ::64, ::16], golden["memory_samples"])
+    close(generator[:, ::60, ::16], golden["query_generator_samples"])
+    close(decoder[:, ::60, ::32], golden["decoder_samples"][-1])
     close(output.mask_feature[0, :, ::32, ::8, ::8], golden["mask_feature_samples"])
     close(output.logits[0, ..., ::4, ::4], golden["logits_s4"])
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 from avsbench_methods.catr import CATR
-from avsbench_methods.catr.encoder import BlockGate, Fusion
+from avsbench_methods.catr.encoder import Fusion
 from avsbench_methods.catr.frames import Frames
+from avsbench_methods.catr.gate import FrameGate
 from avsbench_methods.catr.layers import ReLUFeedForward
-from avsbench_methods.catr.loss import clip_losses, reference_loss
+from avsbench_methods.catr.loss import Targets, clip_losses, reference_loss
 from avsbench_methods.catr.model import CATRModel
 from avsbench_methods.catr.options import Options
 from avsbench_methods.catr.upstream import rename
@@ -262,16 +263,22 @@ def predictions(frames: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     return reference, seeded_input(1, "masks", (frames, 6, 4, 4)), truth
 
 
+def losses_of(
+    reference: torch.Tensor, masks: torch.Tensor, truth: torch.Tensor, **options: Any
+) -> dict[str, torch.Tensor]:
+    chosen = Options(**options)
+    return clip_losses(reference, masks, Targets.of(truth, 2, chosen), chosen)
+
+
 def test_cross_entropy_of_probabilities_or_of_logits() -> None:
-    released = clip_losses(*predictions(), Options())["bce"]
+    released = losses_of(*predictions())["bce"]
     assert 0.31 < released < 1.32
     reference, logits, truth = predictions()
     sure = 100 * (2 * F.interpolate(truth[:, None], (4, 4)).expand(-1, 6, -1, -1) - 1)
     truth = F.interpolate(sure[:, :1], (8, 8), mode="bilinear", align_corners=False)[:, 0].gt(0).float()
-    assert clip_losses(reference, sure, truth, Options())["bce"] > 0.31
-    plain = clip_losses(reference, sure, truth, Options(bce_input="logit"))["bce"]
-    assert plain < 1e-4
-    assert clip_losses(reference, logits, truth, Options(bce_input="logit"))["bce"] > 0.5
+    assert losses_of(reference, sure, truth)["bce"] > 0.31
+    assert losses_of(reference, sure, truth, bce_input="logit")["bce"] < 1e-4
+    assert losses_of(reference, logits, truth, bce_input="logit")["bce"] > 0.5
 
 
 def test_what_the_matched_query_should_say_where_nothing_sounds() -> None:
@@ -279,10 +286,11 @@ def test_what_the_matched_query_should_say_where_nothing_sounds() -> None:
     matched = torch.tensor([4])
     entropy = -reference.log_softmax(dim=-1)
     others = 0.1 * (entropy[..., 1].sum(dim=1) - entropy[:, 4, 1])
-    sounding = reference_loss(reference, matched, truth, Options())
-    same(sounding, (others + entropy[:, 4, 0]).mean())
-    silent = reference_loss(reference, matched, truth, Options(silent_target="silent"))
-    same(silent, (others + torch.stack((0.1 * entropy[0, 4, 1], entropy[1, 4, 0]))).mean())
+    for choice, first in {"sounding": entropy[0, 4, 0], "silent": 0.1 * entropy[0, 4, 1]}.items():
+        options = Options(silent_target=choice)
+        wanted = Targets.of(truth, 2, options).references
+        found = reference_loss(reference, matched, wanted, options)
+        same(found, (others + torch.stack((first, entropy[1, 4, 0]))).mean())
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -297,7 +305,7 @@ def test_fusion_multiplies_what_asked_by_what_it_reads(power: int) -> None:
 @pytest.mark.parametrize("pairs", ["first_pair", "own_pair"])
 def test_gates_by_hand(pairs: str) -> None:
     torch.manual_seed(1)
-    gate = BlockGate(Options(**SMALL, encoder_layers=4, later_gates=pairs)).eval()
+    gate = FrameGate(Options(**SMALL, encoder_layers=4, later_gates=pairs)).eval()
     maps = list(seeded_input(1, "maps", (4, 2, 64, 4, 4)))
     looks = [
         gate.conv(torch.cat((maps[index], maps[index + 1]), dim=1)).sigmoid().mean(dim=(2, 3))
@@ -307,7 +315,7 @@ def test_gates_by_hand(pairs: str) -> None:
         weights = [looks[0][:, 0], looks[0].sigmoid().mean(dim=1), looks[0].sigmoid().mean(dim=1)]
     else:
         weights = [looks[index][:, index] for index in range(3)]
-    same(gate.gates(maps), torch.stack(weights, dim=1))
+    same(gate.gates(maps)[..., 0], torch.stack(weights, dim=1))
     weighted = [weight[:, None, None, None] * each for weight, each in zip(weights, maps[1:], strict=True)]
     total = gate.merge[0](weighted[0])
     total = gate.merge[1](total + weighted[1])
@@ -388,7 +396,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_what_was_not_released_is_refused() -> None:
-    with pytest.raises(UsageError, match="no class head, so it cannot do avss"):
+    with pytest.raises(UsageError, match="no class head, so it cannot do avss; the variant paper can"):
         build(AVSS)
     with pytest.raises(UsageError, match="variant of catr 'later'"):
         CATR().build(S4, "pvt", variant="later")
@@ -452,7 +460,7 @@ def test_recipes_are_valid_and_follow_the_release() -> None:
     for preset in presets(method):
         recipe = resolve(method, S4, "pvt", preset=preset)
         assert recipe.image_size % 32 == 0
-        Options.of(recipe.options)
+        Options.of(recipe.options, S4, "released")
     full = resolve(method, S4, "pvt")
     assert (full.image_size, full.epochs, full.batch_size, full.clip_norm) == (448, 100, 2, 5.0)
     assert (full.optimizer.name, full.optimizer.lr, full.optimizer.weight_decay) == ("adam", 1e-5, 0)

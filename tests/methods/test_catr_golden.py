@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from avsbench_methods.catr import CATR
-from avsbench_methods.catr.loss import clip_losses, matching_cost, weigh
+from avsbench_methods.catr.loss import Targets, clip_losses, matching_cost, weigh
 from avsbench_methods.catr.model import CATRModel, CATROutput
 from avsbench_methods.catr.options import Options
 
@@ -71,7 +71,7 @@ def close(found: torch.Tensor, expected: np.ndarray, atol: float) -> None:
 
 def same_choice(output: CATROutput, golden: dict[str, np.ndarray], prefix: str = "") -> None:
     """The selected queries of a clip, its final masks and their areas."""
-    query, mask = output.best()
+    query, _, mask = (part[:, :, 0] for part in output.best())
     decided = torch.from_numpy(golden[f"{prefix}score_gap"] > DECIDED)
     published = torch.from_numpy(golden[f"{prefix}selected_query"])
     assert decided.sum() >= 4
@@ -179,7 +179,7 @@ def test_images_of_448_pixels(first: CATRModel) -> None:
     scores = torch.from_numpy(golden["pred_is_referred"]).softmax(dim=-1)[..., 0].topk(2, dim=-1).values
     decided = scores[:, 0] - scores[:, 1] > DECIDED
     assert decided.any()
-    query, mask = output.best()
+    query, _, mask = (part[:, :, 0] for part in output.best())
     assert torch.equal(query[0][decided], torch.from_numpy(golden["selected_query"])[decided])
     final = F.interpolate(mask, size=(224, 224), mode="bilinear", align_corners=False)[0].sigmoid()
     close(final[decided][:, ::4, ::4], golden["final_prob_s4"][decided.numpy()], MASKS)
@@ -211,9 +211,8 @@ def test_losses_matching_and_gradients(case: dict[str, Any]) -> None:
         leaves[tag] = reference.requires_grad_(), masks.requires_grad_()
         matched = case["matched_query_target_per_clip"][tag.removeprefix("_") or "last"]
         for index in range(case["B"]):
-            parts = reference[index], masks[index], truth[index]
-            resized = F.interpolate(masks[index], size=(224, 224), mode="bilinear", align_corners=False)
-            cost = matching_cost(parts[0], resized, parts[2], options)
+            parts = reference[index], masks[index], Targets.of(truth[index], 2, options)
+            cost = matching_cost(*parts, options)[:, 0]
             assert [int(cost.argmin()), 0] == matched[index]
             if not tag:
                 expected = case["cost_own_target_last_layer"][index]

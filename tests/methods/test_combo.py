@@ -537,7 +537,7 @@ def test_recipes_are_valid_and_follow_the_release(task: Task, backbone: str) -> 
     for preset in presets(method):
         recipe = resolve(method, task, backbone, preset=preset)
         assert recipe.image_size % 32 == 0
-        Options.of(recipe.options)
+        Options.of(recipe.options, task, "released")
     full = resolve(method, task, backbone)
     assert (full.image_size, full.batch_size, full.clip_norm) == (224, 8, 0.01)
     assert full.iterations == (20_000 if task is MS3 else 90_000)

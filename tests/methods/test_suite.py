@@ -28,9 +28,24 @@ class TestAVSegFormer(MethodSuite):
     frames = 5
 
 
+class TestAVSegFormerPaper(TestAVSegFormer):
+    variant = "paper"
+    options = {
+        name: value
+        for name, value in TestAVSegFormer.options.items()
+        if name not in ("generator_layers", "mask_channels")  # it has neither generator nor upsampling head
+    }
+
+
 class TestCATR(MethodSuite):
     method = CATR()
     options = {"queries": 8, "dim": 64, "kernel_channels": 16, "decoder_layers": 2, "ffn_dim": 64}
+    tasks = ("s4", "ms3")
+
+
+class TestCATRPaper(TestCATR):
+    variant = "paper"
+    tasks = None
 
 
 class TestCombo(MethodSuite):
@@ -44,7 +59,17 @@ class TestCombo(MethodSuite):
     clips_are_independent = False  # audio_pairing: scrambled
 
 
+class TestComboPaper(TestCombo):
+    variant = "paper"
+    clips_are_independent = True
+    padding_is_inert = True
+
+
 class TestTPAVI(MethodSuite):
     method = TPAVI()
     options = {"dim": 32}
     frames = 5
+
+
+class TestTPAVIPaper(TestTPAVI):
+    variant = "paper"

@@ -397,8 +397,8 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_variant_and_pool_without_effect_are_refused() -> None:
     with pytest.raises(UsageError, match="avm_pool has no effect on avss"):
         Options.of({"avm_pool": "logits"}, AVSS)
-    with pytest.raises(UsageError, match="variant of tpavi 'paper'"):
-        TPAVI().build(S4, "r50", variant="paper")
+    with pytest.raises(UsageError, match="variant of tpavi 'papers'"):
+        TPAVI().build(S4, "r50", variant="papers")
 
 
 def test_defaults_are_the_released_configuration() -> None:
