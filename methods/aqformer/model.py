@@ -1,0 +1,190 @@
+"""AQFormer's network, from the paper: Figure 2 and section 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.nn.model import Model
+from avsbench_harness.tasks import Task
+
+from .decoder import AudioQueriedDecoder
+from .interaction import AudioBridgedInteraction
+from .loss import mask_losses, masked_average, resize, similarity_loss, sounding_class_loss
+from .options import SCALES, Options
+from .pixel_decoder import PixelDecoder
+
+#: Stride of the coarsest feature map: the sides of an image must be multiples of it.
+STRIDE = 32
+
+
+@dataclass(frozen=True)
+class AQFormerOutput:
+    """Raw outputs; frames that do not exist are zeros. L = 3 N decoder layers.
+
+    Attributes:
+        mask_logits: (B,T,L,H/4,W/4), before the sigmoid; the last layer's are the prediction.
+        class_logits: (B,T,70,H/4,W/4) of what sounds, by class without background; ``None`` for s4 and ms3.
+        embeddings: (B,T,L,dim) ``A`` of layers 1 to L.
+        maps: ``M`` of scales 1 to 4, (B,T,dim,h,w) at strides 32, 16, 8 and 4.
+    """
+
+    mask_logits: Tensor
+    class_logits: Tensor | None
+    embeddings: Tensor
+    maps: tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class AQFormerModel(Model):
+    """AQFormer (Huang et al., IJCAI 2023); where the paper is silent, as its model card says."""
+
+    def __init__(self, task: Task, backbone: str, options: Options) -> None:
+        """Random weights.
+
+        Args:
+            task: decides whether there is a class head, and the number of vanilla queries.
+            backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+            options: see :class:`.options.Options`.
+        """
+        super().__init__()
+        self.task = task
+        self.options = options
+        self.backbone = build_backbone(
+            backbone, pretrained=options.pretrained, drop_path_rate=options.drop_path_rate
+        )
+        self.pixel_decoder = PixelDecoder(self.backbone.channels, options)
+        self.interactions = nn.ModuleDict(
+            {str(scale): AudioBridgedInteraction(options) for scale in options.abti}
+        )
+        self.decoder = AudioQueriedDecoder(options, scales=len(SCALES) - 1, vanilla_queries=task.frames)
+        self.class_head = nn.Linear(options.dim, task.channels - 1) if task.semantic else None
+
+    def forward(self, batch: Batch) -> AQFormerOutput:
+        """Masks behind every decoder layer, and what they are made of.
+
+        Raises:
+            UsageError: the sides of the images are not multiples of 32, or a clip has more frames than
+                there are vanilla queries.
+        """
+        self.check_sides(batch, STRIDE)
+        valid = batch.valid_frames()
+        if not valid.any():
+            return self._nothing(batch)
+        audio = batch.audio.masked_fill(~valid[..., None], 0.0)
+        # Only frames that exist are computed, so that batch normalisation does not see the others either.
+        aggregated = self.pixel_decoder(self.backbone(batch.images[valid]), audio[valid])
+        maps = [
+            self._interact(scale, _restore(level, valid), audio, valid)
+            for scale, level in zip(SCALES, aggregated, strict=True)
+        ]
+        *coarser, mask_features = maps
+        embeddings = self.decoder(audio, coarser, valid) * valid[..., None, None]
+        return AQFormerOutput(
+            mask_logits=mask_products(embeddings, mask_features),  # equation 6
+            class_logits=self._class_logits(embeddings[:, :, -1], mask_features, valid),
+            embeddings=embeddings,
+            maps=(maps[0], maps[1], maps[2], mask_features),
+        )
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames.
+
+        The background's score is 0. The likeliest class of a pixel scores the logit of its sounding at all,
+        and others as much less as they are less likely: a pixel has a class where it sounds with more than
+        1/2.
+        """
+        output: AQFormerOutput = self(batch)
+        valid = batch.valid_frames()
+        size = (batch.shape[2], batch.shape[3])
+        sounding = resize(output.mask_logits[:, :, -1:].flatten(0, 1).float(), size)  # (B*T,1,H,W)
+        if output.class_logits is None:
+            return sounding.sigmoid().view(batch.shape) * valid[..., None, None]
+        classes = resize(output.class_logits.flatten(0, 1).float(), size)
+        classes = sounding + classes - classes.amax(dim=1, keepdim=True)
+        scores = torch.cat([torch.zeros_like(sounding), classes], dim=1)
+        return scores.unflatten(0, valid.shape) * valid[..., None, None, None]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Equations 13 and 14, weighted: ``mask_bce``, ``mask_dice``, ``similarity``, and ``class`` for avss.
+
+        The masks' and classes' are over the frames that carry ground truth. The similarity loss looks at
+        predicted masks (equation 8), so it is over all frames, annotated or not.
+        """
+        output = self(batch)
+        options = self.options
+        frames = batch.annotated_frames()
+        truth = batch.ground_truth()[frames]
+        bce, dice = mask_losses(output.mask_logits[frames], truth > 0)
+        terms = {"mask_bce": options.bce_weight * bce, "mask_dice": options.dice_weight * dice}
+        if options.similarity_loss:
+            similarity = similarity_loss(output.embeddings, self._pooled(output), batch.valid_frames())
+            terms["similarity"] = options.similarity_weight * similarity
+        if output.class_logits is not None:
+            loss = sounding_class_loss(output.class_logits[frames], truth)
+            terms["class"] = options.class_weight * loss
+        return terms
+
+    def _interact(self, scale: int, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
+        """ABTI on a scale (B,T,dim,h,w), where the options want it."""
+        if scale not in self.options.abti:
+            return maps
+        enhanced: Tensor = self.interactions[str(scale)](maps, audio, valid)
+        return enhanced
+
+    def _class_logits(self, embeddings: Tensor, features: Tensor, valid: Tensor) -> Tensor | None:
+        """Equation 6 with a weight per channel and class: (B,T,70,h,w) from (B,T,dim) and (B,T,dim,h,w)."""
+        if self.class_head is None:
+            return None
+        weighted = embeddings[:, :, None] * self.class_head.weight
+        logits = mask_products(weighted, features) + self.class_head.bias[:, None, None]
+        return logits * valid[..., None, None, None]
+
+    def _pooled(self, output: AQFormerOutput) -> Tensor:
+        """``Z`` for every layer, (B,T,L,dim): of the scale that it reads, by the final mask (equation 8)."""
+        probability = output.mask_logits[:, :, -1].sigmoid()
+        *coarser, _ = output.maps
+        stage = [masked_average(level, probability) for level in coarser]
+        return torch.stack(stage * self.options.stages, dim=2)
+
+    def _nothing(self, batch: Batch) -> AQFormerOutput:
+        """The output of a batch without any frame: zeros, which reach every parameter."""
+        clips, frames, height, width = batch.shape
+        zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+        layers, dim = len(self.decoder.layers), self.options.dim
+        first, second, third, last = (
+            zero.expand(clips, frames, dim, height // stride, width // stride) for stride in (32, 16, 8, 4)
+        )
+        quarter = (height // 4, width // 4)
+        classes = self.task.channels - 1
+        return AQFormerOutput(
+            mask_logits=zero.expand(clips, frames, layers, *quarter),
+            class_logits=zero.expand(clips, frames, classes, *quarter) if self.task.semantic else None,
+            embeddings=zero.expand(clips, frames, layers, dim),
+            maps=(first, second, third, last),
+        )
+
+
+def mask_products(embeddings: Tensor, features: Tensor) -> Tensor:
+    """Equation 6 before the sigmoid: each frame's embeddings with its own mask features.
+
+    Args:
+        embeddings: (B,T,Q,dim).
+        features: (B,T,dim,h,w).
+
+    Returns:
+        (B,T,Q,h,w)
+    """
+    return (embeddings @ features.flatten(3)).unflatten(3, features.shape[-2:])
+
+
+def _restore(values: Tensor, valid: Tensor) -> Tensor:
+    """Rows of the valid frames (F,...) back at their places (B,T,...), and zeros elsewhere."""
+    if valid.all():
+        return values.unflatten(0, (valid.shape[0], valid.shape[1]))
+    restored = values.new_zeros(*valid.shape, *values.shape[1:])
+    restored[valid] = values
+    return restored

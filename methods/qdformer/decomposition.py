@@ -1,0 +1,78 @@
+"""Semantic decomposition (equations 4 and 6) and audio-visual semantic recombination (equation 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .layers import DecoderLayer, two_layers
+from .options import Options
+
+
+class SemanticDecoder(nn.Module):
+    """An audio semantic decoder (Figure 4a): prototypes query the sound of a clip or of a frame.
+
+    Equation 4 with a clip's fused audio for memory, ``g_i = TrD_global(p_i | F'_a)``; equation 6 with a
+    frame's own, ``l_{i,t} = TrD_local(p_i | f_{a,t})``.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.semantic_layers))
+
+    def forward(
+        self,
+        prototypes: Tensor,
+        audio: Tensor,
+        positions: Tensor | float = 0.0,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """Decompose the sound.
+
+        Args:
+            prototypes: (M,N,dim), ``p_i``, the same for all.
+            audio: (M,S,dim), of M clips with S frames, or of M frames with S = 1.
+            positions: (S,dim), of the sound.
+            allowed: (M,S) bool, what of the sound exists.
+
+        Returns:
+            (M,N,dim)
+        """
+        tokens = prototypes
+        for layer in self.layers:
+            tokens = layer(tokens, audio, memory_positions=positions, allowed=allowed)
+        return tokens
+
+
+class Recombination(nn.Module):
+    """Equation 5: ``F'_v = BN(phi(w_1 F_v + ... + w_N F_v) + F_v)``, where ``+`` in brackets concatenates.
+
+    Every token gives a filter ``w_i``, one factor per channel, through two linear layers; ``phi`` reduces
+    the concatenated maps from ``N * dim`` channels to ``dim``.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.filters = two_layers(options.dim, options.dim, options.dim)
+        self.reduce = nn.Conv2d(options.tokens * options.dim, options.dim, 1)
+        self.norm = nn.BatchNorm2d(options.dim)
+
+    def forward(self, tokens: Tensor, video: Tensor) -> Tensor:
+        """Modulate frames.
+
+        Args:
+            tokens: (F,N,dim), of the clip of each frame.
+            video: (F,dim,h,w), frames that exist.
+
+        Returns:
+            (F,dim,h,w)
+        """
+        filters = self.filters(tokens)  # (F,N,dim)
+        modulated = filters[..., None, None] * video[:, None]  # (F,N,dim,h,w)
+        recombined: Tensor = self.norm(self.reduce(modulated.flatten(1, 2)) + video)
+        return recombined
+
+
+def new_prototypes(options: Options) -> nn.Parameter:
+    """Learned prototypes (N,dim), drawn at the scale of layer-normalised tokens."""
+    return nn.Parameter(torch.randn(options.tokens, options.dim))

@@ -1,0 +1,284 @@
+"""QDFormer's network, from the paper: Figure 3 and sections 3.2 to 3.5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.errors import UsageError
+from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.nn.model import Model
+from avsbench_harness.tasks import Task
+
+from .decomposition import Recombination, SemanticDecoder, new_prototypes
+from .encoders import Fusion, VisualEncoder, readable, time_positions
+from .loss import resize, set_losses
+from .mask_decoder import FramePredictions, MaskDecoder
+from .options import Options
+from .quantization import QuantizedTokens, Quantizer, quantization_losses
+from .targets import clip_objects
+
+#: Channels of a VGGish embedding.
+AUDIO_DIM = 128
+#: Stride of the coarsest feature map: the sides of an image must be multiples of it.
+STRIDE = 32
+
+
+@dataclass(frozen=True)
+class QDFormerOutput:
+    """Raw outputs; frames and clips that do not exist are zeros.
+
+    Q queries: the N tokens, or with separated sources N of each. C classes: 1 (what sounds) for s4 and ms3,
+    the 70 classes without background for avss.
+
+    Attributes:
+        class_logits: (B,T,Q,C), before the sigmoid.
+        boxes: (B,T,Q,4) in [0, 1]: centre x, centre y, width, height.
+        mask_logits: (B,T,Q,H/4,W/4), before the sigmoid.
+        clip_tokens: (B,N,dim) ``g_i``; without decomposition (B,S,dim), the mean of ``F'_a`` over the frames.
+        clip_codes: (B,N,dim) ``VQ(g_i)``, ``None`` without quantisation.
+        frame_tokens: (B,T,N,dim) ``l_{i,t}``, ``None`` without calibration.
+        frame_codes: (B,T,N,dim) ``VQ(l_{i,t})``, ``None`` without calibration or quantisation.
+    """
+
+    class_logits: Tensor
+    boxes: Tensor
+    mask_logits: Tensor
+    clip_tokens: Tensor
+    clip_codes: Tensor | None
+    frame_tokens: Tensor | None
+    frame_codes: Tensor | None
+
+
+class QDFormerModel(Model):
+    """QDFormer (Li et al., CVPR 2024); where the paper is silent, as its model card says."""
+
+    quantizer: Quantizer | None
+
+    def __init__(self, task: Task, backbone: str, options: Options) -> None:
+        """Random weights.
+
+        Args:
+            task: decides the number of classes and what counts as an object.
+            backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
+            options: see :class:`.options.Options`.
+        """
+        super().__init__()
+        self.task = task
+        self.options = options
+        self.backbone = build_backbone(
+            backbone, pretrained=options.pretrained, drop_path_rate=options.drop_path_rate
+        )
+        *finer, coarsest = self.backbone.channels
+        self.visual_encoder = VisualEncoder(coarsest, options)
+        self.audio_projection = nn.Sequential(nn.Linear(AUDIO_DIM, options.dim), nn.LayerNorm(options.dim))
+        self.fusion = Fusion(options)
+        decomposed = options.decomposition != "none"
+        self.prototypes = new_prototypes(options) if decomposed else None
+        self.global_decoder = SemanticDecoder(options) if decomposed else None
+        self.local_decoder = SemanticDecoder(options) if options.calibration else None
+        own = options.calibration and not options.shared_prototypes
+        self.local_prototypes = new_prototypes(options) if own else None
+        self.quantizer = Quantizer(options) if options.quantized else None
+        self.recombination = Recombination(options) if options.recombination else None
+        classes = task.channels - 1 if task.semantic else 1
+        self.mask_decoder = MaskDecoder(finer, classes, options)
+
+    def forward(self, batch: Batch) -> QDFormerOutput:
+        """Predictions of all tokens in every frame, and the tokens.
+
+        Raises:
+            UsageError: the sides of the images are not multiples of 32, or separated sources are given to
+                a network that decomposes the sound itself.
+        """
+        self.check_sides(batch, STRIDE)
+        valid = batch.valid_frames()
+        audio = self._audio(batch, valid)  # (B,T,S,dim)
+        if not valid.any():
+            return self._nothing(batch, audio)
+        *finer, coarsest = self.backbone(batch.images[valid])
+        video = self.visual_encoder(coarsest)  # (F,dim,h,w)
+        clip = valid.nonzero()[:, 0]  # of each of the F frames
+
+        fused = self._fuse(audio, video, valid)
+        tokens = self._clip_tokens(fused, valid)
+        local = None if self.local_decoder is None else self._frame_tokens(audio[valid])
+        if self.training and self.quantizer is not None:
+            self._keep_codebook(tokens[valid.any(dim=1)].detach(), local)
+        codes, passed = self._quantize(tokens)
+        if self.recombination is not None:
+            source = tokens if self.options.filter_tokens == "continuous" else passed
+            video = self.recombination(source[clip], video)
+
+        local_codes = None
+        if self.options.decomposition == "none":
+            queries = fused[valid].repeat_interleave(self.options.tokens, dim=1)
+        elif local is None:
+            queries = passed[clip]
+        else:
+            local_codes, queries = self._quantize(local)
+        predicted = self.mask_decoder(queries, video, finer)
+        return QDFormerOutput(
+            class_logits=_restore(predicted.class_logits, valid),
+            boxes=_restore(predicted.boxes, valid),
+            mask_logits=_restore(predicted.mask_logits, valid),
+            clip_tokens=tokens,
+            clip_codes=None if codes is None else codes * valid.any(dim=1)[:, None, None],
+            frame_tokens=None if local is None else _restore(local, valid),
+            # The tokens of the frames never move the codebook.
+            frame_codes=None if local_codes is None else _restore(local_codes.detach(), valid),
+        )
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames.
+
+        A query says of a pixel that its class sounds there with the product of class and mask probability,
+        and the surest query counts. What reaches ``score_threshold`` sounds: for s4 and ms3 the product is
+        moved so that the threshold comes to 1/2, for avss it is the score of the background.
+        """
+        output: QDFormerOutput = self(batch)
+        valid = batch.valid_frames()
+        size = (batch.shape[2], batch.shape[3])
+        threshold = self.options.score_threshold
+        classes = output.class_logits[valid].float().sigmoid()  # (F,Q,C)
+        masks = resize(output.mask_logits[valid].float(), size).sigmoid()  # (F,Q,H,W)
+        best = masks.new_zeros(len(masks), classes.shape[-1], *size)
+        for query in range(classes.shape[1]):
+            sure = classes[:, query, :, None, None] * masks[:, query, None]
+            best = torch.maximum(best, sure)
+        if self.task.semantic:
+            background = torch.full_like(best[:, :1], threshold)
+            return _restore(torch.cat([background, best], dim=1), valid)
+        odds = best[:, 0] * (1 - threshold)
+        return _restore(odds / (odds + (1 - best[:, 0]) * threshold), valid)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Equation 8: the terms of equations 9 and 10, weighted.
+
+        ``codebook``, ``commit_global`` and ``commit_local`` where tokens are quantised, over all frames;
+        ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou`` over frames with ground truth.
+        """
+        truth, annotated = batch.ground_truth(), batch.annotated_frames()
+        output: QDFormerOutput = self(batch)
+        clips, objects = [], []
+        for index, frames in enumerate(annotated):
+            if frames.any():
+                clips.append(
+                    FramePredictions(
+                        output.class_logits[index, frames],
+                        output.boxes[index, frames],
+                        output.mask_logits[index, frames],
+                    )
+                )
+                objects.append(clip_objects(truth[index, frames]))
+        losses = self._quantization_losses(output, batch.valid_frames())
+        if not clips:
+            zero = output.mask_logits.sum() * 0.0
+            names = ("mask_bce", "mask_dice", "class", "box_l1", "box_giou")
+            return {**losses, **dict.fromkeys(names, zero)}
+        return {**losses, **set_losses(clips, objects, self.options)}
+
+    def diagnostics(self) -> dict[str, float]:
+        """Health of the codebook: see :meth:`.quantization.Quantizer.diagnostics`."""
+        return {} if self.quantizer is None else self.quantizer.diagnostics()
+
+    def audio_tokens(self, batch: Batch) -> Tensor:
+        """The sound of each clip as N tokens ``g_i`` before quantisation, (B,N,dim); see Figure 6.
+
+        Without decomposition one token, the fused sound averaged over the frames.
+        """
+        output: QDFormerOutput = self(batch)
+        return output.clip_tokens
+
+    def _audio(self, batch: Batch, valid: Tensor) -> Tensor:
+        """``F_a`` (B,T,S,dim): S separated sources, or the sound as it is (S = 1)."""
+        audio = batch.audio if batch.audio.dim() == 4 else batch.audio[:, :, None]
+        if audio.shape[2] > 1 and self.options.decomposition != "none":
+            raise UsageError(
+                "The sound is separated into sources already (the recipe's audio.separator), which QDFormer "
+                "takes with options.decomposition=none only."
+            )
+        projected: Tensor = self.audio_projection(torch.where(valid[..., None, None], audio, 0.0))
+        return projected
+
+    def _fuse(self, audio: Tensor, video: Tensor, valid: Tensor) -> Tensor:
+        """Equation 3 for every source: (B,T,S,dim) and the F frames' (F,dim,h,w) -> (B,T,S,dim)."""
+        sources = audio.shape[2]
+        watched = _restore(video, valid).repeat_interleave(sources, dim=0)
+        heard = audio.transpose(1, 2).flatten(0, 1)
+        fused: Tensor = self.fusion(heard, watched, valid.repeat_interleave(sources, dim=0))
+        return fused.unflatten(0, (-1, sources)).transpose(1, 2)
+
+    def _clip_tokens(self, fused: Tensor, valid: Tensor) -> Tensor:
+        """Equation 4: ``g_i`` (B,N,dim) of the fused sound (B,T,S,dim); zeros for clips without frames."""
+        if self.global_decoder is None or self.prototypes is None:
+            weight = valid[..., None, None].to(fused.dtype)
+            return (fused * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        times = time_positions(fused.shape[1], fused)
+        tokens = self.global_decoder(
+            self.prototypes.repeat(len(fused), 1, 1), fused[:, :, 0], times, readable(valid)
+        )
+        return torch.where(valid.any(dim=1)[:, None, None], tokens, 0.0)
+
+    def _frame_tokens(self, audio: Tensor) -> Tensor:
+        """Equation 6: ``l_{i,t}`` (F,N,dim) of the sound of F frames (F,1,dim)."""
+        assert self.local_decoder is not None
+        prototypes = self.prototypes if self.local_prototypes is None else self.local_prototypes
+        assert prototypes is not None
+        tokens: Tensor = self.local_decoder(prototypes.repeat(len(audio), 1, 1), audio)
+        return tokens
+
+    def _quantize(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """``VQ`` of tokens, and what is passed on: its values with the gradient of the tokens (equation 2).
+
+        Without quantisation nothing, and the tokens themselves.
+        """
+        return (None, tokens) if self.quantizer is None else self.quantizer(tokens)
+
+    def _keep_codebook(self, clip: Tensor, frames: Tensor | None) -> None:
+        """Start the codes, and keep account of their use, before this training step reads them."""
+        assert self.quantizer is not None
+        both = self.options.codebook_init == "all_tokens" and frames is not None
+        self.quantizer.start(torch.cat([clip, frames.detach()]) if both and frames is not None else clip)
+        self.quantizer.observe(clip)
+
+    def _quantization_losses(self, output: QDFormerOutput, valid: Tensor) -> dict[str, Tensor]:
+        if output.clip_codes is None:
+            return {}
+        exists = valid.any(dim=1)
+        clip = QuantizedTokens(output.clip_tokens[exists], output.clip_codes[exists])
+        frames = None
+        if output.frame_tokens is not None and output.frame_codes is not None:
+            frames = QuantizedTokens(output.frame_tokens[valid], output.frame_codes[valid])
+        terms = quantization_losses(clip, frames, self.options.commit_weight)
+        return {name: self.options.quant_weight * term for name, term in terms.items()}
+
+    def _nothing(self, batch: Batch, audio: Tensor) -> QDFormerOutput:
+        """The output of a batch without any frame: zeros, which reach every parameter."""
+        clips, frames, height, width = batch.shape
+        zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+        queries, dim = self.options.tokens * audio.shape[2], self.options.dim
+        tokens = self.options.tokens if self.options.decomposition != "none" else audio.shape[2]
+        classes = self.task.channels - 1 if self.task.semantic else 1
+        local = zero.expand(clips, frames, tokens, dim) if self.options.calibration else None
+        return QDFormerOutput(
+            class_logits=zero.expand(clips, frames, queries, classes),
+            boxes=zero.expand(clips, frames, queries, 4),
+            mask_logits=zero.expand(clips, frames, queries, height // 4, width // 4),
+            clip_tokens=zero.expand(clips, tokens, dim),
+            clip_codes=zero.expand(clips, tokens, dim) if self.options.quantized else None,
+            frame_tokens=local,
+            frame_codes=local if self.options.quantized else None,
+        )
+
+
+def _restore(values: Tensor, valid: Tensor) -> Tensor:
+    """Rows of the valid frames (F,...) back at their places (B,T,...), and zeros elsewhere."""
+    if valid.all():
+        return values.unflatten(0, (valid.shape[0], valid.shape[1]))
+    restored = values.new_zeros(*valid.shape, *values.shape[1:])
+    restored[valid] = values
+    return restored
