@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 from avsbench_harness import __version__
-from avsbench_harness.cli import compare, data, doctor, leaderboard, methods, run, score, submit, weights
+from avsbench_harness.cli import (
+    ablate,
+    compare,
+    data,
+    doctor,
+    inspect,
+    leaderboard,
+    methods,
+    plot,
+    reproduce,
+    results,
+    run,
+    score,
+    submit,
+    sweep,
+    weights,
+)
 from avsbench_harness.cli.common import print_json
 from avsbench_harness.errors import AvsbError
 
@@ -49,9 +65,15 @@ app.command()(run.train)
 app.command()(run.predict)
 app.command()(score.score)
 app.command()(compare.compare)
+app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
+app.command()(reproduce.reproduce)
 app.command()(methods.methods)
 app.command()(doctor.doctor)
+app.add_typer(ablate.app, name="ablate")
+app.add_typer(plot.app, name="plot")
+app.add_typer(results.app, name="results")
+app.add_typer(inspect.app, name="inspect")
 app.add_typer(data.app, name="data")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")

@@ -61,6 +61,18 @@ def _describe_run(
         bool | None,
         typer.Option("--pretrained/--no-pretrained", help="ImageNet weights for the backbone or none."),
     ] = None,
+    from_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from-checkpoint",
+            metavar="WEIGHTS",
+            help="Do not train: predict with an imported checkpoint, a run, or its weights file.",
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="WEIGHTS", help="Start training from such weights, of any task."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
     device: Annotated[
@@ -85,6 +97,8 @@ def _describe_run(
             recipe=recipe,
             assignments=tuple(assignments or ()),
             pretrained=pretrained,
+            checkpoint=from_checkpoint,
+            init=init,
             seed=seed,
             out=out,
             device=device,

@@ -9,14 +9,15 @@ import typer
 from avsbench_harness.cli.common import JsonOption, print_json, print_rich
 
 if TYPE_CHECKING:
+    from avsbench_harness.launch.sizes import Size, Training
     from avsbench_harness.method import Entry
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Print this method's model card.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print all about this method.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """List the methods, or print one method's model card.
+    """List the methods, or print one method's model card, parameters and recipes.
 
     \b
     Examples:
@@ -34,12 +35,58 @@ def methods(
             _show_entries(entries)
         return
     method = get_method(name)
+    from avsbench_harness.launch.sizes import sizes, trainings
+
+    counted, recipes = sizes(method), trainings(method)
     if json:
-        print_json({"name": method.name, "card": method.card()})
+        print_json(
+            {
+                "name": method.name,
+                "card": method.card(),
+                "sizes": [size.to_dict() for size in counted],
+                "recipes": [training.to_dict() for training in recipes],
+            }
+        )
         return
     from rich.markdown import Markdown
 
     print_rich(Markdown(method.card()))
+    _show_sizes(counted)
+    _show_recipes(recipes)
+
+
+def _show_sizes(counted: list[Size]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Parameters, millions")
+    for heading in ("variant", "backbone", "task"):
+        table.add_column(heading)
+    table.add_column("without VGGish", justify="right")
+    table.add_column("with VGGish", justify="right")
+    for size in counted:
+        numbers = [
+            size.error if number is None else f"{number / 1e6:.1f}"
+            for number in (size.parameters, size.with_vggish)
+        ]
+        table.add_row(*map(Text, (size.variant, size.backbone, size.task, *numbers)))
+    print_rich(table)
+
+
+def _show_recipes(recipes: list[Training]) -> None:
+    from rich.text import Text
+
+    from avsbench_harness.launch.sizes import as_yaml, set_values
+
+    first, *others = recipes
+    print_rich(Text(f"\nRecipe full: {_named(first)}\n{as_yaml(set_values(first.recipe))}"))
+    for training in others:
+        changes = as_yaml(training.changes) if training.changes else "the same"
+        print_rich(Text(f"\n{_named(training)}, where it differs from that\n{changes}"))
+
+
+def _named(training: Training) -> str:
+    return f"{training.variant}, {training.backbone}, {training.task}"
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

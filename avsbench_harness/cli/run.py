@@ -34,9 +34,11 @@ def run(
       avsb run --method avsegformer --backbone pvt
       avsb run --method avsegformer --backbone r50 --task ms3 --data AVSBench --seed 1
       avsb run --method avsegformer --backbone pvt --set optimizer.lr=1.0e-4 --dry-run
+      avsb run --method avsegformer --backbone r50 --task s4 --from-checkpoint avsegformer-released-s4-r50
+      avsb run --method aqformer --backbone r50 --task ms3 --init RUN-ID
     """
     from avsbench_harness.launch.one import execute
-    from avsbench_harness.results.leaderboard import write_leaderboard
+    from avsbench_harness.results.page import write_leaderboard
 
     if dry_run:
         _show_spec(planned, json)
@@ -58,6 +60,10 @@ def train(planned: Run, json: JsonOption = False) -> None:
       avsb train --method avsegformer --backbone pvt --data AVSBench
       avsb train --method avsegformer --backbone pvt --recipe mine.yaml --seed 3
     """
+    from avsbench_harness.errors import UsageError
+
+    if planned.spec.checkpoint is not None:
+        raise UsageError("--from-checkpoint does without training; use `avsb run` or `avsb predict` with it.")
     checkpoint = planned.method.train(planned)
     if json:
         print_json({"run": planned.id, **checkpoint.model_dump(mode="json")})
@@ -72,16 +78,19 @@ def predict(
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     json: JsonOption = False,
 ) -> None:
-    """Write a trained run's submission; the other options are those that it was trained with.
+    """Write a trained run's submission, or a checkpoint's; the other options are those of its training.
 
     \b
     Examples:
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
+    from avsbench_harness.launch.one import make_weights
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)
+    if planned.spec.checkpoint is not None:
+        make_weights(planned)
     path = planned.method.predict(planned, part)
     if json:
         print_json({"run": planned.id, "split": part, "submission": str(path)})

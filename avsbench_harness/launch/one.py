@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import AvsbError, Busy, Interrupted, SubmissionError, UsageError
 from avsbench_harness.files import read_json, sha256_file
 from avsbench_harness.results.record import (
+    CostEntry,
     DataEntry,
     Record,
     ScoreEntry,
@@ -18,31 +20,118 @@ from avsbench_harness.results.record import (
     environment,
     now,
     read_record,
+    write_failure,
     write_record,
 )
-from avsbench_harness.scoring import score_submission
+from avsbench_harness.scoring import (
+    Scores,
+    Unavailable,
+    canonical,
+    get_protocol,
+    protocols,
+    score_protocols,
+    score_submission,
+)
 from avsbench_harness.submission import read_solution, read_submission
 
 if TYPE_CHECKING:
-    from avsbench_harness.engine.run import Run, RunSpec
-    from avsbench_harness.scoring import Scores
-    from avsbench_harness.submission import Header
+    from avsbench_harness.engine.run import Run, RunSpec, WeightsSpec
+    from avsbench_harness.submission import Header, Solution, Submission
+    from avsbench_harness.tasks import Task
+
+
+#: Ids that may become names of files, also where they come from a stranger.
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 def execute(run: Run) -> Record:
-    """Carry a run out from where it stands; a run that has a record is not repeated."""
-    if run.record_file.is_file():
+    """Carry a run out from where it stands; a run that was scored is not repeated.
+
+    A run that fails leaves a record that says why, and is tried again the next time.
+    """
+    if run.record_file.is_file() and (record := read_record(run.record_file)).status == "done":
         say(f"{run.id} is finished: {run.record_file}.")
-        return read_record(run.record_file)
-    run.method.train(run)
+        return record
+    try:
+        return _execute(run)
+    except (Busy, Interrupted):
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, AvsbError) else f"{type(error).__name__}: {error}"
+        record_failure(run, " ".join(reason.split())[:500])
+        raise
+
+
+def _execute(run: Run) -> Record:
+    make_weights(run)
     path = run.method.predict(run, "test")
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "test")) as solution:
-        scores = score_submission(submission, solution)
+        scores, *more = score_for_record(submission, solution, run.recipe.protocols)
         header = submission.header
-    return record_submission(run.out, path, header, scores)
+    return record_submission(run.out, path, header, scores, more)
 
 
-def record_submission(out: Path, path: Path, header: Header, scores: Scores) -> Record:
+def make_weights(run: Run) -> None:
+    """Train the run, or take over the checkpoint that its spec names; what is done is not done again."""
+    if run.spec.checkpoint is None:
+        run.method.train(run)
+        return
+    from avsbench_harness.engine.adopt import adopt
+
+    adopt(run)
+
+
+def recorded_protocols(out: Path, header: Header) -> list[str]:
+    """The protocols that the recipe of a submission's run wants beside the canonical one, if it ran here."""
+    if header.split != "test" or not _RUN_ID.fullmatch(header.run):
+        return []
+    path = out / "runs" / header.run / "spec.json"
+    return list(read_json(path)["recipe"].get("protocols", [])) if path.is_file() else []
+
+
+def score_for_record(submission: Submission, solution: Solution, also: Sequence[str]) -> list[Scores]:
+    """The canonical scores, those of the other named protocols after them, and those of a host's parts.
+
+    Raises:
+        UsageError: the task has no such protocol.
+        SubmissionError: as for ``score_submission``.
+    """
+    task = solution.header.task
+    names = list(dict.fromkeys([canonical(task), *also]))
+    results = score_protocols(submission, solution, [get_protocol(task, name) for name in names])
+    for result in results:
+        if isinstance(result, Unavailable):
+            raise SubmissionError(f"{submission.path}: protocol '{result.protocol}' {result.reason}.")
+    found = [result for result in results if isinstance(result, Scores)]
+    if any(clip.private for clip in solution.header.clips):
+        found += [score_submission(submission, solution, part=part) for part in ("public", "private")]
+    return found
+
+
+def check_protocols(task: Task, names: Sequence[str]) -> None:
+    """Refuse names of protocols that cannot score a submission of the task.
+
+    Raises:
+        UsageError: one is unknown, of another task, or needs more than a submission holds.
+    """
+    for name in names:
+        if name in protocols() and name not in protocols(task.name):
+            raise UsageError(
+                f"The recipe's protocols name '{name}', which does not score {task.name}; "
+                f"there are {', '.join(protocols(task.name))}."
+            )
+        reason = get_protocol(task.name, name).needs_scores
+        if reason:
+            raise UsageError(f"The recipe's protocols name '{name}', which {reason}; leave it out.")
+
+
+def record_submission(
+    out: Path,
+    path: Path,
+    header: Header,
+    scores: Scores,
+    more: Sequence[Scores] = (),
+) -> Record:
     """Write the record of a scored submission under ``out/results``.
 
     Args:
@@ -50,7 +139,8 @@ def record_submission(out: Path, path: Path, header: Header, scores: Scores) -> 
             record tells how it came about.
         path: the submission.
         header: what it says about itself.
-        scores: its scores.
+        scores: its canonical scores, whose per-clip table is kept too.
+        more: its scores under other protocols, or of parts of the clips.
 
     Raises:
         UsageError: there is a record of that run already, or the run's id cannot be a file's name.
@@ -68,13 +158,44 @@ def record_submission(out: Path, path: Path, header: Header, scores: Scores) -> 
             solution=scores.solution,
             fingerprint=made_here.pop("data_fingerprint", None),
         ),
-        scores=[score_entry(scores)],
+        scores=[score_entry(entry) for entry in (scores, *more)],
         submission_sha256=sha256_file(path),
         environment=environment(made_here.pop("device", "n/a (predicted elsewhere)")),
         **{"method": header.method, "notes": [header.note] if header.note else [], **made_here},
     )
-    write_record(out / "results" / f"{run_id}.json", record, scores.per_clip)
+    write_record(out / "results" / f"{run_id}.json", record, scores)
     return record
+
+
+def record_failure(run: Run, reason: str) -> None:
+    """Write the record of a run that failed, with the reason in one line."""
+    spec = run.spec
+    record = Record(
+        run_id=run.id,
+        created=now(),
+        status="failed",
+        reason=reason,
+        method=spec.method,
+        variant=spec.variant,
+        backbone=spec.backbone,
+        preset=spec.preset,
+        task=spec.task,
+        seed=spec.seed,
+        data=DataEntry(
+            name=spec.data.name,
+            split="test",
+            synthetic=spec.data.synthetic,
+            solution=None,
+            fingerprint=spec.data.fingerprint,
+        ),
+        scores=[],
+        submission_sha256=None,
+        environment=environment(run.device),
+        spec=spec.model_dump(mode="json"),
+        spec_hash=spec.hash,
+        notes=notes(spec),
+    )
+    write_failure(run.record_file, record)
 
 
 def score_entry(scores: Scores) -> ScoreEntry:
@@ -86,6 +207,7 @@ def score_entry(scores: Scores) -> ScoreEntry:
         metrics=scores.metrics,
         intervals=scores.intervals,
         clips=scores.n,
+        part=scores.part,
     )
 
 
@@ -95,20 +217,41 @@ def notes(spec: RunSpec) -> list[str]:
     audio = spec.audio
     if spec.data.synthetic:
         found.append("Synthetic data: the scores say nothing about the method on AVSBench.")
+    if spec.checkpoint is not None:
+        return [*found, _origin(spec.checkpoint)]
     if spec.preset == "smoke":
         found.append("Smoke recipe: too short to say anything about the method.")
-    if audio.trained and audio.weights is None:
+    if spec.init is not None:
+        found.append(_start(spec.init, spec.recipe.init_skip))
+    if spec.recipe.supplement is not None:
+        found.append(
+            f"Training frames without masks were given pseudo-masks (supplement: {spec.recipe.supplement})."
+        )
+    if audio.trained and audio.weights is None and spec.init is None:
         found.append(f"The audio encoder ({audio.encoder}) was trained with the model from random weights.")
     elif audio.trained:
         found.append(f"The audio encoder ({audio.encoder}) was trained with the model, not frozen.")
-    if spec.backbone_weights is None:
+    if spec.backbone_weights is None and spec.init is None:
         found.append("The backbone started from random weights.")
     return found
 
 
+def _origin(checkpoint: WeightsSpec) -> str:
+    """The note of a run that was not trained."""
+    kind = "a published checkpoint" if checkpoint.published else "another run"
+    return f"Weights from {kind}, {checkpoint.file} (SHA-256 {checkpoint.sha256}), not trained here."
+
+
+def _start(init: WeightsSpec, skip: Sequence[str]) -> str:
+    """The note of a run that did not start from scratch."""
+    kind = "a published checkpoint" if init.published else "another run"
+    but = f", but for {', '.join(skip)}" if skip else ""
+    return f"Training started from the weights of {kind}, {init.file} (SHA-256 {init.sha256}){but}."
+
+
 def _file_name(run_id: str, split: str) -> str:
     """The record's name for a run's id, which may come from a stranger's file."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", run_id):
+    if not _RUN_ID.fullmatch(run_id):
         raise UsageError(
             f"The run id {run_id[:80]!r} cannot name a record; use up to 200 of A-Z a-z 0-9 _ . - for it."
         )
@@ -136,7 +279,12 @@ def _run_facts(folder: Path) -> dict[str, Any]:
             validations=[validation.model_dump(mode="json") for validation in checkpoint.validations],
             seconds=round(checkpoint.seconds, 3),
             weights_sha256=sha256_file(folder / checkpoint.weights_file),
+            clips_per_second=checkpoint.clips_per_second,
+            memory_gib=checkpoint.memory_gib,
         ),
+        "cost": None
+        if checkpoint.parameters is None or checkpoint.gmacs is None
+        else CostEntry(parameters=checkpoint.parameters, gmacs=checkpoint.gmacs),
         "device": checkpoint.device,
         "data_fingerprint": spec.data.fingerprint,
         "spec": spec.model_dump(mode="json"),

@@ -13,18 +13,22 @@ import torch
 
 from avsbench_harness import __version__
 from avsbench_harness.data.layout import Dataset, open_dataset
-from avsbench_harness.data.maskige import SEGMENTERS, SOURCES, make_maskiges, missing_maskiges
+from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskiges, missing_maskiges
+from avsbench_harness.data.propagate import check_supplement
 from avsbench_harness.data.root import VARIABLE, data_root
+from avsbench_harness.data.separation import NO_SEPARATOR, check_separator
 from avsbench_harness.data.synth import VERSION, write_synthetic
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.recipe import Recipe, resolve
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import cache_dir, sha256_file
+from avsbench_harness.launch.one import check_protocols
+from avsbench_harness.launch.sources import Source, check_facts, check_fit, find_weights
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn import timm_names, weights
 from avsbench_harness.nn.backbone import find_pretrained
-from avsbench_harness.tasks import SPLITS, Task
+from avsbench_harness.tasks import S4, SPLITS, Task
 
 #: Clips per split and number of object kinds of the synthetic set that stands in where there is no data.
 SMOKE_CLIPS = (16, 4, 8)
@@ -46,6 +50,8 @@ class Request:
         recipe: a YAML file laid on the preset.
         assignments: ``key=value`` laid on that.
         pretrained: ImageNet weights for the backbone; else as the recipe says.
+        checkpoint: weights to predict with instead of training, see ``launch.sources``.
+        init: weights that training starts from, named the same way.
         seed: of everything random.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; else CUDA where there is one.
@@ -61,10 +67,35 @@ class Request:
     recipe: Path | None = None
     assignments: Sequence[str] = ()
     pretrained: bool | None = None
+    checkpoint: str | None = None
+    init: str | None = None
     seed: int = 0
     out: Path = Path()
     device: str | None = None
     workers: int | None = None
+
+    def arguments(self) -> list[str]:
+        """The same request as options of ``avsb run``."""
+        given = {
+            "--method": self.method,
+            "--backbone": self.backbone,
+            "--task": self.task,
+            "--variant": self.variant,
+            "--data": self.data,
+            "--preset": self.preset,
+            "--recipe": self.recipe,
+            "--from-checkpoint": self.checkpoint,
+            "--init": self.init,
+            "--seed": self.seed,
+            "--out": self.out,
+            "--device": self.device,
+            "--workers": self.workers,
+        }
+        options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+        options += [text for assignment in self.assignments for text in ("--set", assignment)]
+        if self.pretrained is not None:
+            options.append("--pretrained" if self.pretrained else "--no-pretrained")
+        return options
 
 
 def plan(request: Request) -> Run:
@@ -76,12 +107,13 @@ def plan(request: Request) -> Run:
     if request.seed < 0:
         raise UsageError(f"--seed must be 0 or more, got {request.seed}.")
     root = data_root(request.data)
-    preset = request.preset or ("smoke" if root is None else "full")
-    recipe = _recipe(request, method, task, preset)
+    taken = _taken(request, method, task, variant)
+    preset = request.preset or _preset(root, taken if request.checkpoint else None)
+    recipe = _recipe(request, method, task, variant, preset)
     dataset = open_dataset(root, task) if root is not None else stand_in(task)
     _make_synthetic_maskiges(dataset, recipe)
-    spec, files = _spec(request, method, task, variant, preset, recipe, dataset)
-    return Run(
+    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, taken)
+    run = Run(
         spec=spec,
         method=method,
         dataset=dataset,
@@ -90,6 +122,9 @@ def plan(request: Request) -> Run:
         device=_device(request.device),
         workers=_workers() if request.workers is None else request.workers,
     )
+    if taken is not None:
+        check_fit(run, taken, str(request.checkpoint or request.init), recipe.init_skip)
+    return run
 
 
 def stand_in(task: Task) -> Dataset:
@@ -127,21 +162,93 @@ def warning(run: Run) -> str | None:
     return None
 
 
-def _recipe(request: Request, method: Method, task: Task, preset: str) -> Recipe:
+def _taken(request: Request, method: Method, task: Task, variant: str) -> Source | None:
+    """The weights that the run takes over, if it does."""
+    if request.checkpoint is not None and request.init is not None:
+        raise UsageError(
+            "--init starts a training, and --from-checkpoint does without one; pass one of them."
+        )
+    asked = request.checkpoint or request.init
+    if asked is None:
+        return None
+    if request.pretrained:
+        raise UsageError("--pretrained has no effect: the weights that the run takes over have a backbone.")
+    wanted = {"method": method.name, "variant": variant, "task": task.name, "backbone": request.backbone}
+    source = find_weights(asked, request.out, wanted)
+    if request.init is not None:  # from other tasks and variants too, as far as the shapes fit
+        wanted = {"method": method.name, "backbone": request.backbone}
+    check_facts(source, wanted, asked)
+    return source
+
+
+def _preset(root: Path | None, checkpoint: Source | None) -> str:
+    """The preset of a request that names none."""
+    if checkpoint is not None:
+        return checkpoint.preset
+    return "smoke" if root is None else "full"
+
+
+def _recipe(request: Request, method: Method, task: Task, variant: str, preset: str) -> Recipe:
     recipe = resolve(
         method,
         task,
         request.backbone,
+        variant=variant,
         preset=preset,
         file=request.recipe,
         assignments=request.assignments,
     )
-    if recipe.maskige is not None and recipe.maskige not in SOURCES:
-        raise unknown("source of maskiges", recipe.maskige, SOURCES)
-    if request.pretrained is not None:
-        changed = recipe.backbone.model_copy(update={"pretrained": request.pretrained})
+    if recipe.maskige is not None:
+        check_source(recipe.maskige)
+    _check_separator(method, recipe)
+    if recipe.frames is not None and recipe.frames >= task.frames:
+        raise UsageError(
+            f"The recipe's frames is {recipe.frames}, but clips of {task.name} have {task.frames} at most; "
+            "leave it out to train on all of them."
+        )
+    _check_training_data(method, task, recipe)
+    check_protocols(task, recipe.protocols)
+    if recipe.init_skip and request.init is None:
+        raise UsageError("The recipe's init_skip has no effect without --init; leave it out.")
+    takes_over = request.checkpoint is not None or request.init is not None
+    pretrained = False if takes_over else request.pretrained
+    if pretrained is not None:
+        changed = recipe.backbone.model_copy(update={"pretrained": pretrained})
         recipe = recipe.model_copy(update={"backbone": changed})
     return recipe
+
+
+def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
+    """The fingerprint of the S4 clips that join the training of another task."""
+    if recipe.supplement is None or dataset.task is S4:
+        return None
+    return open_dataset(dataset.root, S4).fingerprint()
+
+
+def _check_separator(method: Method, recipe: Recipe) -> None:
+    """Refuse a separator that is not known, or that the method does nothing with."""
+    name = recipe.audio.separator
+    check_separator(name)
+    if name != NO_SEPARATOR and not method.separated_audio:
+        raise UsageError(
+            f"The recipe's audio.separator is '{name}', but {method.name} takes no separated sources; "
+            "leave it out."
+        )
+
+
+def _check_training_data(method: Method, task: Task, recipe: Recipe) -> None:
+    """Refuse pseudo-masks that the task has no use for, and ignored pixels that the method does not know."""
+    if recipe.supplement is not None:
+        check_supplement(recipe.supplement, task)
+        if task is not S4 and recipe.maskige is not None:
+            raise UsageError(
+                "The S4 clips of the recipe's supplement have no maskiges; leave one of the two out."
+            )
+    if recipe.augment.outside == "ignore" and not method.ignored_pixels:
+        raise UsageError(
+            f"The recipe's augment.outside is 'ignore', but {method.name} knows no ignored pixels; "
+            "leave it out."
+        )
 
 
 def _spec(
@@ -152,8 +259,12 @@ def _spec(
     preset: str,
     recipe: Recipe,
     dataset: Dataset,
+    taken: Source | None,
 ) -> tuple[RunSpec, dict[str, Path]]:
-    audio, files = _audio(recipe)
+    checkpoint = taken if request.checkpoint is not None else None
+    audio, files = _audio(recipe) if checkpoint is None else _audio_of(checkpoint, recipe)
+    if taken is not None:
+        files["init" if checkpoint is None else "checkpoint"] = taken.path
     backbone_hash = None
     if recipe.backbone.pretrained:
         files["backbone"] = find_pretrained(request.backbone)
@@ -165,11 +276,18 @@ def _spec(
         task=task.name,
         seed=request.seed,
         preset=preset,
-        data=DataSpec(name=dataset.name, fingerprint=dataset.fingerprint(), synthetic=dataset.synthetic),
+        data=DataSpec(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint(),
+            synthetic=dataset.synthetic,
+            supplement=_supplement(dataset, recipe),
+        ),
         audio=audio,
         backbone_weights=backbone_hash,
         recipe=recipe,
         code=_code(request.method, method),
+        checkpoint=None if checkpoint is None else checkpoint.spec,
+        init=None if taken is None or checkpoint is not None else taken.spec,
     )
     return spec, files
 
@@ -181,6 +299,24 @@ def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
     trained = path is None or not recipe.audio.freeze
     digest = sha256_file(path) if path is not None else None
     return AudioSpec(encoder=name, weights=digest, trained=trained), {} if path is None else {"audio": path}
+
+
+def _audio_of(checkpoint: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
+    """The audio encoder beside weights that are not trained here: among them, or frozen from the store.
+
+    Raises:
+        MissingDataError: it is not among them, and the store does not have it.
+    """
+    name = recipe.audio.encoder
+    if checkpoint.has_encoder:
+        return AudioSpec(encoder=name, weights=None, trained=True), {}
+    path = weights.find(name)
+    if path is None:
+        raise MissingDataError(
+            f"{checkpoint.spec.file} comes without its audio encoder, {name}, and the store has no weights "
+            f"of that; `avsb weights add {name} FILE` adds them."
+        )
+    return AudioSpec(encoder=name, weights=sha256_file(path), trained=False), {"audio": path}
 
 
 def _code(asked: str, method: Method) -> str:

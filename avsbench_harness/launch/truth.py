@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.engine.solutions import find_solution, solution_file
-from avsbench_harness.errors import MissingDataError
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.launch.plan import stand_in
+from avsbench_harness.results.record import Record
 from avsbench_harness.submission import Header
 from avsbench_harness.tasks import get_split, get_task
 
@@ -34,3 +36,19 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
             f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
         )
     return solution_file(open_dataset(root, get_task(header.task)), get_split(header.split))
+
+
+def data_of(record: Record, data: Path | None) -> Dataset | None:
+    """The data set of a record: that of the data root, or the stand-in set; ``None`` if it is neither.
+
+    Args:
+        record: of a run.
+        data: data root; else ``AVSB_DATA_DIR``.
+    """
+    task = get_task(record.task)
+    root = data_root(data)
+    try:
+        candidate = open_dataset(root, task) if root is not None else stand_in(task)
+    except AvsbError:
+        return None
+    return candidate if candidate.fingerprint() == record.data.fingerprint else None

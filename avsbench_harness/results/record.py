@@ -1,7 +1,8 @@
 """The record: one JSON file for one scored run, from which every table is made.
 
 Records are immutable: a run that has one is not scored again, and a leaderboard is a function of records
-alone. Beside ``<run-id>.json`` lies ``<run-id>.clips.csv`` with the score of every clip.
+alone. Beside ``<run-id>.json`` lies ``<run-id>.clips.csv`` with the score of every clip, and for avss
+``<run-id>.classes.csv`` with the sums of every clip and class.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from avsbench_harness.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
+    from avsbench_harness.scoring import Scores
+
 RECORD_FORMAT: Literal[1] = 1
 
 
@@ -38,9 +41,11 @@ class ScoreEntry(Schema):
         metrics: metric -> value in [0, 1]; ``None`` where it is not defined.
         intervals: metric -> 95 % bootstrap interval over clips.
         clips: how many clips were scored.
+        part: which: ``all``, or those that the ground truth's host publishes or keeps back.
     """
 
     protocol: str
+    part: str = "all"
     batch: int | None = None
     main: list[str]
     metrics: dict[str, float | None]
@@ -49,23 +54,32 @@ class ScoreEntry(Schema):
 
 
 class DataEntry(Schema):
-    """What was predicted: data set, split, and the fingerprint of its ground truth."""
+    """What was predicted: data set, split, and the fingerprint of its ground truth, if it was scored."""
 
     name: str
     split: str
     synthetic: bool
-    solution: str
+    solution: str | None
     fingerprint: str | None = None
 
 
+class CostEntry(Schema):
+    """The size of the network: parameters, and 10^9 multiply-accumulates of a clip; audio encoder apart."""
+
+    parameters: int
+    gmacs: float
+
+
 class TrainingEntry(Schema):
-    """How the weights came about."""
+    """How the weights came about, at how many clips per second and with how much memory at its peak."""
 
     steps: int
     selected_step: int
     validations: list[dict[str, Any]]
     seconds: float
     weights_sha256: str
+    clips_per_second: float | None = None
+    memory_gib: float | None = None
 
 
 class GitEntry(Schema):
@@ -88,9 +102,11 @@ class EnvironmentEntry(Schema):
 
 
 class Record(Schema):
-    """One scored run.
+    """One run that was scored, or that failed.
 
     Attributes:
+        status: a failed run has no scores, and its record gives way when the run is tried again.
+        reason: why it failed, one line.
         spec: the run's spec with everything that decided its result; ``None`` for a submission that
             was made elsewhere.
         spec_hash: SHA-256 of the spec.
@@ -100,6 +116,8 @@ class Record(Schema):
     format: Literal[1] = RECORD_FORMAT
     run_id: str
     created: str
+    status: Literal["done", "failed"] = "done"
+    reason: str | None = None
     method: str
     variant: str | None = None
     backbone: str | None = None
@@ -109,7 +127,8 @@ class Record(Schema):
     data: DataEntry
     scores: list[ScoreEntry]
     training: TrainingEntry | None = None
-    submission_sha256: str
+    cost: CostEntry | None = None
+    submission_sha256: str | None
     environment: EnvironmentEntry
     spec: dict[str, Any] | None = None
     spec_hash: str | None = None
@@ -122,26 +141,54 @@ class Record(Schema):
 
         if self.spec is None:
             return None
-        decided = {key: value for key, value in self.spec.items() if key not in ("seed", "data")}
+        # Seeds of a training that starts from other seeds' weights belong together.
+        decided = {key: value for key, value in self.spec.items() if key not in ("seed", "data", "init")}
+        decided["from_weights"] = bool(self.spec.get("init"))
+        # Where the values come from decides nothing, as in the spec's own hash.
+        decided["recipe"] = {key: value for key, value in decided["recipe"].items() if key != "source"}
         return sha256_json(decided)[:8]
 
-    def score(self, protocol: str) -> ScoreEntry | None:
-        """The scores under one protocol, if it was scored so."""
-        return next((entry for entry in self.scores if entry.protocol == protocol), None)
+    def score(self, protocol: str, part: str = "all") -> ScoreEntry | None:
+        """The scores of a part of the clips under one protocol, if it was scored so."""
+        found = (entry for entry in self.scores if (entry.protocol, entry.part) == (protocol, part))
+        return next(found, None)
 
 
-def write_record(path: Path, record: Record, per_clip: pd.DataFrame) -> None:
-    """Write a record and its per-clip table; an existing record is never overwritten."""
-    if path.exists():
+def write_record(path: Path, record: Record, scores: Scores) -> None:
+    """Write a scored run's record and its tables; only a failed run's record is ever replaced.
+
+    Args:
+        path: ``<run-id>.json``.
+        record: what to write.
+        scores: under the canonical protocol, for the tables.
+    """
+    if path.exists() and read_record(path).status == "done":
         raise UsageError(f"{path} exists, and records are immutable; remove it to score the run anew.")
-    with atomic_write(clips_file(path)) as file:
-        per_clip.to_csv(file, index=False, lineterminator="\n", float_format="%.17g")
+    _write_table(clips_file(path), scores.per_clip)
+    if scores.per_clip_class is not None:
+        _write_table(classes_file(path), scores.per_clip_class)
     write_json(path, record.model_dump(mode="json"))
+
+
+def write_failure(path: Path, record: Record) -> None:
+    """Write a failed run's record, unless the run has been scored meanwhile."""
+    if not (path.exists() and read_record(path).status == "done"):
+        write_json(path, record.model_dump(mode="json"))
 
 
 def clips_file(path: Path) -> Path:
     """The per-clip table beside a record."""
     return path.with_suffix(".clips.csv")
+
+
+def classes_file(path: Path) -> Path:
+    """The table of clips and classes beside a record of avss."""
+    return path.with_suffix(".classes.csv")
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with atomic_write(path) as file:
+        table.to_csv(file, index=False, lineterminator="\n", float_format="%.17g")
 
 
 def read_record(path: Path) -> Record:

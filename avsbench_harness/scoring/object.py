@@ -103,6 +103,7 @@ class ObjectCanonical(Protocol):
         return Tally(
             sums=np.column_stack([*columns, np.nan_to_num(curves)]).astype(np.float64),
             reduce=_reduce_canonical,
+            curve=_mean_curve,
             per_clip={
                 "frames": frames.lengths,
                 "J": j_clip,
@@ -128,6 +129,11 @@ def _reduce_canonical(sums: Floats) -> dict[str, Floats]:
         "J_object": ratio(j_object, filled),
         "false_positive_area": ratio(area, empty),
     }
+
+
+def _mean_curve(sums: Floats) -> Floats:
+    """The mean F curve over the clips with an object (255,)."""
+    return ratio(sums[9:], sums[2])
 
 
 def _f_beta(hits: Array, predicted: Array, truth: Array) -> Floats:

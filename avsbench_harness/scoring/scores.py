@@ -30,12 +30,16 @@ class Tally:
         reduce: the metrics of any multiset of rows, from the sum of the rows.
         per_clip: columns of the per-clip table, N entries each.
         per_class: columns of the per-class table from column sums (K,), ``None`` in object protocols.
+        curve: F over thresholds from column sums, where the protocol has one.
+        class_sums: names of the blocks of ``sums``, one column per class each; ``None`` in object protocols.
     """
 
     sums: Floats
     reduce: Reduce
     per_clip: dict[str, npt.NDArray[Any]]
     per_class: Callable[[Floats], dict[str, npt.NDArray[Any]]] | None = None
+    class_sums: tuple[str, ...] | None = None
+    curve: Callable[[Floats], Floats] | None = None
 
     @classmethod
     def join(cls, tallies: Sequence[Tally]) -> Tally:
@@ -103,6 +107,26 @@ class Scores:
         if self.tally.per_class is None:
             return None
         return pd.DataFrame(self.tally.per_class(self.tally.sums.sum(axis=0)))
+
+    @cached_property
+    def per_clip_class(self) -> pd.DataFrame | None:
+        """One row per clip and class in it: ``clip``, ``class`` and the sums that metrics are made of.
+
+        ``None`` for protocols without classes.
+        """
+        import pandas as pd
+
+        if self.tally.class_sums is None:
+            return None
+        sums = self.tally.sums.reshape(len(self.clips), len(self.tally.class_sums), -1)
+        clips, classes = np.nonzero(sums.any(axis=1))
+        columns = {name: sums[clips, i, classes] for i, name in enumerate(self.tally.class_sums)}
+        return pd.DataFrame({"clip": np.array(self.clips)[clips], "class": classes, **columns})
+
+    @cached_property
+    def mean_curve(self) -> Floats | None:
+        """(255,) F over the thresholds, the mean over clips with an object; ``None`` without such a curve."""
+        return None if self.tally.curve is None else self.tally.curve(self.tally.sums.sum(axis=0))
 
     @property
     def label(self) -> str:

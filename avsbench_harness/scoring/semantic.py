@@ -99,16 +99,18 @@ class SemanticCanonical(Protocol):
         own = _class_values(sums)
         return Tally(
             sums=sums,
-            reduce=self._reduce,
+            reduce=self.reduce,
             per_clip={
                 "frames": frames.lengths,
                 "mIoU": _mean_seen(own[0], own[2]),
                 "F": _mean_seen(own[1], own[2]),
             },
             per_class=_class_table,
+            class_sums=("IoU", "F", "frames"),
         )
 
-    def _reduce(self, sums: Floats) -> dict[str, Floats]:
+    def reduce(self, sums: Floats) -> dict[str, Floats]:
+        """The metrics from sums (..., 213): of IoU, of F, and numbers of frames, 71 each."""
         iou, f, frames = _class_values(sums)
         return {
             "mIoU": iou.mean(axis=-1),
@@ -135,8 +137,9 @@ class AVSSAVSBench(SemanticCanonical):
     _dtype: ClassVar[type[np.floating[Any]]] = np.float32
     _padded_to: ClassVar[int] = AVSS.frames
 
-    def _reduce(self, sums: Floats) -> dict[str, Floats]:
-        values = super()._reduce(sums)
+    def reduce(self, sums: Floats) -> dict[str, Floats]:
+        """As for semantic/1, with the published means "without background"."""
+        values = super().reduce(sums)
         iou, f, _ = _class_values(sums)
         return {**values, "mIoU_noBg": iou[..., :-1].mean(axis=-1), "F_noBg": f[..., :-1].mean(axis=-1)}
 
@@ -151,8 +154,9 @@ class AVSSCombo(AVSSAVSBench):
     name: ClassVar[str] = "avss-combo"
     _padded_to: ClassVar[int] = 0
 
-    def _reduce(self, sums: Floats) -> dict[str, Floats]:
-        values = super()._reduce(sums)
+    def reduce(self, sums: Floats) -> dict[str, Floats]:
+        """As for avss-avsbench, with the figures as reported."""
+        values = super().reduce(sums)
         return {**values, **{f"{name}_reported": values[name].round(4) for name in self.main}}
 
 
@@ -180,6 +184,7 @@ class SemanticConfusion(Protocol):
             reduce=_reduce_confusion,
             per_clip={"frames": frames.lengths, **_reduce_confusion(sums)},
             per_class=_confusion_table,
+            class_sums=("both", "predicted", "truth"),
         )
 
 

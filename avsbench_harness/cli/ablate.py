@@ -1,0 +1,129 @@
+"""``avsb ablate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
+from avsbench_harness.cli.sweep import JOBS, carry_out, show_plan
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="The papers' ablation tables, measured beside reported."
+)
+
+
+@app.command(name="list")
+def list_(json: JsonOption = False) -> None:
+    """Show every ablation table of every method.
+
+    \b
+    Examples:
+      avsb ablate list
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from avsbench_harness.results.ablation import ablations
+
+    found = ablations()
+    if json:
+        print_json({name: ablation.model_dump(mode="json") for name, ablation in found.items()})
+        return
+    table = Table("ablation", "of", "what is varied", "tasks", "rows")
+    for name, ablation in found.items():
+        table.add_row(
+            Text(name),
+            Text(f"{ablation.paper}, {ablation.table}"),
+            Text(ablation.title),
+            ", ".join(ablation.tasks),
+            str(len(ablation.rows)),
+        )
+    print_rich(table)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="method/table, as `avsb ablate list` has it.")],
+    task: Annotated[str | None, typer.Option("--task", help="Else the first of the paper's table.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Else the first of the paper's table.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, counted from 0.")] = 1,
+    rows: Annotated[
+        list[str] | None, typer.Option("--row", help="Only this row, and the full method.")
+    ] = None,
+    data: DataOption = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="full, smoke or another.")] = None,
+    pretrained: Annotated[
+        bool | None, typer.Option("--pretrained/--no-pretrained", help="ImageNet weights or none.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to every row's recipe.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
+    jobs: Annotated[int, JOBS] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs, their hashes and their time, and stop.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Carry out the runs of an ablation table that are missing, and write the table.
+
+    \b
+    Examples:
+      avsb ablate run combo/table5 --task s4 --backbone r50 --seeds 3 --data AVSBench
+      avsb ablate run avsegformer/table2a --dry-run
+    """
+    from avsbench_harness.engine.recipe import split_assignment
+    from avsbench_harness.launch.ablate import Choice, grid, write_tables
+    from avsbench_harness.launch.sweep import cells
+
+    choice = Choice(
+        task=task,
+        backbone=backbone,
+        seeds=seeds,
+        data=data,
+        preset=preset,
+        pretrained=pretrained,
+        rows=tuple(rows or ()),
+        changes=dict(map(split_assignment, assignments or [])),
+    )
+    planned = cells(grid(name, choice), out, device)
+    if dry_run:
+        show_plan(planned, out, json)
+        return
+    try:
+        carry_out(planned, jobs, out, json)
+    finally:
+        if (out / "results").is_dir():
+            page, _ = write_tables(name, out / "results")
+            typer.echo(f"table: {page}", err=json)
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="method/table, as `avsb ablate list` has it.")],
+    results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
+    json: JsonOption = False,
+) -> None:
+    """Write an ablation table from the records that are there, and print it.
+
+    \b
+    Examples:
+      avsb ablate table combo/table5
+    """
+    from avsbench_harness.errors import MissingDataError
+    from avsbench_harness.launch.ablate import write_tables
+
+    if not results.is_dir():
+        raise MissingDataError(f"There is no folder {results}; `avsb ablate run` makes one.")
+    page, csv = write_tables(name, results)
+    if json:
+        print_json({"page": str(page), "csv": str(csv)})
+    else:
+        typer.echo(page.read_text(encoding="utf-8"), nl=False)
+        typer.echo(f"\nwritten: {page}", err=True)

@@ -1,0 +1,226 @@
+"""A grid's runs on one machine: several processes, a log each, and a list of what failed and why.
+
+All state is in files. Whoever works on a run holds a lock in its folder, so that two sweeps over the same
+grid share the work, and a sweep that is started again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from filelock import FileLock, Timeout
+
+from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.run import Run
+from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
+from avsbench_harness.results.record import read_record
+
+#: Seconds between looks at the running processes.
+POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a sweep ended, or how it stands.
+
+    Attributes:
+        name: the run's id.
+        state: see ``State``.
+        reason: why it failed, one line.
+        log: what the run printed.
+        seconds: since it was started by this sweep.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+    log: Path | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class _Child:
+    """A running process with the lock on its run."""
+
+    run: Run
+    process: subprocess.Popen[bytes]
+    claim: FileLock
+    output: IO[bytes]
+    started: float
+    place: int
+
+
+def claim_of(run: Run) -> FileLock:
+    """The lock that whoever works on a run holds."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(run.folder / ".claim")
+
+
+def state_of(run: Run) -> State:
+    """How a run stands, from its files alone."""
+    record = record_of(run)
+    if record is not None:
+        return "failed" if record.status == "failed" else "done"
+    if not run.folder.is_dir():
+        return "pending"
+    try:
+        with claim_of(run).acquire(blocking=False):
+            return "pending"
+    except Timeout:
+        return "running"
+
+
+def standing(planned: Sequence[Cell]) -> list[Outcome]:
+    """How every run of a grid stands."""
+    outcomes = [Outcome(cell.name, "failed", cell.problem) for cell in planned if cell.run is None]
+    for cell in distinct(planned):
+        assert cell.run is not None  # those are left out above
+        record = record_of(cell.run)
+        reason = record.reason or "" if record is not None else ""
+        outcomes.append(Outcome(cell.run.id, state_of(cell.run), reason))
+    return outcomes
+
+
+def run_all(
+    planned: Sequence[Cell],
+    *,
+    jobs: int = 1,
+    notify: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Carry out what is missing of a grid.
+
+    Args:
+        planned: the cells; those without a run come back as failed.
+        jobs: processes at a time. On CUDA they take the devices in turns, on the CPU they share the cores.
+        notify: called when a run starts and when it ends.
+
+    Returns:
+        one outcome per distinct run and per cell that cannot be run.
+
+    Raises:
+        Interrupted: the sweep was told to stop; its runs have saved their state.
+    """
+    outcomes = [Outcome(cell.name, "failed", cell.problem) for cell in planned if cell.run is None]
+    for outcome in outcomes:
+        notify(outcome)
+    with stop_request() as stop:
+        outcomes += _Pool(max(1, jobs), notify, stop).work(distinct(planned))
+    return outcomes
+
+
+class _Pool:
+    """The processes of one sweep."""
+
+    def __init__(self, jobs: int, notify: Callable[[Outcome], None], stop: StopRequest) -> None:
+        self.jobs = jobs
+        self.notify = notify
+        self.stop = stop
+        self.children: list[_Child] = []
+        self.outcomes: list[Outcome] = []
+
+    def work(self, planned: Sequence[Cell]) -> list[Outcome]:
+        """Start, watch and collect until nothing is left."""
+        waiting = deque(planned)
+        try:
+            while waiting or self.children:
+                self._collect()
+                self._start_some(waiting)
+                if self.stop:
+                    raise self.stop.error("The runs saved their state; the same command goes on from there.")
+                time.sleep(POLL if self.children or waiting else 0)
+        finally:
+            self._end_children()
+        return self.outcomes
+
+    def _start_some(self, waiting: deque[Cell]) -> None:
+        """Fill the free places; runs that somebody else works on go to the end of the line."""
+        for _ in range(len(waiting)):
+            if len(self.children) >= self.jobs:
+                return
+            cell = waiting.popleft()
+            assert cell.run is not None  # only such cells are handed in
+            if self._is_done(cell.run):
+                self._end(Outcome(cell.run.id, "done"))
+                continue
+            claim = claim_of(cell.run)
+            try:
+                claim.acquire(blocking=False)
+            except Timeout:
+                waiting.append(cell)
+                continue
+            if self._is_done(cell.run):  # finished by another process since the look above
+                claim.release()
+                self._end(Outcome(cell.run.id, "done"))
+                continue
+            self._start(cell, cell.run, claim)
+
+    def _start(self, cell: Cell, run: Run, claim: FileLock) -> None:
+        place = min(set(range(self.jobs)) - {child.place for child in self.children})
+        output = (run.folder / "output.log").open("ab")
+        command = [sys.executable, "-m", "avsbench_harness", "run", *cell.request.arguments()]
+        environment = dict(os.environ)
+        if run.device == "cpu":
+            threads = max(1, (os.cpu_count() or 1) // self.jobs)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        if run.device == "cuda":  # no particular one was asked for
+            command += ["--device", f"cuda:{place % torch.cuda.device_count()}"]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # an interrupt at the terminal reaches the runs through this process only
+        )
+        self.children.append(_Child(run, process, claim, output, time.monotonic(), place))
+        self.notify(Outcome(run.id, "running", log=Path(output.name)))
+
+    def _collect(self) -> None:
+        """Take leave of the processes that have ended."""
+        for child in list(self.children):
+            code = child.process.poll()
+            if code is None:
+                continue
+            self.children.remove(child)
+            child.output.close()
+            log = Path(child.output.name)
+            seconds = time.monotonic() - child.started
+            if code == 0 and self._is_done(child.run):
+                outcome = Outcome(child.run.id, "done", log=log, seconds=seconds)
+            else:
+                outcome = Outcome(child.run.id, "failed", _reason(child.run, code, log), log, seconds)
+            child.claim.release()
+            self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.notify(outcome)
+
+    def _end_children(self) -> None:
+        """Ask whatever still runs to save its state, and wait for it."""
+        for child in self.children:
+            child.process.terminate()
+        for child in self.children:
+            child.process.wait()
+            child.output.close()
+            child.claim.release()
+
+    @staticmethod
+    def _is_done(run: Run) -> bool:
+        return run.record_file.is_file() and read_record(run.record_file).status == "done"
+
+
+def _reason(run: Run, code: int, log: Path) -> str:
+    """Why a run failed: its last word, and the signal that ended it if one did."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    last = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
+    return f"killed by signal {-code} after: {last}" if code < 0 else last

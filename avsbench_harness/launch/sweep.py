@@ -1,0 +1,164 @@
+"""Many runs at once: a grid of methods, backbones, tasks, seeds and recipe changes, planned cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field, field_validator
+
+from avsbench_harness.engine.recipe import assignments, read_yaml
+from avsbench_harness.engine.run import Run
+from avsbench_harness.errors import AvsbError, UsageError
+from avsbench_harness.launch.plan import Request, plan
+from avsbench_harness.results.record import Record, read_record
+from avsbench_harness.schema import Schema
+
+State: TypeAlias = Literal["pending", "running", "done", "failed"]
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+class Change(Schema):
+    """One row of a grid: what it is called, and what it changes in every recipe."""
+
+    name: str = Field(min_length=1)
+    set: dict[str, Any] = Field({}, description="recipe keys, dotted, and their values")
+
+
+class Grid(Schema):
+    """Every combination of these lists is a run; a single value stands for a list of one.
+
+    ``seeds`` is a list, or a range such as ``0..2``, whose end is part of it. Relative paths are taken from
+    where the command runs.
+    """
+
+    method: list[str] = Field(min_length=1)
+    backbone: list[str] = Field(["r50"], min_length=1)
+    task: list[str] = Field(["s4"], min_length=1)
+    variant: list[str | None] = Field([None], min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    data: Path | None = None
+    preset: str | None = None
+    recipe: Path | None = None
+    pretrained: bool | None = None
+    set: dict[str, Any] = Field({}, description="changes to every recipe")
+    rows: list[Change] = Field([Change(name="all")], min_length=1)
+
+    @field_validator("method", "backbone", "task", "variant", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if value is None or isinstance(value, str) else value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _range_is_a_list(cls, value: Any) -> Any:
+        return parse_seeds(value) if isinstance(value, str) else [value] if isinstance(value, int) else value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a grid: its request, and the run that it stands for.
+
+    Attributes:
+        row: name of the grid's row.
+        request: what the run was asked by.
+        run: the planned run, ``None`` where it cannot be.
+        problem: why not.
+    """
+
+    row: str
+    request: Request
+    run: Run | None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The run's id, or what was asked for where there is none."""
+        if self.run is not None:
+            return self.run.id
+        asked = self.request
+        return f"{asked.task}-{asked.method}-{asked.backbone}-s{asked.seed}"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0..2`` or ``0,1,2`` as a list; anything else is a ``UsageError``."""
+    found = _RANGE.fullmatch(text.strip())
+    if found and int(found[1]) <= int(found[2]):
+        return list(range(int(found[1]), int(found[2]) + 1))
+    parts = text.split(",")
+    if found or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"Seeds are given as 0..2 or 0,1,2; got '{text}'.")
+    return [int(part) for part in parts]
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid in a YAML file."""
+    return Grid.parse(read_yaml(path), str(path))
+
+
+def cells(grid: Grid, out: Path, device: str | None = None) -> list[Cell]:
+    """Plan every run of a grid; a combination that cannot be run says why and does not stop the others.
+
+    Args:
+        grid: what to combine.
+        out: folder for ``runs/``, ``submissions/`` and ``results/``.
+        device: ``cpu``, ``cuda``, ``cuda:N``; else CUDA where there is one.
+    """
+    planned: list[Cell] = []
+    combinations = itertools.product(
+        grid.rows, grid.task, grid.method, grid.backbone, grid.variant, grid.seeds
+    )
+    for row, task, method, backbone, variant, seed in combinations:
+        request = Request(
+            method=method,
+            backbone=backbone,
+            task=task,
+            variant=variant,
+            data=grid.data,
+            preset=grid.preset,
+            recipe=grid.recipe,
+            assignments=assignments({**grid.set, **row.set}),
+            pretrained=grid.pretrained,
+            seed=seed,
+            out=out,
+            device=device,
+        )
+        try:
+            planned.append(Cell(row.name, request, plan(request)))
+        except AvsbError as error:
+            planned.append(Cell(row.name, request, None, str(error)))
+    return planned
+
+
+def distinct(planned: Iterable[Cell]) -> list[Cell]:
+    """The cells with a run, each run once, in order."""
+    found = {cell.run.id: cell for cell in reversed(list(planned)) if cell.run is not None}
+    return list(reversed(found.values()))
+
+
+def record_of(run: Run) -> Record | None:
+    """The record of a run, ``None`` before it has one."""
+    return read_record(run.record_file) if run.record_file.is_file() else None
+
+
+def estimate(run: Run, records: Sequence[Record]) -> float | None:
+    """Seconds of training that a run will take: the median of records that differ in seed or options only.
+
+    ``None`` where no record says.
+    """
+    import statistics
+
+    spec = run.spec
+    asked = (spec.method, spec.backbone, spec.task, spec.preset, spec.data.fingerprint)
+    seconds = [
+        record.training.seconds
+        for record in records
+        if record.training is not None
+        and (record.method, record.backbone, record.task, record.preset, record.data.fingerprint) == asked
+    ]
+    return statistics.median(seconds) if seconds else None

@@ -1,0 +1,57 @@
+"""Are the records in a folder what they say they are?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from avsbench_harness.engine.run import spec_hash
+from avsbench_harness.errors import AvsbError
+from avsbench_harness.results.leaderboard import COLUMNS
+from avsbench_harness.results.paired import read_clip_sums
+from avsbench_harness.results.record import Record, read_record
+
+#: How far a metric may lie from the one that the per-clip table adds up to.
+TOLERANCE = 1e-9
+
+
+def faults(folder: Path) -> tuple[int, list[str]]:
+    """Check every record in a folder.
+
+    Returns:
+        how many records there are, and a sentence for each thing that is wrong.
+    """
+    found: list[str] = []
+    paths = sorted(folder.glob("*.json"))
+    for path in paths:
+        try:
+            record = read_record(path)
+            found += [f"{path}: {fault}" for fault in _faults(path, record)]
+        except AvsbError as error:
+            found.append(str(error))
+    return len(paths), found
+
+
+def _faults(path: Path, record: Record) -> Iterator[str]:
+    if record.run_id != path.stem:
+        yield f"the record is of run {record.run_id}, not of the run that its file is named after."
+    if record.status == "failed":
+        if record.scores or not record.reason:
+            yield "a failed run has scores, or no reason."
+        return
+    if not record.scores:
+        yield "a run that is done has no scores."
+    if record.spec is not None and record.spec_hash != spec_hash(record.spec):
+        yield "the hash of the spec is not that of the spec."
+    for entry in record.scores:
+        if entry.protocol not in COLUMNS or entry.part != "all":
+            continue
+        sums = read_clip_sums(path, entry.protocol)
+        if len(sums.clips) != entry.clips:
+            yield f"{entry.clips} clips were scored, and the table has {len(sums.clips)}."
+            continue
+        values = sums.reduce(sums.sums.sum(axis=0))
+        for metric in entry.main:
+            stated = entry.metrics.get(metric)
+            if stated is not None and abs(float(values[metric]) - stated) > TOLERANCE:
+                yield f"{metric} is {stated}, and the table of clips gives {float(values[metric])}."

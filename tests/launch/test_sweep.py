@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.launch.plan import Request
+from avsbench_harness.launch.sweep import Grid, cells, distinct, parse_seeds, read_grid
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0..2", [0, 1, 2]), ("3..3", [3]), ("4", [4]), ("0, 2,5", [0, 2, 5])]
+)
+def test_seeds_as_ranges_and_lists(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "2..0", "a", "1..", "-1", "1,,2"])
+def test_seeds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"0\.\.2 or 0,1,2"):
+        parse_seeds(text)
+
+
+def test_a_grid_is_every_combination_and_a_wrong_one_says_why(grid, tmp_path: Path) -> None:
+    planned = cells(
+        grid(
+            backbone=["r50", "swin_t"],
+            task=["s4", "avss"],
+            seeds="0..1",
+            rows=[{"name": "a"}, {"name": "b", "set": {"options.width": 4}}],
+        ),
+        tmp_path,
+        "cpu",
+    )
+    assert len(planned) == 16
+    assert len(distinct(planned)) == 8
+    bad = [cell for cell in planned if cell.run is None]
+    assert len(bad) == 8
+    assert all("avss" in cell.name and cell.problem for cell in bad)  # the small real set is of s4
+    widths = {cell.run.recipe.options.get("width") for cell in planned if cell.run and cell.row == "b"}
+    assert widths == {4}
+
+
+def test_the_same_run_asked_for_twice_is_one(grid, tmp_path: Path) -> None:
+    planned = cells(grid(rows=[{"name": "a"}, {"name": "b"}]), tmp_path, "cpu")
+    assert [cell.row for cell in planned] == ["a", "b"]
+    assert len(distinct(planned)) == 1
+
+
+def test_grids_are_read_from_yaml_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("method: [a, b]\nseeds: 0..1\nset: {optimizer.lr: 1.0e-3}\n")
+    grid = read_grid(path)
+    assert (grid.method, grid.seeds, grid.task) == (["a", "b"], [0, 1], ["s4"])
+    path.write_text("method: a\nbackbones: r50\n")
+    with pytest.raises(UsageError, match=r"Unknown key 'backbones' in .*grid\.yaml.*'backbone'"):
+        read_grid(path)
+
+
+def test_a_request_can_be_typed_again(tiny: str, real_s4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field comes back through the command line, so that a sweep's runs are those that it planned."""
+    from avsbench_harness import cli
+
+    request = Request(
+        method=tiny, backbone="swin_t", task="s4", variant="released", data=real_s4, preset="smoke",
+        assignments=("options.width=4", 'source="x y"'), pretrained=False, seed=3, out=Path("there"),
+        device="cpu", workers=0,
+    )  # fmt: skip
+    asked: list[Request] = []
+
+    def note(request: Request):
+        asked.append(request)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("avsbench_harness.launch.plan.plan", note)
+    monkeypatch.setattr("sys.argv", ["avsb", "run", *request.arguments()])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert asked == [request]
+    unset = [field.name for field in dataclasses.fields(Request) if getattr(request, field.name) is None]
+    assert set(unset) <= {"recipe", "checkpoint", "init"}
+
+
+def test_grids_need_a_method() -> None:
+    with pytest.raises(UsageError, match="method"):
+        Grid.parse({}, "nothing")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from avsbench_harness.method import methods
+from avsbench_harness.results.reported import figures, papers
+
+#: Printed numbers per table, counted in the papers.
+COUNTS = {
+    ("AQFormer", "Table 1"): 30, ("AQFormer", "Table 2a"): 6, ("AQFormer", "Table 2b"): 8,
+    ("AQFormer", "Table 2c"): 8, ("AQFormer", "Table 2d"): 6,
+    ("AVSegFormer", "Table 1"): 52, ("AVSegFormer", "Table 2a"): 16, ("AVSegFormer", "Table 2b"): 8,
+    ("AVSegFormer", "Table 2c"): 12, ("AVSegFormer", "Table 2d"): 12,
+    ("CATR", "Table 1"): 48, ("CATR", "Table 2"): 8, ("CATR", "Table 3"): 20, ("CATR", "Table 4"): 24,
+    ("CATR", "Table 5"): 8, ("CATR", "Table 6"): 16,
+    ("COMBO", "Table 1"): 92, ("COMBO", "Table 2"): 20, ("COMBO", "Table 3"): 16, ("COMBO", "Table 4"): 10,
+    ("COMBO", "Table 5"): 16, ("COMBO", "Table 6"): 8, ("COMBO", "Table 7"): 16,
+    ("QDFormer", "Table 1"): 85, ("QDFormer", "Table 2"): 24,
+}  # fmt: skip
+
+#: (paper, table, row, method, backbone, task, metric): value in percent.
+SPOT = {
+    ("COMBO", "Table 1", "COMBO (ours)", "combo", "pvt", "ms3", "J"): 59.2,
+    ("COMBO", "Table 2", "AVSegFormer", "avsegformer", "pvt", "avss", "F"): 42.0,
+    ("COMBO", "Table 4", "w/o shared weights", "combo", "r50", None, "parameters (M)"): 158.9,
+    ("COMBO", "Table 7", "10", "combo", "r50", "avss", "J"): 32.1,
+    ("AVSegFormer", "Table 1", "AVSegFormer-R50 (ours)", "avsegformer", "r50", "s4", "mIoU"): 76.45,
+    ("AVSegFormer", "Table 2c", "CRA", "avsegformer", "pvt", "ms3", "F"): 68.2,
+    ("CATR", "Table 1", "CATR*", "catr", "pvt", "s4", "F"): 91.3,
+    ("CATR", "Table 4", "CATR w audio", "catr", "r50", "ms3", "J"): 52.1,
+    ("CATR", "Table 6", "128", "catr", "pvt", "ms3", "F"): 72.9,
+    ("AQFormer", "Table 1", "AQFormer (ours), MS3*", "aqformer", "pvt", "ms3", "J"): 62.2,
+    ("AQFormer", "Table 2d", "2", "aqformer", "r50", "ms3", "F"): 63.2,
+    ("QDFormer", "Table 1", "QDFormer", "qdformer", "swin_t", "avss", "mIoU"): 53.4,
+    ("QDFormer", "Table 2", "+ Q-based-SD", "qdformer", "r50", "ms3", "J&F"): 59.7,
+}
+
+#: What is in the tables without being a plugin.
+FOREIGN = {
+    "LVS", "MSSL", "3DC", "SST", "AOT", "iGAN", "LGVT", "Bi-Gen", "DiffusionAVS", "ECMVAE", "BAVS", "CSMF",
+}  # fmt: skip
+
+
+def test_every_table_has_all_its_numbers() -> None:
+    assert Counter((figure.paper, figure.table) for figure in figures()) == COUNTS
+
+
+@pytest.mark.parametrize("place", SPOT)
+def test_spot_values(place) -> None:
+    (figure,) = [
+        figure
+        for figure in figures()
+        if (
+            figure.paper, figure.table, figure.row, figure.method, figure.backbone, figure.task, figure.metric
+        ) == place
+    ]  # fmt: skip
+    assert figure.value == SPOT[place]
+
+
+def test_no_number_is_there_twice() -> None:
+    places = Counter(
+        (figure.paper, figure.table, figure.row, figure.backbone, figure.task, figure.metric)
+        for figure in figures()
+    )
+    assert not [place for place, number in places.items() if number > 1]
+
+
+def test_every_row_names_a_method_and_every_score_is_a_percentage() -> None:
+    assert {figure.method for figure in figures()} <= FOREIGN | set(methods())
+    assert all(0 < figure.value <= 100 for figure in figures() if figure.task)
+    assert all(paper.source and paper.title for paper in papers())
+
+
+def test_metrics_of_other_kinds_are_not_taken_for_the_canonical_ones() -> None:
+    own = {
+        figure.metric: figure.canonical_metric
+        for figure in figures()
+        if figure.paper == "QDFormer" and figure.method == "qdformer" and figure.task == "ms3"
+    }
+    assert own == {"J&F": None, "J": "J", "contour F": None}
