@@ -209,6 +209,7 @@ class MethodSuite:
             ]
             assert not missing, f"no loss reaches {missing}"
 
+    @pytest.mark.slow
     def test_a_few_steps_lower_the_loss(self) -> None:
         """On one batch, from the recipe's kind of optimiser."""
         for model in self.models():

@@ -1,8 +1,8 @@
 """The recipe: everything that decides a training run, as YAML, validated on reading.
 
 A method's ``recipes.yaml`` holds presets (``full``, ``smoke``); each has a ``base``, and overrides per task,
-per backbone and per variant, laid on it in this order; a variant's have the same parts. A user's file and
-``--set key=value`` come last.
+per backbone, per backbone within a task, and per variant, laid on it in this order; a variant's have the same
+parts. A user's file and ``--set key=value`` come last.
 """
 
 from __future__ import annotations
@@ -163,11 +163,10 @@ def resolve(
     own = known[preset].get("variants", {}).get(variant or method.variants[0], {})
     values: dict[str, Any] = {}
     for layers in (known[preset], own):
-        for layer in (
-            layers.get("base", {}),
-            layers.get("tasks", {}).get(task.name, {}),
-            layers.get("backbones", {}).get(backbone, {}),
-        ):
+        of_task = dict(layers.get("tasks", {}).get(task.name, {}))
+        of_both = of_task.pop("backbones", {}).get(backbone, {})
+        of_backbone = layers.get("backbones", {}).get(backbone, {})
+        for layer in (layers.get("base", {}), of_task, of_backbone, of_both):
             values = _lay(values, layer)
     where = f"preset '{preset}' of {path.name} of {method.name}"
     recipe = Recipe.parse(values, where)

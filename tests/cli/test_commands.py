@@ -91,6 +91,7 @@ def test_errors_are_one_line_with_their_code(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_methods_lists_and_prints_cards(avsb) -> None:
     assert "avsegformer" in avsb("methods").out
     (entry,) = [entry for entry in avsb("methods", "--json").json if entry["name"] == "avsegformer"]
@@ -146,6 +147,7 @@ def test_python_m_is_the_same_command() -> None:
     assert done.stdout.startswith("avsb ")
 
 
+@pytest.mark.slow
 def test_maskiges_are_asked_for_made_and_used(
     avsb, tiny: str, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

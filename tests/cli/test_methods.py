@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 
+
+@pytest.mark.slow
 def test_one_method_with_its_parameters_and_recipes(avsb) -> None:
     out = avsb("methods", "tpavi").out
     assert "without VGGish" in out

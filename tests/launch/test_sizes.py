@@ -9,6 +9,7 @@ from avsbench_harness.launch.sizes import difference, set_values, sizes, trainin
 from avsbench_harness.method import get_method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backbone", "task", "millions"),
     [

@@ -192,6 +192,7 @@ def test_every_parameter_learns(task: Task) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_training_repeats_itself() -> None:
     def train() -> list[float]:
         model = build(fusion_dropout=0.0).train()

@@ -294,6 +294,7 @@ def test_without_fusion_the_sound_still_reaches_the_queries(variant: str) -> Non
     assert change.abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_loss_falls_in_both_tasks() -> None:
     for task in (S4, AVSS):
         model, clips = build(task, fusion_dropout=0.0).train(), batch()

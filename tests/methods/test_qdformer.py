@@ -25,7 +25,6 @@ from torch.testing import assert_close
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
-from avsbench_harness.method_suite import MethodSuite
 from avsbench_harness.tasks import AVSS, MS3, S4, Task
 
 SMALL: dict[str, Any] = {
@@ -43,12 +42,6 @@ TABLE_2: dict[str, dict[str, Any]] = {
 }
 QUANTIZATION = {"codebook", "commit_global", "commit_local"}
 SEGMENTATION = {"mask_bce", "mask_dice", "class", "box_l1", "box_giou"}
-
-
-class TestSuite(MethodSuite):
-    method = QDFormer()
-    options = SMALL
-    frames = 5
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avsbench_methods.aqformer import AQFormer
 from avsbench_methods.avsegformer import AVSegFormer
 from avsbench_methods.catr import CATR
 from avsbench_methods.combo import Combo
+from avsbench_methods.qdformer import QDFormer
 from avsbench_methods.tpavi import TPAVI
 
 from avsbench_harness.method import from_folder
@@ -17,6 +19,14 @@ DATA = Path(__file__).parents[1] / "data"
 
 class TestTiny(MethodSuite):
     method = from_folder(DATA / "tiny_method")
+
+
+class TestAQFormer(MethodSuite):
+    method = AQFormer()
+    options = {
+        "dim": 64, "ffn_dim": 64, "encoder_layers": 1, "encoder_ffn_dim": 64, "abti_dim": 64, "stages": 1,
+    }  # fmt: skip
+    frames = 5
 
 
 class TestAVSegFormer(MethodSuite):
@@ -63,6 +73,15 @@ class TestComboPaper(TestCombo):
     variant = "paper"
     clips_are_independent = True
     padding_is_inert = True
+
+
+class TestQDFormer(MethodSuite):
+    method = QDFormer()
+    options = {
+        "dim": 32, "heads": 4, "ffn_dim": 32, "encoder_layers": 1, "semantic_layers": 1, "decoder_layers": 1,
+        "codebook_size": 16, "tokens": 3,
+    }  # fmt: skip
+    frames = 5
 
 
 class TestTPAVI(MethodSuite):

@@ -267,6 +267,7 @@ def supervised_with(task: Task, truth: Tensor, annotated: Tensor) -> Batch:
     return Batch(clips.images, clips.audio, masks=truth, annotated=annotated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [S4, AVSS])
 def test_leaving_out_frames_without_loss_changes_no_gradient(task: Task) -> None:
     annotated = torch.tensor([[True, False, False], [True, True, False]])

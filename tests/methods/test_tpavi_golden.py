@@ -85,6 +85,7 @@ def close_features(output: TPAVIOutput, golden: dict[str, np.ndarray], frames: i
         close(sound[0, :frames, ::16], golden[f"audio{stage}"].reshape(-1, 16)[:frames])
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_avss_logits_of_a_clip_with_five_frames(tpavi_data: Path) -> None:
     golden = arrays(tpavi_data, "r50", "avss", 1)
