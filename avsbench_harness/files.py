@@ -46,6 +46,15 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     sync(path.parent)
 
 
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what killed processes left of files that :func:`atomic_write` had begun in a folder.
+
+    Only for a folder that nobody else writes to: the caller holds its lock.
+    """
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Bring a file, or a folder with its renames, to the disk; nothing where folders cannot be opened."""
     try:

@@ -230,19 +230,18 @@ class MethodSuite:
     def test_a_stopped_training_ends_with_the_same_bits(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Three steps in one go and in two, by the smoke recipe on synthetic clips."""
+        """Three steps in one go and in two, by the smoke recipe on synthetic clips of the first task."""
         monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
-        for name in self._tasks:
-            data = tmp_path / name
-            write_synthetic(data, get_task(name), (4, 1, 1), seed=0)
-            whole, parts = (self._run(name, data, tmp_path / f"{name}-{out}") for out in ("whole", "parts"))
-            train(whole)
-            with monkeypatch.context() as patch:
-                _stop_in_step(2, patch)
-                with pytest.raises(Interrupted):
-                    train(parts)
-            train(parts)
-            assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file), name
+        task = self._tasks[0]
+        write_synthetic(tmp_path / "data", get_task(task), (4, 1, 1), seed=0)
+        whole, parts = (self._run(task, tmp_path / "data", tmp_path / out) for out in ("whole", "parts"))
+        train(whole)
+        with monkeypatch.context() as patch:
+            _stop_in_step(2, patch)
+            with pytest.raises(Interrupted):
+                train(parts)
+        train(parts)
+        assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file)
 
     def _run(self, task: str, data: Path, out: Path) -> Run:
         """Three steps of the small network by the smoke recipe."""

@@ -60,3 +60,11 @@ def test_the_cache_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert files.cache_dir() == tmp_path
     monkeypatch.delenv("AVSB_CACHE_DIR")
     assert files.cache_dir().name == "avsbench-harness"
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    kept, left = tmp_path / "weights.safetensors", tmp_path / ".val.npz.abc.tmp"
+    for path in (kept, left):
+        path.write_bytes(b"x")
+    files.sweep_temporaries(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]

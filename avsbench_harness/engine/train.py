@@ -41,7 +41,7 @@ from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import autocast, build_system, set_determinism
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError
-from avsbench_harness.files import read_json, write_json
+from avsbench_harness.files import read_json, sweep_temporaries, write_json
 
 #: Seconds between checkpoints inside an epoch; a test may shorten it.
 CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
@@ -57,6 +57,7 @@ def train(run: Run) -> Checkpoint:
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".lock", blocking=False), stop_request() as stop:
+            sweep_temporaries(run.folder)
             done = finished(run) or _train(run, stop)
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
             return done

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "iterations=1", "image_size=32", "options.queries=4", "options.dim=32", "options.encoder_layers=1",
+    "iterations=1", "image_size=64", "options.queries=4", "options.dim=32", "options.encoder_layers=1",
     "options.decoder_layers=1", "options.generator_layers=1", "options.mask_mlp_dim=8",
 )  # fmt: skip
 
