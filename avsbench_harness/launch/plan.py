@@ -17,23 +17,18 @@ from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskige
 from avsbench_harness.data.propagate import check_supplement
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.data.separation import NO_SEPARATOR, check_separator
-from avsbench_harness.data.synth import VERSION, write_synthetic
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.recipe import Recipe, resolve
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
-from avsbench_harness.files import cache_dir, sha256_file
+from avsbench_harness.files import sha256_file
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.one import check_protocols
 from avsbench_harness.launch.sources import Source, check_facts, check_fit, find_weights
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn import timm_names, weights
 from avsbench_harness.nn.backbone import find_pretrained
 from avsbench_harness.tasks import S4, SPLITS, Task
-
-#: Clips per split and number of object kinds of the synthetic set that stands in where there is no data.
-SMOKE_CLIPS = (16, 4, 8)
-SMOKE_KINDS = 4
-SMOKE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def plan(request: Request) -> Run:
     taken = _taken(request, method, task, variant)
     preset = request.preset or _preset(root, taken if request.checkpoint else None)
     recipe = _recipe(request, method, task, variant, preset)
-    dataset = open_dataset(root, task) if root is not None else stand_in(task)
+    dataset = choose_dataset(task, request.data)
     _make_synthetic_maskiges(dataset, recipe)
     spec, files = _spec(request, method, task, variant, preset, recipe, dataset, taken)
     run = Run(
@@ -125,17 +120,6 @@ def plan(request: Request) -> Run:
     if taken is not None:
         check_fit(run, taken, str(request.checkpoint or request.init), recipe.init_skip)
     return run
-
-
-def stand_in(task: Task) -> Dataset:
-    """The small synthetic set for machines without data, made once and cached."""
-    train, val, test = SMOKE_CLIPS
-    name = f"{task.name}-{train}-{val}-{test}-kinds{SMOKE_KINDS}-seed{SMOKE_SEED}-v{VERSION}"
-    root = cache_dir() / "synthetic" / name
-    if not root.is_dir():
-        say(f"Making a small synthetic {task.name} set in {root}.")
-        write_synthetic(root, task, SMOKE_CLIPS, SMOKE_SEED, kinds=SMOKE_KINDS)
-    return open_dataset(root, task)
 
 
 def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avsbench_harness.data.images import read_frame
-from avsbench_harness.data.layout import open_dataset
-from avsbench_harness.data.root import data_root
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
-from avsbench_harness.launch.plan import stand_in
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.truth import ground_truth
 from avsbench_harness.results import ablation as tables
 from avsbench_harness.results import figures
@@ -96,8 +94,7 @@ def clip_figure(
         with read_submission(path) as predicted:
             header = predicted.header
             task = get_task(header.task)
-            root = data_root(data)
-            dataset = open_dataset(root, task) if root is not None else stand_in(task)
+            dataset = choose_dataset(task, data)
             known = {clip.id: clip for clip in dataset.clips(header.split)}  # type: ignore[arg-type]
             with read_solution(ground_truth(header, solution, data)) as truth:
                 for clip in clips:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from avsbench_harness.data.layout import Dataset, open_dataset
+from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
-from avsbench_harness.launch.plan import stand_in
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.method import get_method
 from avsbench_harness.nn import weights
 from avsbench_harness.tasks import get_task
@@ -59,12 +59,11 @@ def trained_run(
 
 def _dataset(spec: RunSpec, data: Path | None) -> Dataset:
     """The data that the run was trained on."""
-    root, task = data_root(data), get_task(spec.task)
-    if root is None and not spec.data.synthetic:
+    if data_root(data) is None and not spec.data.synthetic:
         raise MissingDataError(
             f"The run was trained on {spec.data.name}; pass --data ROOT, or set {VARIABLE}."
         )
-    dataset = stand_in(task) if root is None else open_dataset(root, task)
+    dataset = choose_dataset(get_task(spec.task), data)
     if dataset.fingerprint() != spec.data.fingerprint:
         raise UsageError(f"{dataset.root} is not what the run was trained on; pass --data with its data.")
     return dataset

@@ -8,7 +8,7 @@ from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.engine.solutions import find_solution, solution_file
 from avsbench_harness.errors import AvsbError, MissingDataError
-from avsbench_harness.launch.plan import stand_in
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.results.record import Record
 from avsbench_harness.submission import Header
 from avsbench_harness.tasks import get_split, get_task
@@ -45,10 +45,8 @@ def data_of(record: Record, data: Path | None) -> Dataset | None:
         record: of a run.
         data: data root; else ``AVSB_DATA_DIR``.
     """
-    task = get_task(record.task)
-    root = data_root(data)
     try:
-        candidate = open_dataset(root, task) if root is not None else stand_in(task)
+        candidate = choose_dataset(get_task(record.task), data)
     except AvsbError:
         return None
     return candidate if candidate.fingerprint() == record.data.fingerprint else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
+from avsbench_harness.launch import datasets
 from avsbench_harness.launch import plan as planning
 from avsbench_harness.launch.plan import Request, plan
 
@@ -52,7 +53,7 @@ def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypat
 
 
 def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "SMOKE_CLIPS", (2, 1, 1))
+    monkeypatch.setattr(datasets, "SMOKE_CLIPS", (2, 1, 1))
     run = plan(request(tiny, real_s4, data=None))
     assert run.spec.preset == "smoke"
     assert run.spec.data.synthetic

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from avsbench_harness.errors import Interrupted
 from avsbench_harness.launch.pool import claim_of, run_all, standing, state_of
-from avsbench_harness.launch.sweep import Grid, cells, estimate
+from avsbench_harness.launch.sweep import cells, estimate
 from avsbench_harness.results.record import read_record, read_records
 
 pytestmark = pytest.mark.slow  # every run is a process of its own
@@ -49,19 +51,13 @@ def test_failures_do_not_stop_the_rest_and_are_tried_again(grid, tmp_path: Path)
     assert good.record_file.read_bytes() == before
 
 
-def _sweep(grid: Grid, out: Path) -> None:
-    run_all(cells(grid, out, "cpu"), jobs=1)
-
-
 def test_two_sweeps_do_each_run_once(grid, tmp_path: Path) -> None:
     asked = grid(seeds="0..2")
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_sweep, args=(asked, tmp_path)) for _ in range(2)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(300)
-        assert one.exitcode == 0
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_defaults=True)))
+    command = [sys.executable, "-m", "avsbench_harness", "sweep", str(file), "--out", str(tmp_path)]
+    both = [subprocess.Popen([*command, "--device", "cpu"]) for _ in range(2)]
+    assert [one.wait(300) for one in both] == [0, 0]
     planned = cells(asked, tmp_path, "cpu")
     for cell in planned:
         assert cell.run is not None

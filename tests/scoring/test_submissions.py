@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -240,9 +242,7 @@ def test_command_submit_check(tmp_path):
     assert "not a complete zip" in result.output
 
 
-def test_the_scorer_does_not_import_torch():
-    import subprocess
-    import sys
-
-    program = "import sys, avsbench_harness.scoring; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["scoring", "launch.one", "launch.truth"])
+def test_what_scores_does_not_import_torch(module):
+    program = f"import sys, avsbench_harness.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
