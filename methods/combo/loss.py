@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avsbench_harness.nn.mask_decoder import mask_logits
 from avsbench_harness.nn.mask_losses import bce_loss, dice_loss, mean_or_zero
 from avsbench_harness.nn.matching import hungarian
 from avsbench_harness.nn.point_sampling import sample_points, uncertain_points
@@ -48,13 +49,13 @@ def frame_targets(masks: Tensor, classes: int) -> list[Targets]:
 
 
 def matching_costs(
-    class_logits: Tensor, mask_logits: Tensor, labels: Tensor, masks: Tensor, options: Options
+    class_logits: Tensor, logits: Tensor, labels: Tensor, masks: Tensor, options: Options
 ) -> Tensor:
     """Cost of giving each target to each query, (Q,M).
 
     Args:
         class_logits: (Q,C + 1).
-        mask_logits: (Q,P), at some points.
+        logits: (Q,P) of masks, at some points.
         labels: (M,) of the targets.
         masks: (M,P), at the same points.
         options: has the weights of the three terms.
@@ -62,8 +63,8 @@ def matching_costs(
     wrong_class = -class_logits.softmax(dim=-1)[:, labels]
     return (
         options.class_weight * wrong_class
-        + options.mask_weight * pairwise_bce(mask_logits, masks)
-        + options.dice_weight * pairwise_dice(mask_logits, masks)
+        + options.mask_weight * pairwise_bce(logits, masks)
+        + options.dice_weight * pairwise_dice(logits, masks)
     )
 
 
@@ -84,7 +85,7 @@ def pairwise_dice(logits: Tensor, masks: Tensor) -> Tensor:
 @torch.no_grad()
 def match(
     class_logits: Tensor,
-    mask_logits: Tensor,
+    masks: Tensor,
     targets: list[Targets],
     options: Options,
     points: Tensor | None = None,
@@ -93,7 +94,7 @@ def match(
 
     Args:
         class_logits: (F,Q,C + 1).
-        mask_logits: (F,Q,h,w).
+        masks: logits (F,Q,h,w).
         targets: of the F frames.
         options: has the weights, and the number of random points at which masks are compared.
         points: (P,2) in [0, 1], to compare masks there instead.
@@ -103,11 +104,11 @@ def match(
     """
     frames = len(targets)
     if points is None:
-        chosen = torch.rand(frames, options.loss_points, 2, device=mask_logits.device)
+        chosen = torch.rand(frames, options.loss_points, 2, device=masks.device)
     else:
         chosen = points.expand(frames, -1, -1)
     pairs = []
-    for classes, logits, target, where in zip(class_logits, mask_logits, targets, chosen, strict=True):
+    for classes, logits, target, where in zip(class_logits, masks, targets, chosen, strict=True):
         predicted, wanted = (sample_points(maps[None], where[None])[0] for maps in (logits, target.masks))
         pairs.append(hungarian(matching_costs(classes, predicted, target.labels, wanted, options)))
     return pairs
@@ -115,24 +116,34 @@ def match(
 
 def set_losses(
     class_logits: Tensor,
-    mask_logits: Tensor,
+    embeddings: Tensor,
+    features: Tensor,
     targets: list[Targets],
     options: Options,
     points: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Unweighted losses of one depth: ``class``, ``mask`` (cross-entropy) and ``dice``.
 
+    Only matched masks take part in backpropagation; the others get no gradient in any case.
+
     Args:
         class_logits: (F,Q,C + 1) of the annotated frames.
-        mask_logits: (F,Q,h,w).
+        embeddings: (F,Q,dim), whose products with the features are the masks' logits.
+        features: (F,dim,h,w).
         targets: of the F frames.
         options: as for :func:`match`.
         points: as for :func:`match`; the mask losses are then taken there, too.
     """
-    class_logits, mask_logits = class_logits.float(), mask_logits.float()
-    pairs = match(class_logits, mask_logits, targets, options, points)
+    class_logits = class_logits.float()
+    with torch.no_grad():
+        every_mask = mask_logits(embeddings, features).float()
+    pairs = match(class_logits, every_mask, targets, options, points)
     labels = [target.labels for target in targets]
-    logits = torch.cat([frame[rows] for frame, (rows, _) in zip(mask_logits, pairs, strict=True)])
+    matched = [
+        mask_logits(queries[None, rows], maps[None])[0]
+        for queries, maps, (rows, _) in zip(embeddings, features, pairs, strict=True)
+    ]
+    logits = torch.cat(matched).float()
     masks = torch.cat([target.masks[found] for target, (_, found) in zip(targets, pairs, strict=True)])
     entropy, dice = mask_losses(logits, masks, options.loss_points, points)
     return {
@@ -205,31 +216,64 @@ def neighbours(valid: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
     return places[:, :-1][both], places[:, 1:][both]
 
 
-def consistency_loss(
-    masks: Tensor,
-    pairs: tuple[Tensor, Tensor],
-    *,
-    clips: int | None = None,
-    weight_learns: bool = True,
-) -> Tensor:
+@dataclass(frozen=True)
+class FeatureProducts:
+    """Products of the feature maps of frames, all that a cosine between two frames' masks needs of them.
+
+    With masks ``E F`` (embeddings times features), the product of two frames' masks, summed over queries and
+    pixels, is that of ``E1^T E2`` and ``F1 F2^T``, summed over pairs of channels. The latter serves every
+    depth, and no depth needs its masks in full.
+
+    Attributes:
+        earlier, later: places of the frames of each pair, (P,) int64, see :func:`neighbours`.
+        own: (N,dim,dim), of every frame with itself.
+        across: (P,dim,dim), of the earlier with the later frame of each pair.
+    """
+
+    earlier: Tensor
+    later: Tensor
+    own: Tensor
+    across: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, pairs: tuple[Tensor, Tensor]) -> FeatureProducts:
+        """The products of feature maps (N,dim,h,w)."""
+        earlier, later = pairs
+        with _in_float32(features):
+            rows = features.float().flatten(2)
+            columns = rows.transpose(1, 2)
+            return cls(earlier, later, rows @ columns, rows[earlier] @ columns[later])
+
+    def distances(self, embeddings: Tensor) -> Tensor:
+        """1 less the cosine between the logits of all masks of the two frames of each pair, (P,).
+
+        Args:
+            embeddings: (N,Q,dim).
+        """
+        with _in_float32(embeddings):
+            rows = embeddings.float()
+            columns = rows.transpose(1, 2)
+            norms = (columns @ rows * self.own).sum(dim=(1, 2)).clamp(min=EPSILON**2).sqrt()
+            products = (columns[self.earlier] @ rows[self.later] * self.across).sum(dim=(1, 2))
+            return 1 - products / (norms[self.earlier] * norms[self.later])
+
+
+def _in_float32(values: Tensor) -> torch.autocast:
+    """No half precision: cosines close to 1 are told apart here."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
+def consistency_loss(distances: Tensor, *, clips: int | None = None, weight_learns: bool = True) -> Tensor:
     """How much the masks of consecutive frames differ, unless they differ a lot (paper equations 6-7).
 
     ``exp(-d) d``, ``d`` being 1 less the cosine between the logits of all masks of two frames.
 
     Args:
-        masks: (N,...) logits per frame.
-        pairs: of :func:`neighbours`.
+        distances: (P,), see :meth:`FeatureProducts.distances`.
         clips: the pairs are summed and the sum divided by this, so that it is a clip's mean sum (equation
             7); ``None``: averaged over pairs, as in the published code.
         weight_learns: whether gradients pass the adaptive weight ``exp(-d)``, too. They do in the published
             code: pairs with ``d > 1`` are driven further apart.
     """
-    vectors = masks.float().flatten(1)
-    earlier, later = pairs
-    # Not F.cosine_similarity: its norms of 300,000 numbers in float32 are off by 1e-5.
-    norms = vectors.square().sum(dim=1).clamp(min=EPSILON**2).sqrt()
-    products = (vectors[earlier] * vectors[later]).sum(dim=1)
-    distance = 1 - products / (norms[earlier] * norms[later])
-    weight = torch.exp(-(distance if weight_learns else distance.detach()))
-    terms = distance * weight
+    terms = distances * torch.exp(-(distances if weight_learns else distances.detach()))
     return mean_or_zero(terms) if clips is None else terms.sum() / max(clips, 1)

@@ -21,7 +21,7 @@ from avsbench_harness.tasks import Task
 from . import upstream
 from .encoder import ChannelWeights, SiamEncoder
 from .fusion import AudioQueries, BilateralFusion
-from .loss import consistency_loss, frame_targets, neighbours, set_losses
+from .loss import FeatureProducts, consistency_loss, frame_targets, neighbours, set_losses
 from .options import Options
 
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
@@ -165,7 +165,6 @@ class ComboModel(Model):
         targets = frame_targets(batch.ground_truth()[annotated], self.classes)
         predictions = self.depths(batch)
         chosen = annotated[valid]
-        pairs = neighbours(valid, options.consistency_chunk)
         summed = options.consistency_reduction == "sum"
         clips = int(valid.any(dim=1).sum()) if summed else None
         weights = {"class": options.class_weight, "mask": options.mask_weight, "dice": options.dice_weight}
@@ -173,16 +172,22 @@ class ComboModel(Model):
         zero = predictions.embeddings[-1].sum() * 0
         totals = dict.fromkeys((*weights, "consistency"), zero)
         depths = len(predictions.class_logits)
+        features = predictions.features
+        products = None
+        if options.consistency_weight:
+            products = FeatureProducts.of(features, neighbours(valid, options.consistency_chunk))
         # The last depth draws its random points first, as in the published code.
         for depth in (depths - 1, *range(depths - 1)):
-            masks = predictions.masks(depth)
+            classes, embeddings = predictions.class_logits[depth], predictions.embeddings[depth]
             if targets:
-                terms = set_losses(predictions.class_logits[depth][chosen], masks[chosen], targets, options)
+                terms = set_losses(classes[chosen], embeddings[chosen], features[chosen], targets, options)
                 for name, weight in weights.items():
                     totals[name] = totals[name] + weight * terms[name]
-            if depth < depths - 1 and options.consistency_weight:
+            if depth < depths - 1 and products is not None:
                 term = consistency_loss(
-                    masks, pairs, clips=clips, weight_learns=options.consistency_gradient == "both"
+                    products.distances(embeddings),
+                    clips=clips,
+                    weight_learns=options.consistency_gradient == "both",
                 )
                 totals["consistency"] = totals["consistency"] + options.consistency_weight * term
         return totals

@@ -15,7 +15,7 @@ import yaml
 from avsbench_methods.combo import Combo
 from avsbench_methods.combo.encoder import FrozenBatchNorm2d
 from avsbench_methods.combo.fusion import BilateralFusion, audio_sources
-from avsbench_methods.combo.loss import consistency_loss, frame_targets, neighbours
+from avsbench_methods.combo.loss import FeatureProducts, consistency_loss, frame_targets, neighbours
 from avsbench_methods.combo.model import EMBEDDINGS, ComboModel, semantic_scores
 from avsbench_methods.combo.options import Options
 from avsbench_methods.combo.upstream import rename
@@ -289,7 +289,8 @@ def test_neighbours_stay_within_clips_and_chunks() -> None:
 
 def test_consistency_without_pairs_is_zero() -> None:
     single = neighbours(torch.ones(3, 1, dtype=torch.bool), 5)
-    assert float(consistency_loss(torch.randn(3, 4, 4), single)) == 0
+    distances = FeatureProducts.of(torch.randn(3, 4, 4, 4), single).distances(torch.randn(3, 2, 4))
+    assert float(consistency_loss(distances)) == 0
 
 
 def test_frozen_norms_never_change() -> None:

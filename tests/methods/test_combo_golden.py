@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from avsbench_methods.combo import Combo
 from avsbench_methods.combo.loss import (
+    FeatureProducts,
     Targets,
     consistency_loss,
     frame_targets,
@@ -122,6 +123,16 @@ def undecided(predictions: MaskPredictions, maps: list[torch.Tensor]) -> torch.T
     return found
 
 
+def distances(masks: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Of the frames of each pair, from mask logits (N,Q,h,w) as they stand."""
+    return FeatureProducts.of(masks, pairs).distances(as_embeddings(masks))
+
+
+def as_embeddings(masks: torch.Tensor) -> torch.Tensor:
+    """Embeddings (N,Q,Q) whose products with the masks, taken as features, are the masks."""
+    return torch.eye(masks.shape[1]).expand(len(masks), -1, -1)
+
+
 def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], atol: float) -> None:
     """Every depth of the decoder."""
     assert len(predictions.class_logits) == 10
@@ -129,6 +140,7 @@ def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], at
     close(predictions.masks(0)[:, :4, ::8, ::8], golden["sample_layer0_masks"], MASKS)
     frames = len(predictions.features)
     pairs = neighbours(torch.ones(frames // 5, 5, dtype=torch.bool), 5)
+    products = FeatureProducts.of(predictions.features, pairs)
     for depth in range(10):
         masks = predictions.masks(depth)
         logits = predictions.class_logits[depth]
@@ -137,7 +149,7 @@ def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], at
         off = float((masks < 0).double().mean())
         assert off == pytest.approx(golden["masked_fraction_layers"][depth], abs=2e-5)
         if depth < 9:
-            loss = float(consistency_loss(masks, pairs))
+            loss = float(consistency_loss(products.distances(predictions.embeddings[depth])))
             assert loss == pytest.approx(golden["cosine_losses"][depth], rel=1e-5, abs=1e-6)
 
 
@@ -293,7 +305,7 @@ def test_matching_and_losses_on_a_grid(case: str, folder: Path) -> None:
         logits, masks = (values[annotated] for values in depths[depth])
         pairs = match(logits, masks, targets, Options(), grid())
         assert [[queries.tolist(), found.tolist()] for queries, found in pairs] == matched
-        losses = set_losses(logits, masks, targets, Options(), grid())
+        losses = set_losses(logits, as_embeddings(masks), masks, targets, Options(), grid())
         found_losses = {name: float(value) for name, value in losses.items()}
         assert found_losses == pytest.approx(expected_losses(golden["losses_grid"], depth), rel=1e-5)
 
@@ -308,7 +320,8 @@ def test_losses_at_random_points_draw_what_the_published_code_draws(
     torch.manual_seed(seed)
     for depth in (2, 0, 1):
         logits, masks = (values[annotated] for values in depths[depth])
-        losses = {name: float(value) for name, value in set_losses(logits, masks, targets, Options()).items()}
+        found = set_losses(logits, as_embeddings(masks), masks, targets, Options())
+        losses = {name: float(value) for name, value in found.items()}
         expected = expected_losses(golden[f"losses_sampled_torchseed{seed}"], depth)
         assert losses == pytest.approx(expected, rel=2e-5)
     assert float(torch.rand(())) == golden[f"rng_after_torchseed{seed}"]
@@ -322,7 +335,7 @@ def test_consistency_of_consecutive_frames(case: str, folder: Path) -> None:
     if "avss" in case:  # one clip of five frames beside one of ten
         valid = torch.tensor([[True] * 5 + [False] * 5, [True] * 10])
     for depth in (0, 1):
-        loss = float(consistency_loss(depths[depth][1], neighbours(valid, 5)))
+        loss = float(consistency_loss(distances(depths[depth][1], neighbours(valid, 5))))
         assert loss == pytest.approx(golden[f"loss_cosine_{depth}"], rel=1e-5)
 
 
@@ -342,11 +355,10 @@ def test_the_total_of_a_training_step(folder: Path, monkeypatch: pytest.MonkeyPa
         annotated=torch.arange(5).expand(2, 5) == 0,
     )
 
-    class Predictions(MaskPredictions):
-        def masks(self, depth: int = -1) -> torch.Tensor:
-            return depths[depth][1]
-
-    predictions = Predictions([logits for logits, _ in depths], [torch.zeros(1)] * 3, torch.zeros(1))
+    # The masks of every depth are a third of one feature map's channels.
+    features = torch.cat([masks for _, masks in depths], dim=1)
+    embeddings = [torch.eye(300)[100 * depth : 100 * depth + 100].expand(10, -1, -1) for depth in range(3)]
+    predictions = MaskPredictions([logits for logits, _ in depths], embeddings, features)
     monkeypatch.setattr(model, "depths", lambda _: predictions)
     torch.manual_seed(0)
     losses = model.losses(batch)
@@ -366,7 +378,8 @@ def test_consistency_from_published_cosines(case: str, folder: Path) -> None:
             angle += math.acos(1 - distance)
             vectors.append([math.cos(angle), math.sin(angle)])
     valid = torch.ones(len(vectors) // 5, 5, dtype=torch.bool)
-    loss = consistency_loss(torch.tensor(vectors), neighbours(valid, 5))
+    masks = torch.tensor(vectors)[:, None, None]
+    loss = consistency_loss(distances(masks, neighbours(valid, 5)))
     assert float(loss) == pytest.approx(golden["loss"], rel=1e-5)
 
 
@@ -381,7 +394,9 @@ def test_consistency_at_its_extremes(folder: Path) -> None:
         "zero_frames": torch.zeros(5, 4, 8, 8),
     }
     for name, masks in found.items():
-        assert float(consistency_loss(masks, pairs)) == pytest.approx(golden[name], rel=1e-5, abs=1e-6)
+        assert float(consistency_loss(distances(masks, pairs))) == pytest.approx(
+            golden[name], rel=1e-5, abs=1e-6
+        )
 
 
 def test_matching_of_a_small_matrix(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from avsbench_methods.combo import Combo
 from avsbench_methods.combo.encoder import ChannelWeights
 from avsbench_methods.combo.fusion import AudioQueries, BilateralFusion
-from avsbench_methods.combo.loss import consistency_loss, neighbours
+from avsbench_methods.combo.loss import FeatureProducts, consistency_loss, neighbours
 from avsbench_methods.combo.model import ComboModel, sound_probability
 from avsbench_methods.combo.options import PAPER, Options
 
@@ -182,6 +182,11 @@ def angles(*turns: float) -> torch.Tensor:
     return torch.stack((total.cos(), total.sin()), dim=1)
 
 
+def turned(vectors: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Distances of pairs of vectors (N,2), each taken for the one mask of a frame of two pixels."""
+    return FeatureProducts.of(vectors[:, None, None], pairs).distances(torch.ones(len(vectors), 1, 1))
+
+
 def test_consistency_is_equation_7_summed_over_pairs_and_averaged_over_clips() -> None:
     vectors = angles(0, 0.3, 0.7, 5.0, 0.2, 1.1)  # two clips of three frames
     valid = torch.ones(2, 3, dtype=torch.bool)
@@ -189,9 +194,10 @@ def test_consistency_is_equation_7_summed_over_pairs_and_averaged_over_clips() -
     for turn in (0.3, 0.7, 0.2, 1.1):
         similarity = math.cos(turn)
         expected += math.exp(similarity - 1) * (1 - similarity) / 2
-    found = consistency_loss(vectors, neighbours(valid, None), clips=2)
+    distances = turned(vectors, neighbours(valid, None))
+    found = consistency_loss(distances, clips=2)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    mean = consistency_loss(vectors, neighbours(valid, None))
+    mean = consistency_loss(distances)
     assert float(mean) == pytest.approx(expected / 2, rel=1e-5)
 
 
@@ -200,9 +206,8 @@ def test_whether_gradients_pass_the_adaptive_weight(learns: bool) -> None:
     # d/dt of exp(-d) d with d = 1 - cos t is exp(-d) sin t (1 - d), and exp(-d) sin t with a constant weight.
     turn = torch.tensor(2.0, requires_grad=True)
     vectors = torch.stack((torch.tensor([1.0, 0.0]), torch.stack((turn.cos(), turn.sin()))))
-    consistency_loss(
-        vectors, neighbours(torch.ones(1, 2, dtype=torch.bool), None), weight_learns=learns
-    ).backward()
+    pairs = neighbours(torch.ones(1, 2, dtype=torch.bool), None)
+    consistency_loss(turned(vectors, pairs), weight_learns=learns).backward()
     distance = 1 - math.cos(2.0)
     slope = math.exp(-distance) * math.sin(2.0) * (1 - distance if learns else 1)
     assert turn.grad is not None
