@@ -2,8 +2,8 @@
 
 Every query reads a few points on every level of a feature pyramid. A read is a bilinear blend of four
 pixels, so a query's result is a weighted sum of ``levels x points x 4`` rows of one table of values: an
-embedding bag. PyTorch has that as one operation with gradients for the table and for the weights, on the CPU
-and on CUDA; on the CPU its forward pass is an order of magnitude faster than sampling each level as an image.
+embedding bag. PyTorch has that as one operation, on the CPU and on CUDA; on the CPU its forward pass is an
+order of magnitude faster than sampling each level as an image.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 #: Height and width of one level.
 Shape = tuple[int, int]
@@ -31,6 +33,47 @@ def cell_centres(
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         centres.append(torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1))
     return torch.cat(centres)
+
+
+class WeightedBags(torch.autograd.Function):
+    """Weighted sums of rows of a table, with a fast gradient for the table.
+
+    That gradient is an embedding bag as well: a row's is the weighted sum of the gradients of the bags that
+    took it. PyTorch's own adds row by row in one thread.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """(R,d), rows of it (bags,k) int32 and their weights (bags,k) -> (bags,d)."""
+        ctx.save_for_backward(table, rows, weights)
+        return _weighted_sums(table, rows, weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        """Gradients of the table and of the weights."""
+        table, rows, weights = ctx.saved_tensors
+        of_table = of_weights = None
+        if ctx.needs_input_grad[0]:
+            taken, order = rows.flatten().sort()
+            starts = torch.searchsorted(taken, torch.arange(len(table), device=rows.device, dtype=rows.dtype))
+            of_table = F.embedding_bag(
+                (order // rows.shape[1]).to(rows.dtype),
+                gradient.contiguous(),
+                starts.to(rows.dtype),
+                mode="sum",
+                per_sample_weights=weights.flatten()[order],
+            )
+        if ctx.needs_input_grad[2]:
+            with torch.enable_grad():
+                variable = weights.detach().requires_grad_()
+                summed = _weighted_sums(table.detach(), rows, variable)
+            (of_weights,) = torch.autograd.grad(summed, variable, gradient)
+        return of_table, None, of_weights
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
 
 
 def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weights: Tensor) -> Tensor:
@@ -72,11 +115,10 @@ def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weigh
     # The four corners of all points of one query and head are one bag. The order within a bag is free.
     corners = torch.stack((row0 + x0 * heads, row0 + x1 * heads, row1 + x0 * heads, row1 + x1 * heads), dim=3)
     factors = torch.stack((near_y * near_x, near_y * far_x, far_y * near_x, far_y * far_x), dim=3)
-    summed = F.embedding_bag(
-        corners.flatten(0, 2).flatten(1),
+    summed: Tensor = WeightedBags.apply(
         values.reshape(-1, channels).to(working),
-        mode="sum",
-        per_sample_weights=factors.flatten(0, 2).flatten(1),
+        corners.flatten(0, 2).flatten(1),
+        factors.flatten(0, 2).flatten(1),
     )
     return summed.view(*points.shape[:3], channels).to(values.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +86,7 @@ def pairwise_dice(logits: Tensor, masks: Tensor) -> Tensor:
 @torch.no_grad()
 def match(
     class_logits: Tensor,
-    masks: Tensor,
+    masks: Sequence[Tensor],
     targets: list[Targets],
     options: Options,
     points: Tensor | None = None,
@@ -94,7 +95,7 @@ def match(
 
     Args:
         class_logits: (F,Q,C + 1).
-        masks: logits (F,Q,h,w).
+        masks: logits of the F frames, (Q,h,w) each.
         targets: of the F frames.
         options: has the weights, and the number of random points at which masks are compared.
         points: (P,2) in [0, 1], to compare masks there instead.
@@ -104,7 +105,7 @@ def match(
     """
     frames = len(targets)
     if points is None:
-        chosen = torch.rand(frames, options.loss_points, 2, device=masks.device)
+        chosen = torch.rand(frames, options.loss_points, 2, device=class_logits.device)
     else:
         chosen = points.expand(frames, -1, -1)
     pairs = []
@@ -117,7 +118,7 @@ def match(
 def set_losses(
     class_logits: Tensor,
     embeddings: Tensor,
-    features: Tensor,
+    features: Sequence[Tensor],
     targets: list[Targets],
     options: Options,
     points: Tensor | None = None,
@@ -129,28 +130,32 @@ def set_losses(
     Args:
         class_logits: (F,Q,C + 1) of the annotated frames.
         embeddings: (F,Q,dim), whose products with the features are the masks' logits.
-        features: (F,dim,h,w).
+        features: of the F frames, (dim,h,w) each.
         targets: of the F frames.
         options: as for :func:`match`.
         points: as for :func:`match`; the mask losses are then taken there, too.
     """
     class_logits = class_logits.float()
     with torch.no_grad():
-        every_mask = mask_logits(embeddings, features).float()
-    pairs = match(class_logits, every_mask, targets, options, points)
+        masks = [_masks(queries, maps) for queries, maps in zip(embeddings, features, strict=True)]
+    pairs = match(class_logits, masks, targets, options, points)
     labels = [target.labels for target in targets]
     matched = [
-        mask_logits(queries[None, rows], maps[None])[0]
+        _masks(queries[rows], maps)
         for queries, maps, (rows, _) in zip(embeddings, features, pairs, strict=True)
     ]
-    logits = torch.cat(matched).float()
-    masks = torch.cat([target.masks[found] for target, (_, found) in zip(targets, pairs, strict=True)])
-    entropy, dice = mask_losses(logits, masks, options.loss_points, points)
+    wanted = [target.masks[found] for target, (_, found) in zip(targets, pairs, strict=True)]
+    entropy, dice = mask_losses(torch.cat(matched), torch.cat(wanted), options.loss_points, points)
     return {
         "class": class_loss(class_logits, labels, pairs, options.no_object_weight),
         "mask": entropy,
         "dice": dice,
     }
+
+
+def _masks(embeddings: Tensor, features: Tensor) -> Tensor:
+    """Mask logits (Q,h,w) of the queries of one frame, from (Q,dim) and (dim,h,w)."""
+    return mask_logits(embeddings[None], features[None])[0].float()
 
 
 def class_loss(

@@ -172,7 +172,7 @@ class ComboModel(Model):
         zero = predictions.embeddings[-1].sum() * 0
         totals = dict.fromkeys((*weights, "consistency"), zero)
         depths = len(predictions.class_logits)
-        features = predictions.features
+        features, maps = predictions.features, predictions.features[chosen].unbind()
         products = None
         if options.consistency_weight:
             products = FeatureProducts.of(features, neighbours(valid, options.consistency_chunk))
@@ -180,7 +180,7 @@ class ComboModel(Model):
         for depth in (depths - 1, *range(depths - 1)):
             classes, embeddings = predictions.class_logits[depth], predictions.embeddings[depth]
             if targets:
-                terms = set_losses(classes[chosen], embeddings[chosen], features[chosen], targets, options)
+                terms = set_losses(classes[chosen], embeddings[chosen], maps, targets, options)
                 for name, weight in weights.items():
                     totals[name] = totals[name] + weight * terms[name]
             if depth < depths - 1 and products is not None:
