@@ -43,10 +43,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The tests that need CUDA; succeeds with a word where there is none."""
+    """The tests that need CUDA, then what methods cost there; succeeds with a word where there is none."""
     import torch
 
     if not torch.cuda.is_available():
-        session.log("no CUDA on this machine: nothing to run")
+        session.log("no CUDA: nothing to run")
         return
     session.run("pytest", "-m", "gpu", "-s", *session.posargs)
+    session.run("avsb", "bench", "--device", "cuda", "--backbone", "r50,pvt")

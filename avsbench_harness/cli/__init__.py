@@ -15,6 +15,7 @@ import typer
 from avsbench_harness import __version__
 from avsbench_harness.cli import (
     ablate,
+    bench,
     compare,
     data,
     doctor,
@@ -69,6 +70,7 @@ app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
 app.command()(methods.methods)
+app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")

@@ -21,23 +21,27 @@ def validate(
 ) -> None:
     """Check every record in a folder: its schema, its name, its hashes and the tables beside it.
 
+    The measurements of `avsb bench` are checked for their schema and name.
+
     \b
     Examples:
       avsb results validate
       avsb results validate --results elsewhere/results --json
     """
     from avsbench_harness.errors import AvsbError, MissingDataError
-    from avsbench_harness.results.validate import faults
+    from avsbench_harness.results.validate import faults, measurement_faults
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; `avsb run` makes one, or pass --results.")
     checked, found = faults(results)
+    measured, more = measurement_faults(results)
+    found += more
     if json:
-        print_json({"records": checked, "faults": found})
+        print_json({"records": checked, "measurements": measured, "faults": found})
     else:
         for fault in found:
             typer.echo(f"fault: {fault}")
-        typer.echo(f"{checked} records, {len(found)} faults")
+        typer.echo(f"{checked} records, {measured} measurements, {len(found)} faults")
     if found:
         raise typer.Exit(AvsbError.exit_code)
 

@@ -95,6 +95,12 @@ class Meter:
 def peak_rss_gib() -> float:
     """Largest resident memory of this process so far in GiB; 0 where the system does not tell."""
     try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        # Linux: getrusage would also count what the parent held before this process was started.
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+    except (OSError, IndexError):
+        pass
+    try:
         import resource
     except ImportError:  # Windows
         return 0.0

@@ -76,9 +76,13 @@ def build_system(run: Run, *, pretrained: bool) -> System:
 
 def autocast(run: Run) -> torch.autocast:
     """The recipe's precision as a context."""
+    return in_precision(run.recipe.precision, run.device)
+
+
+def in_precision(precision: str, device: str) -> torch.autocast:
+    """``fp32``, ``bf16`` or ``fp16`` as a context for a device."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    precision = run.recipe.precision
-    kind = run.device.split(":")[0]
+    kind = device.split(":")[0]
     return torch.autocast(kind, dtype=dtypes[precision], enabled=precision != "fp32")
 
 

@@ -36,6 +36,7 @@ from avsbench_harness.engine.checkpoint import (
 from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
 from avsbench_harness.engine.run import Run
@@ -78,13 +79,21 @@ def _train(run: Run, stop: StopRequest) -> Checkpoint:
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
     write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     set_determinism(run)
+    trainer = Trainer(run, training_set(run), stop)
+    with closing(TrainingLog(run.folder / "log.jsonl", trainer.state.step)) as log:
+        trainer.loop(log)
+    return trainer.finish()
+
+
+def training_set(run: Run) -> ClipDataset:
+    """The clips that a run trains on, as its recipe wants them."""
     clips = training_clips(run)
     audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
         audio = thin_sounds(audio, clips, frames)
         maskiges = None if maskiges is None else thin_files(maskiges, clips, frames)
         clips = thin_clips(clips, frames)
-    dataset = ClipDataset(
+    return ClipDataset(
         clips,
         run.task,
         audio,
@@ -94,10 +103,6 @@ def _train(run: Run, stop: StopRequest) -> Checkpoint:
         augment=run.recipe.augment,
         seed=run.spec.seed,
     )
-    trainer = Trainer(run, dataset, stop)
-    with closing(TrainingLog(run.folder / "log.jsonl", trainer.state.step)) as log:
-        trainer.loop(log)
-    return trainer.finish()
 
 
 class Trainer:
@@ -137,7 +142,12 @@ class Trainer:
                 optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
-                    terms = self._step(batch, ids)
+                    try:
+                        terms = self._step(batch, ids)
+                    except torch.OutOfMemoryError as error:
+                        raise out_of_memory(
+                            error, self.run, self.system.losses, self.optimizer, batch
+                        ) from None
                     self._advance(time.monotonic() - started)
                     meter.tick(len(ids))
                     figures = self.system.model.diagnostics()

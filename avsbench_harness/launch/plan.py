@@ -114,7 +114,7 @@ def plan(request: Request) -> Run:
         dataset=dataset,
         out=request.out,
         weights=files,
-        device=_device(request.device),
+        device=choose_device(request.device),
         workers=_workers() if request.workers is None else request.workers,
     )
     if taken is not None:
@@ -316,7 +316,7 @@ def _code(asked: str, method: Method) -> str:
     return f"folder {digest.hexdigest()}"
 
 
-def _device(asked: str | None) -> str:
+def choose_device(asked: str | None) -> str:
     """The device asked for, if it is there; else CUDA where there is one."""
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from avsbench_harness.results.measurement import Measurement, measured, read_measurements
 from avsbench_harness.results.paired import gap, read_clip_sums
 from avsbench_harness.results.record import Record
 from avsbench_harness.tasks import TASKS
@@ -61,6 +62,7 @@ class Row:
 
     Attributes:
         rank: 1 for the best; rows that do not differ significantly from the first of their rank share it.
+        measurement: what `avsb bench` found of the row's network, if it did.
     """
 
     method: str
@@ -69,6 +71,7 @@ class Row:
     recipe: str
     records: tuple[Record, ...]
     rank: int = 0
+    measurement: Measurement | None = None
 
     def values(self, protocol: str, metric: str, part: str = "all") -> list[float]:
         """The metric in every record that has it."""
@@ -87,8 +90,10 @@ def tables(records: Iterable[Record], folder: Path | None = None) -> list[Table]
 
     Args:
         records: of ``results/``.
-        folder: where their per-clip tables lie, by which rows share ranks; ``None`` ranks by value alone.
+        folder: where their per-clip tables lie, by which rows share ranks, and measurements of speed and
+            memory; ``None`` ranks by value alone.
     """
+    known = read_measurements(folder) if folder is not None else []
     groups: dict[tuple[bool, int, str, str, str, str, str, str], list[Record]] = defaultdict(list)
     failed: list[Record] = []
     order = {name: index for index, name in enumerate(TASKS)}
@@ -107,7 +112,8 @@ def tables(records: Iterable[Record], folder: Path | None = None) -> list[Table]
     made = []
     for place_in_page, members in sorted(groups.items(), key=lambda item: item[0]):
         synthetic, _, task, name, split, shown, solution, protocol = place_in_page
-        rows = ranked(_rows(members), protocol, shown, folder)
+        found = [replace(row, measurement=measured(row.measured_with, known)) for row in _rows(members)]
+        rows = ranked(found, protocol, shown, folder)
         table = Table(task, name, split, shown, solution, synthetic, protocol, rows)
         made.append(replace(table, failed=tuple(one for one in failed if _belongs(one, table))))
     return made
@@ -179,6 +185,7 @@ def _row_json(row: Row, table: Table) -> dict[str, object]:
             heading: row.values(protocol, metric, table.part) for protocol, metric, heading in table.columns
         },
         "cost": newest.cost.model_dump(mode="json") if newest.cost else None,
+        "measurement": row.measurement.name if row.measurement else None,
         "records": [record.run_id for record in row.records],
     }
 

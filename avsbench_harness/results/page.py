@@ -201,7 +201,7 @@ def _section(table: Table) -> str:
     ]  # fmt: skip
     lines = [
         f"\n## {title}: {text(table.data)}, {table.split}{part}{word}\n",
-        f"Protocol `{table.protocol}`, ground truth `{table.solution[:12]}`.\n",
+        f"Protocol `{table.protocol}`, ground truth `{table.solution[:12]}`.{speed_note(table)}\n",
         line(heads),
         line(["---"] * len(heads)),
     ]
@@ -224,7 +224,7 @@ def _cells(row: Row, table: Table) -> list[str]:
         *(value(row, table, protocol, metric) for protocol, metric, _ in table.columns),
         text(reported(row, table)),
         str(len(row.records)),
-        *cost_cells(newest),
+        *map(text, cost_cells(row)),
         newest.created[:10],
         links,
     ]
@@ -238,15 +238,36 @@ def _failed_cells(record: Record, width: int) -> list[str]:
     return [*known, reason, *rest, record.created[:10], f"[record]({record.run_id}.json)"]
 
 
-def cost_cells(record: Record) -> list[str]:
-    """M parameters, GMACs of a clip, training clips per second and peak memory of the run."""
-    cost, training = record.cost, record.training
+def cost_cells(row: Row) -> list[str]:
+    """M parameters, GMACs of a clip, training clips per second and peak memory, as plain text.
+
+    Speed and memory are those of the row's measurement, with its device; without one the run's own.
+    """
+    record, found = row.measured_with, row.measurement
+    cost = record.cost or (found.cost if found else None)
+    speed = record.training.clips_per_second if record.training else None
+    memory = record.training.memory_gib if record.training else None
+    where = ["", ""]
+    if found:
+        speed, memory = found.training.clips_per_second.median, found.memory_gib
+        device = found.device.name
+        where = [f" ({device}, {found.precision}, batch {found.batch.clips})", f" ({device})"]
     return [
         f"{cost.parameters / 1e6:.1f}" if cost else "n/a",
         f"{cost.gmacs:.1f}" if cost else "n/a",
-        f"{training.clips_per_second:.2f}" if training and training.clips_per_second else "n/a",
-        f"{training.memory_gib:.1f}" if training and training.memory_gib else "n/a",
+        f"{speed:.2f}{where[0]}" if speed else "n/a",
+        f"{memory:.1f}{where[1]}" if memory else "n/a",
     ]
+
+
+def speed_note(table: Table) -> str:
+    """What to know of speeds with a device beside them; empty where a table has none."""
+    if not any(row.measurement for row in table.rows):
+        return ""
+    return (
+        " Clips/s and GiB that name a device are training's, measured by avsb bench (files in bench/); "
+        "others are the run's own."
+    )
 
 
 def value(row: Row, table: Table, protocol: str, metric: str) -> str:

@@ -101,6 +101,7 @@ def _table(table: Table) -> dict[str, Any]:
         "synthetic": table.synthetic,
         "protocol": table.protocol,
         "solution": table.solution[:12],
+        "note": page.speed_note(table),
         "heads": [
             "rank", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns), "reported",
             "seeds", "M parameters", "GMACs", "clips/s", "GiB", "date", "runs",
@@ -126,7 +127,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         texts.append((page.value(row, table, protocol, metric), mean))
     newest = row.measured_with
     texts += [(page.reported(row, table), None), (str(len(row.records)), len(row.records))]
-    texts += [(cell, None) for cell in page.cost_cells(newest)]
+    texts += [(cell, None) for cell in page.cost_cells(row)]
     texts.append((newest.created[:10], None))
     return {
         "backbone": row.backbone,

@@ -1,4 +1,4 @@
-"""Are the records in a folder what they say they are?"""
+"""Are the records and measurements in a folder what they say they are?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from avsbench_harness.engine.run import spec_hash
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.results.leaderboard import COLUMNS
+from avsbench_harness.results.measurement import measurement_files, read_measurement
 from avsbench_harness.results.paired import read_clip_sums
 from avsbench_harness.results.record import Record, read_record
 
@@ -29,6 +30,25 @@ def faults(folder: Path) -> tuple[int, list[str]]:
             found += [f"{path}: {fault}" for fault in _faults(path, record)]
         except AvsbError as error:
             found.append(str(error))
+    return len(paths), found
+
+
+def measurement_faults(folder: Path) -> tuple[int, list[str]]:
+    """Check every measurement beside the records of a folder.
+
+    Returns:
+        how many there are, and a sentence for each thing that is wrong.
+    """
+    found: list[str] = []
+    paths = measurement_files(folder)
+    for path in paths:
+        try:
+            name = read_measurement(path).name
+        except AvsbError as error:
+            found.append(str(error))
+            continue
+        if name != path.stem:
+            found.append(f"{path}: the measurement is {name}, not the one that its file is named after.")
     return len(paths), found
 
 

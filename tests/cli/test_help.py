@@ -8,7 +8,7 @@ import sys
 import pytest
 
 COMMANDS = [
-    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "doctor", "data",
+    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "bench", "doctor", "data",
     "data check", "data info", "data synth", "data maskige", "data propagate",
     "data solution", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine import train as engine
+from avsbench_harness.engine.bench import random_batch
+from avsbench_harness.engine.memory import largest_batch, run_batch, training_peak
+from avsbench_harness.engine.system import System
+from avsbench_harness.errors import AvsbError
+from avsbench_harness.launch.bench import without_encoder
+from avsbench_harness.tasks import S4
+
+
+@pytest.mark.parametrize("limit", range(9))
+def test_the_largest_batch_is_found_by_bisection(limit: int) -> None:
+    tried = []
+
+    def step(batch: Batch) -> None:
+        tried.append(batch.shape[0])
+        if batch.shape[0] > limit:
+            raise torch.OutOfMemoryError("too large")
+
+    assert largest_batch(step, random_batch(S4, clips=9, side=4)) == limit
+    assert len(tried) <= 4
+    assert 9 not in tried
+
+
+def test_a_batch_of_one_that_does_not_fit_is_not_tried_again() -> None:
+    def step(batch: Batch) -> None:
+        raise AssertionError
+
+    assert largest_batch(step, random_batch(S4, side=4)) == 0
+
+
+def test_training_that_runs_out_of_memory_names_what_fits(planned, tmp_path: Path, monkeypatch) -> None:
+    real, held = System.losses, []
+
+    def losses(self, batch: Batch):
+        gc.collect()
+        assert not [one for one in held if one() is not None], "what the failed step held is still there"
+        if batch.shape[0] > 2:
+            activation = torch.ones(3)
+            held.append(weakref.ref(activation))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    run = planned(tmp_path, "batch_size=4")
+    assert len(run.dataset.clips("train")) >= 4
+    monkeypatch.setattr(System, "losses", losses)
+    with pytest.raises(AvsbError) as caught:
+        engine.train(run)
+    assert str(caught.value) == (
+        "Training ran out of memory on cpu with a batch of 4 clips of 5 frames at 32x32 pixels in fp32; "
+        "a probe found that 2 fit: pass --set batch_size=2, or train in precision bf16."
+    )
+    assert caught.value.exit_code == 1
+    assert len(held) == 2
+    assert not run.weights_file.exists()
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+def test_not_even_one_clip(planned, tmp_path: Path, monkeypatch) -> None:
+    def losses(self, batch: Batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(System, "losses", losses)
+    with pytest.raises(AvsbError, match="not even one fits: lower the recipe's image_size"):
+        engine.train(planned(tmp_path))
+
+
+def test_a_run_s_batch_suits_its_audio_encoder(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, "batch_size=3", "frames=2", "image_size=16")
+    assert run.spec.audio.trained
+    assert run_batch(run).audio.shape == (3, 2, 1, 96, 64)
+    assert run_batch(run).shape == (3, 2, 16, 16)
+    assert run_batch(without_encoder(run)).audio.shape == (3, 2, 128)
+
+
+@pytest.mark.slow
+def test_memory_on_the_cpu_is_that_of_a_fresh_process(planned, tiny: str, tmp_path: Path) -> None:
+    run = without_encoder(planned(tmp_path, "image_size=256", "batch_size=8"))
+    batch = run_batch(run)
+    size = sum(t.numel() * t.element_size() for t in (batch.images, batch.maskige, batch.masks)) / 2**30
+    assert size < training_peak(run, tiny) < 10 * size
+
+
+@pytest.mark.gpu
+def test_the_allocator_s_limit_is_found() -> None:
+    unit = 64 * 2**20
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 5.5 * unit) / total)
+    try:
+        fits = largest_batch(
+            lambda part: torch.empty(part.shape[0] * unit, dtype=torch.uint8, device="cuda").zero_(),
+            random_batch(S4, clips=9, side=4),
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert fits == 5
+
+
+@pytest.mark.gpu
+def test_memory_on_cuda_is_the_allocator_s(planned, tiny: str, tmp_path: Path) -> None:
+    import dataclasses
+
+    run = without_encoder(planned(tmp_path, "image_size=256", "batch_size=8"))
+    run = dataclasses.replace(run, device="cuda")
+    batch = run_batch(run)
+    size = sum(t.numel() * t.element_size() for t in (batch.images, batch.maskige, batch.masks)) / 2**30
+    del batch
+    assert size < training_peak(run, tiny) < 10 * size

@@ -1,0 +1,152 @@
+"""Measurements of speed and memory, and the leaderboards that show them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.results.leaderboard import tables, to_json
+from avsbench_harness.results.measurement import (
+    Measurement,
+    Spread,
+    measured,
+    measurement_files,
+    read_measurement,
+    read_measurements,
+    write_measurement,
+)
+from avsbench_harness.results.page import render
+from avsbench_harness.results.record import read_records
+from avsbench_harness.results.site import build
+from avsbench_harness.results.validate import faults, measurement_faults
+
+
+def measurement(**changes: Any) -> Measurement:
+    """One of the committed records' COMBO with R50 on S4, as its smoke recipe trains it."""
+    speed = {
+        "clips_per_second": {"median": 41.5, "least": 40.0, "most": 42.0},
+        "multiple": {"median": 5.0, "least": 4.9, "most": 5.1},
+    }
+    values: dict[str, Any] = {
+        "created": "2026-01-02T03:04:05Z", "method": "combo", "variant": "paper", "backbone": "r50",
+        "task": "s4", "code": "made up", "device": {"kind": "cuda", "name": "NVIDIA A_100 <80 GB>"},
+        "precision": "fp32", "batch": {"clips": 2, "frames": 5, "image_size": 64, "annotated": "first"},
+        "repeats": 5, "cost": {"parameters": 1_000_000, "gmacs": 1.0}, "forward": speed, "training": speed,
+        "memory_gib": 7.25,
+        "loading": {"waiting": 0.1, "data": "avsbench", "synthetic": False, "workers": 4, "batches": 8},
+        "environment": {
+            "harness": "0", "python": "3", "platform": "p", "packages": {}, "device": "cuda", "threads": 1,
+            "git": None,
+        },
+    }  # fmt: skip
+    return Measurement.parse({**values, **changes}, "the test")
+
+
+@pytest.fixture
+def results(data: Path, tmp_path: Path) -> Path:
+    """A copy of the committed records."""
+    return Path(shutil.copytree(data / "records", tmp_path / "results"))
+
+
+def test_it_survives_being_written_and_read(tmp_path: Path) -> None:
+    made = measurement(backbone="timm/odd name.v2")
+    path = write_measurement(tmp_path, made)
+    assert path == tmp_path / "bench" / "s4-combo-paper-timm_odd_name_v2-cuda-fp32-b2.json"
+    assert read_measurement(path) == made
+    again = made.model_copy(update={"repeats": 9})
+    assert write_measurement(tmp_path, again) == path
+    assert read_measurements(tmp_path) == [again]
+
+
+def test_a_spread_is_the_median_between_the_extremes() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(median=2.5, least=1.0, most=10.0)
+    with pytest.raises(UsageError, match="the median does not lie between"):
+        Spread.parse({"median": 3.0, "least": 1.0, "most": 2.0}, "the test")
+
+
+def test_pages_show_the_measurement_with_its_device_instead_of_the_run_s_own(results: Path) -> None:
+    before = render(results).splitlines()
+    write_measurement(results, measurement())
+    after = render(results).splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    device = r"NVIDIA A\_100 \<80 GB\>"
+    (_, protocol), *rows = changed
+    assert "Clips/s and GiB that name a device are training's, measured by avsb bench" in protocol
+    assert len(rows) == 2  # COMBO's paper variant with R50: two recipes of the same size
+    for old, new in rows:
+        assert "| combo (paper) | r50 |" in old
+        assert f"| 91.6 | 14.3 | 41.50 ({device}, fp32, batch 2) | 7.2 ({device}) |" in new
+        before_speed, after_speed = old.split(" | 91.6 |"), new.split(" | 91.6 |")
+        assert before_speed[0] == after_speed[0]
+    found = [row["measurement"] for table in to_json(tables(read_records(results), results))
+             for row in table["rows"]]  # fmt: skip
+    assert found.count("s4-combo-paper-r50-cuda-fp32-b2") == 2
+    assert render(results).splitlines() == after
+
+
+def test_the_site_shows_it_escaped(results: Path, tmp_path: Path) -> None:
+    assert "avsb bench" not in build(results, tmp_path / "without").read_text(encoding="utf-8")
+    write_measurement(results, measurement())
+    page = build(results, tmp_path / "with").read_text(encoding="utf-8")
+    assert page.count("41.50 (NVIDIA A_100 &lt;80 GB&gt;, fp32, batch 2)") == 2
+    assert page.count("measured by avsb bench") == 1
+
+
+def test_which_measurement_stands_for_a_record(data: Path) -> None:
+    (record, *_) = [one for one in read_records(data / "records") if one.variant == "paper"]
+    recipe = record.spec["recipe"]
+    assert (recipe["image_size"], recipe["batch_size"], recipe["precision"]) == (64, 2, "fp32")
+    batch = {"frames": 5, "image_size": 64, "annotated": "first"}
+    cpu = measurement(device={"kind": "cpu", "name": "a CPU", "threads": 2})
+    half = measurement(precision="bf16")
+    many = measurement(batch={**batch, "clips": 8})
+    exact = measurement()
+    for known, best in (
+        ([cpu, half, many, exact], exact),
+        ([exact, many, half, cpu], exact),
+        ([cpu, half, many], many),
+        ([cpu, half], half),
+        ([cpu], cpu),
+        ([], None),
+    ):
+        assert measured(record, known) is best
+    for other in (
+        {"method": "catr"}, {"variant": "released"}, {"backbone": "pvt"}, {"task": "ms3"},
+        {"batch": {**batch, "clips": 2, "image_size": 224}},
+    ):  # fmt: skip
+        assert measured(record, [measurement(**other)]) is None
+
+
+def test_faults_name_the_file(results: Path) -> None:
+    path = write_measurement(results, measurement())
+    assert faults(results)[1] == []
+    assert measurement_faults(results) == (1, [])
+    values = json.loads(path.read_text())
+    for name, changes in (
+        ("a.json", {}),
+        ("b.json", {"memory": 1}),
+        ("c.json", {"loading": {**values["loading"], "waiting": 1.5}}),
+    ):
+        (path.parent / name).write_text(json.dumps({**values, **changes}))
+    (path.parent / "d.json").write_text("[]")
+    checked, found = measurement_faults(results)
+    assert checked == len(measurement_files(results)) == 5
+    assert [
+        fault for fault, name in zip(found, "abcd", strict=True) if f"bench/{name}.json" not in fault
+    ] == []
+    assert "not the one that its file is named after" in found[0]
+    assert "Unknown key 'memory'" in found[1]
+    assert "'loading.waiting' is 1.5" in found[2]
+    assert "holds no keys and values" in found[3]
+
+
+def test_a_broken_measurement_is_named_by_the_leaderboard(results: Path) -> None:
+    path = write_measurement(results, measurement())
+    path.write_text("{")
+    with pytest.raises(UsageError, match="cuda-fp32-b2.json is not valid JSON"):
+        render(results)
