@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.optim import build_optimizer, set_training
 from avsbench_harness.engine.recipe import Recipe
-from avsbench_harness.engine.system import in_precision
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.system import build_system, in_precision
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import S4, Task
 
@@ -157,6 +158,17 @@ def training_step(
         scaler.update()
 
     return step
+
+
+def system_step(run: Run) -> Callable[[Batch], None]:
+    """A training step of a run's system with weights drawn at random, on its device.
+
+    It trains as after the epochs for which the recipe freezes the backbone.
+    """
+    system = build_system(run, pretrained=False).to(run.device)
+    all_in_training(system.model, run.recipe)
+    optimizer = build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
+    return training_step(system.losses, optimizer, run.recipe, run.device)
 
 
 def measure(

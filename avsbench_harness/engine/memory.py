@@ -16,19 +16,17 @@ from torch import Tensor
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.logmel import BANDS, EXAMPLE_FRAMES
-from avsbench_harness.engine.bench import all_in_training, random_batch, training_step
-from avsbench_harness.engine.optim import build_optimizer
+from avsbench_harness.engine.bench import random_batch, system_step, training_step
 from avsbench_harness.engine.progress import peak_rss_gib
 from avsbench_harness.engine.run import Run, RunSpec
-from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.method import get_method
 
 
-def run_batch(run: Run) -> Batch:
-    """A batch of noise of the size on which a run trains, on its device."""
+def run_batch(run: Run, clips: int | None = None) -> Batch:
+    """A batch of noise as a run trains on, on its device; of the recipe's number of clips or another."""
     recipe = run.recipe
-    batch = random_batch(run.task, recipe.batch_size, recipe.frames, recipe.image_size)
+    batch = random_batch(run.task, clips or recipe.batch_size, recipe.frames, recipe.image_size)
     if run.spec.audio.trained:  # by an encoder that takes log-mel examples
         batch = batch.with_audio(torch.zeros(*batch.audio.shape[:2], 1, EXAMPLE_FRAMES, BANDS))
     return batch.to(run.device)
@@ -46,7 +44,7 @@ def training_peak(run: Run, method: str) -> float:
 
     Raises:
         torch.OutOfMemoryError: it does not fit on the CUDA device.
-        AvsbError: the other process was killed.
+        AvsbError: the other process was killed, or refused the memory.
     """
     if not run.device.startswith("cuda"):
         # What this process freed before would be used again, and not show.
@@ -54,17 +52,22 @@ def training_peak(run: Run, method: str) -> float:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:
                 return pool.submit(_growth, method, run.spec, run.dataset).result()
-            except BrokenProcessPool:
+            except (BrokenProcessPool, RuntimeError) as error:
+                if not isinstance(error, BrokenProcessPool) and "DefaultCPUAllocator" not in str(error):
+                    raise
                 raise AvsbError(
-                    f"The process that trained on batches of {run.recipe.batch_size} clips was killed, most "
-                    "likely because the machine ran out of memory; pass a smaller --batch."
+                    f"Training on a batch of {run.recipe.batch_size} clips takes more memory than this "
+                    "machine gives; pass a smaller --batch."
                 ) from None
     free_cached()
     torch.cuda.init()  # type: ignore[no-untyped-call]
     torch.cuda.reset_peak_memory_stats(run.device)
     before = torch.cuda.memory_allocated(run.device)
-    _train_twice(run)
-    return (torch.cuda.max_memory_allocated(run.device) - before) / 2**30
+    try:
+        _train_twice(run)
+        return (torch.cuda.max_memory_allocated(run.device) - before) / 2**30
+    finally:
+        free_cached()
 
 
 def _growth(method: str, spec: RunSpec, dataset: Dataset) -> float:
@@ -86,35 +89,32 @@ def _load_libraries() -> None:
 
 def _train_twice(run: Run) -> None:
     """Two steps: the second one has the optimiser's state beside the activations."""
-    system = build_system(run, pretrained=False).to(run.device)
-    all_in_training(system.model, run.recipe)
-    optimizer = build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
-    step = training_step(system.losses, optimizer, run.recipe, run.device)
+    step = system_step(run)
     batch = run_batch(run)
     for _ in range(2):
         step(batch)
 
 
-def largest_batch(step: Callable[[Batch], None], batch: Batch) -> int:
-    """The largest number of a batch's clips on which a step does not run out of memory, by bisection.
+def largest_batch(step: Callable[[int], None], clips: int) -> int:
+    """The largest number of clips on which a step does not run out of memory, by doubling and bisection.
 
     Args:
-        step: raises ``torch.OutOfMemoryError`` where its batch is too large.
-        batch: all of which is known not to fit.
+        step: with so many clips; raises ``torch.OutOfMemoryError`` where they are too many.
+        clips: known to be too many.
 
     Returns:
-        less than the batch has; 0 if not even one clip fits.
+        less than ``clips``; 0 if not even one fits.
     """
-    fits, fails = 0, batch.shape[0]
+    fits, fails = 0, clips
     while fails - fits > 1:
-        middle = (fits + fails) // 2
+        tried = min(max(1, 2 * fits), (fits + fails) // 2)
         try:
-            step(batch.select(slice(middle)))
-            fits = middle
+            step(tried)
+            fits = tried
         except torch.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
-            fails = middle
-        free_cached()
+            fails = tried
+            free_cached()
     return fits
 
 
@@ -124,25 +124,36 @@ def out_of_memory(
     losses: Callable[[Batch], dict[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    option: str = "--set batch_size=",
 ) -> AvsbError:
-    """The error for a batch that does not fit, which names the largest that a probe finds to fit.
+    """The error for a batch on which training runs out of memory; it names the largest part of it that fits.
 
-    The probe trains: weights and optimiser are of no use after it.
+    The search trains: weights and optimiser are of no use after it.
 
     Args:
         error: what was raised; the tensors that its frames hold are let go.
         run: what was trained, and where.
-        losses: of the model or the system.
+        losses: of the system.
         optimizer: over its parameters.
         batch: on the device.
-        option: how the user passes another number of clips.
     """
     traceback.clear_frames(error.__traceback__)
     free_cached()
-    clips, frames, height, width = batch.shape
+    step = training_step(losses, optimizer, run.recipe, run.device)
+    clips = batch.shape[0]
+    fits = largest_batch(lambda count: step(batch.select(slice(count))), clips)
+    return does_not_fit(run, clips, fits, "--set batch_size=")
+
+
+def does_not_fit(run: Run, clips: int, fits: int, option: str) -> AvsbError:
+    """The error for a batch that does not fit.
+
+    Args:
+        run: what was trained, and where.
+        clips: of the batch.
+        fits: the largest batch that fits, or 0.
+        option: how the user passes another number of clips.
+    """
     recipe = run.recipe
-    fits = largest_batch(training_step(losses, optimizer, recipe, run.device), batch)
     found = (
         f"a probe found that {fits} fit: pass {option}{fits}"
         if fits
@@ -150,8 +161,9 @@ def out_of_memory(
     )
     lower = "" if recipe.precision != "fp32" else ", or train in precision bf16"
     return AvsbError(
-        f"Training ran out of memory on {run.device} with a batch of {clips} clips of {frames} frames at "
-        f"{width}x{height} pixels in {recipe.precision}; {found}{lower}."
+        f"Training ran out of memory on {run.device} with a batch of {clips} clips of "
+        f"{recipe.frames or run.task.frames} frames at {recipe.image_size} pixels in {recipe.precision}; "
+        f"{found}{lower}."
     )
 
 

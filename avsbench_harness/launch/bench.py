@@ -16,21 +16,26 @@ from avsbench_harness.data.root import data_root
 from avsbench_harness.engine.bench import (
     Multiples,
     Timing,
-    all_in_training,
     measure,
     supervision,
-    training_step,
+    system_step,
     waiting_share,
 )
 from avsbench_harness.engine.cost import run_cost
-from avsbench_harness.engine.memory import free_cached, out_of_memory, run_batch, training_peak
-from avsbench_harness.engine.optim import build_optimizer
+from avsbench_harness.engine.memory import (
+    does_not_fit,
+    free_cached,
+    largest_batch,
+    run_batch,
+    training_peak,
+)
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.recipe import Recipe, resolve
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.engine.train import training_set
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.plan import Request, choose_device, plan
 from avsbench_harness.method import check_task, check_variant, get_method, methods
 from avsbench_harness.nn import timm_names
@@ -110,12 +115,17 @@ def bench(request: BenchRequest) -> Iterator[Result]:
         UsageError: something asked for is unknown or not here; found before anything is measured.
         AvsbError: a batch does not fit, or a method cannot be loaded.
     """
-    get_task(request.task)
+    task = get_task(request.task)
     choose_device(request.device)
     if request.precision is not None and request.precision not in PRECISIONS:
         raise unknown("precision", request.precision, PRECISIONS)
+    if not request.backbones:
+        raise UsageError("--backbone names no backbone; pass for example --backbone r50,pvt.")
     for backbone in request.backbones:
         timm_names.resolve(backbone)
+    if request.method is not None:
+        check_variant(get_method(request.method), request.variant)
+    choose_dataset(task, request.data)
     names = list(methods()) if request.method is None else [request.method]
     for name in names:
         for backbone in request.backbones:
@@ -144,6 +154,7 @@ def measure_network(method: str, backbone: str, request: BenchRequest) -> Measur
     try:
         memory = training_peak(alone, method)
         cost, times = _times(alone, request.repeats)
+        free_cached()
         loading = _loading(run)
     except torch.OutOfMemoryError as error:
         raise _does_not_fit(error, run) from None
@@ -250,12 +261,9 @@ def _loading(run: Run) -> LoadingEntry:
         for epoch in range(-(-(warm_up + counted) * run.recipe.batch_size // len(dataset)))
         for keys in epoch_order(len(dataset), run.recipe.batch_size, run.spec.seed, epoch)
     ][: warm_up + counted]
-    system = build_system(run, pretrained=False).to(run.device)
-    all_in_training(system.model, run.recipe)
-    optimizer = build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
     waiting = waiting_share(
         load(dataset, order, workers=run.workers, device=run.device),
-        training_step(system.losses, optimizer, run.recipe, run.device),
+        system_step(run),
         run.device,
         warm_up=warm_up,
     )
@@ -272,10 +280,13 @@ def _does_not_fit(error: torch.OutOfMemoryError, run: Run) -> AvsbError:
     """What to say of a network that runs out of memory in training."""
     traceback.clear_frames(error.__traceback__)
     free_cached()
-    system = build_system(run, pretrained=False).to(run.device)
-    all_in_training(system.model, run.recipe)
-    optimizer = build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
-    return out_of_memory(error, run, system.losses, optimizer, run_batch(run), "--batch ")
+    clips = run.recipe.batch_size
+    try:
+        step = system_step(run)
+    except torch.OutOfMemoryError:
+        return does_not_fit(run, clips, 0, "--batch ")
+    fits = largest_batch(lambda count: step(run_batch(run, count)), clips)
+    return does_not_fit(run, clips, fits, "--batch ")
 
 
 def _cpu_name() -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from avsbench_harness.launch import bench
 from avsbench_harness.method import Entry, Method, from_folder
@@ -18,7 +19,7 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(avsb, real_s4: Path, tmp_path: Path, no_child):
     def call(*arguments: object):
         return avsb("bench", *arguments, "--data", real_s4, "--out", tmp_path, "--device", "cpu",
-                    "--workers", 0, "--repeats", 2)  # fmt: skip
+                    "--workers", 0, "--repeats", 2, "--backbone", "test_resnet")  # fmt: skip
 
     return call
 
@@ -31,6 +32,7 @@ def quick(avsb, real_s4: Path, tmp_path: Path, no_child):
         (["--precision", "bf61"], "Unknown precision 'bf61'. Did you mean 'bf16'?"),
         (["--batch", "0"], "--batch"),
         (["--backbone", "r50,r5o"], "r5o"),
+        (["--backbone", ","], "--backbone names no backbone"),
         (["--task", "s5"], "Unknown task 's5'"),
         (["--variant", "realesed"], "Unknown variant of tiny 'realesed'. Did you mean 'released'?"),
     ],
@@ -48,9 +50,41 @@ def test_an_unknown_method(avsb, tmp_path: Path) -> None:
     assert "Unknown method 'combi'. Did you mean 'combo" in result.err
 
 
+def test_missing_data_is_one_sentence(avsb, tmp_path: Path) -> None:
+    result = avsb("bench", "--data", tmp_path / "nowhere", "--out", tmp_path, "--device", "cpu")
+    assert result.code == 4
+    assert "nowhere" in result.err
+    assert result.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
+    from avsbench_harness.engine.system import System
+
+    real = System.losses
+
+    def losses(self, batch):
+        if batch.shape[0] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    def peak(run, method):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(System, "losses", losses)
+    monkeypatch.setattr(bench, "training_peak", peak)
+    result = quick(tiny, "--batch", 40)
+    assert result.code == 1
+    assert (
+        "with a batch of 40 clips of 5 frames at 32 pixels in fp32; a probe found that 5 fit: " in result.err
+    )
+    assert "pass --batch 5, or train in precision bf16." in result.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_measurement_is_written_shown_and_replaced(quick, avsb, tiny: str, tmp_path: Path) -> None:
     (first,) = quick(tiny, "--json").json
-    path = tmp_path / "results/bench/s4-tiny-released-r50-cpu-fp32-b2.json"
+    path = tmp_path / "results/bench/s4-tiny-released-test_resnet-cpu-fp32-b2.json"
     assert first["file"] == str(path)
     found = first["measurement"]
     assert found["batch"] == {"clips": 2, "frames": 5, "image_size": 32, "annotated": "first"}
@@ -59,7 +93,7 @@ def test_a_measurement_is_written_shown_and_replaced(quick, avsb, tiny: str, tmp
     assert found["loading"].items() >= {"data": "custom", "synthetic": False, "workers": 0}.items()
     written = path.read_text()
     result = quick(tiny, "--precision", "fp32", "--batch", 1)
-    assert "s4-tiny-released-r50-cpu-fp32-b1.json" in result.out
+    assert "s4-tiny-released-test_resnet-cpu-fp32-b1.json" in result.out
     assert "1 x 5 x 32 px, fp32" in result.out
     assert quick(tiny).code == 0
     assert path.read_text() != written
@@ -70,7 +104,7 @@ def test_a_measurement_is_written_shown_and_replaced(quick, avsb, tiny: str, tmp
     assert checked.json["records"] == 0
     assert checked.json["measurements"] == 3
     (fault,) = checked.json["faults"]
-    assert "else.json: the measurement is s4-tiny-released-r50-cpu-fp32-b2, not the one" in fault
+    assert "else.json: the measurement is s4-tiny-released-test_resnet-cpu-fp32-b2, not the one" in fault
 
 
 def test_all_methods_one_after_the_other(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
@@ -92,8 +126,8 @@ def test_all_methods_one_after_the_other(quick, tiny: str, tmp_path: Path, monke
     )
     result = quick()
     assert result.code == 1
-    assert "broken r50: n/a (Method 'broken' from a test cannot be loaded: ImportError" in result.out
-    assert "other r50: n/a (other has no model for s4; it does avss.)" in result.out
+    assert "broken test_resnet: n/a (Method 'broken' from a test cannot be loaded: ImportError" in result.out
+    assert "other test_resnet: n/a (other has no model for s4; it does avss.)" in result.out
     assert len(list((tmp_path / "results" / "bench").iterdir())) == 1
     del entries["broken"]
     assert quick().code == 0

@@ -42,10 +42,13 @@ def test_supervision_can_be_chosen() -> None:
     assert torch.equal(first.images, second.images)
 
 
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-4), ("fp16", 0.05)])
 @pytest.mark.parametrize("clip_norm", [None, 1e-3])
-def test_a_step_is_backward_clipping_and_the_optimiser(tiny: str, clip_norm: float | None) -> None:
+def test_a_step_is_backward_clipping_and_the_optimiser(
+    tiny: str, clip_norm: float | None, precision: str, error: float
+) -> None:
     ours, theirs = network(tiny).eval(), network(tiny).eval()
-    batch, settings = random_batch(S4, side=16), recipe(clip_norm=clip_norm)
+    batch, settings = random_batch(S4, side=16), recipe(clip_norm=clip_norm, precision=precision)
     training_step(ours.losses, build_optimizer(ours.param_groups(settings), settings.optimizer), settings,
                   "cpu")(batch)  # fmt: skip
     torch.stack(list(theirs.losses(batch).values())).sum().backward()
@@ -55,8 +58,9 @@ def test_a_step_is_backward_clipping_and_the_optimiser(tiny: str, clip_norm: flo
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             parameter -= 0.1 * parameter.grad
-            torch.testing.assert_close(ours.get_parameter(name), parameter)
-            assert not torch.equal(parameter, untouched[name]), name
+            moved = (ours.get_parameter(name) - untouched[name]).norm()
+            assert (ours.get_parameter(name) - parameter).norm() <= error * moved + 5e-7, name
+            assert moved > 1e-6, name
 
 
 def test_a_step_calls_no_hook_by_which_processes_exchange_gradients(tiny: str) -> None:

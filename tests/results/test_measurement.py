@@ -90,11 +90,10 @@ def test_pages_show_the_measurement_with_its_device_instead_of_the_run_s_own(res
 
 
 def test_the_site_shows_it_escaped(results: Path, tmp_path: Path) -> None:
-    assert "avsb bench" not in build(results, tmp_path / "without").read_text(encoding="utf-8")
     write_measurement(results, measurement())
-    page = build(results, tmp_path / "with").read_text(encoding="utf-8")
+    page = build(results, tmp_path / "site").read_text(encoding="utf-8")
     assert page.count("41.50 (NVIDIA A_100 &lt;80 GB&gt;, fp32, batch 2)") == 2
-    assert page.count("measured by avsb bench") == 1
+    assert page.count("measured by avsb bench") == 1  # over one of its tables
 
 
 def test_which_measurement_stands_for_a_record(data: Path) -> None:
