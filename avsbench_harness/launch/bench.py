@@ -168,6 +168,7 @@ def measure_network(method: str, backbone: str, request: BenchRequest) -> Measur
         backbone=backbone,
         task=run.task.name,
         code=run.spec.code,
+        options=recipe.options,
         device=device_entry(run.device),
         precision=recipe.precision,
         batch=BatchEntry(

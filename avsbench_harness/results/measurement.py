@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -95,6 +95,7 @@ class Measurement(Schema):
 
     Attributes:
         code: version of the method's code, as in a run's spec.
+        options: build options of the method, as in a recipe.
         repeats: of each time.
         cost: parameters, and 10^9 multiply-accumulates of one clip of the task's full length.
         forward: the forward pass without gradients.
@@ -109,6 +110,7 @@ class Measurement(Schema):
     backbone: str
     task: str
     code: str
+    options: dict[str, Any]
     device: DeviceEntry
     precision: Literal["fp32", "bf16", "fp16"]
     batch: BatchEntry
@@ -156,9 +158,10 @@ def read_measurements(results: Path) -> list[Measurement]:
 
 
 def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None:
-    """The measurement of a record's network at the size that the record was trained at, if there is one.
+    """The measurement of a record's network, with the options and at the size of its training, if any.
 
-    Of several the one on CUDA, then in the recipe's precision, then with its batch, then the first by name.
+    A record without a spec does not state these. Of several measurements the one on CUDA, then in the
+    recipe's precision, then with its batch, then the first by name.
     """
     recipe = (record.spec or {}).get("recipe", {})
     network = (record.method, record.variant, record.backbone, record.task)
@@ -166,7 +169,9 @@ def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None
         one
         for one in known
         if (one.method, one.variant, one.backbone, one.task) == network
+        and recipe.get("options") in (None, one.options)
         and recipe.get("image_size") in (None, one.batch.image_size)
+        and recipe.get("frames") in (None, one.batch.frames)
     ]
     return min(
         found,

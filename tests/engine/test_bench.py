@@ -19,7 +19,7 @@ from avsbench_harness.tasks import AVSS, MS3, S4, Task
 
 
 def recipe(**changes) -> Recipe:
-    values = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}, "epochs": 1}
+    values = {"optimizer": {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}, "epochs": 1}
     return Recipe.parse({**values, **changes}, "the test")
 
 
@@ -57,7 +57,7 @@ def test_a_step_is_backward_clipping_and_the_optimiser(
     untouched = network(tiny).state_dict()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            parameter -= 0.1 * parameter.grad
+            parameter -= parameter.grad
             moved = (ours.get_parameter(name) - untouched[name]).norm()
             assert (ours.get_parameter(name) - parameter).norm() <= error * moved + 5e-7, name
             assert moved > 1e-6, name
