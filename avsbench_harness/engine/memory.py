@@ -46,19 +46,10 @@ def training_peak(run: Run, method: str) -> float:
         torch.OutOfMemoryError: it does not fit on the CUDA device.
         AvsbError: the other process was killed, or refused the memory.
     """
-    if not run.device.startswith("cuda"):
-        # What this process freed before would be used again, and not show.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            try:
-                return pool.submit(_growth, method, run.spec, run.dataset).result()
-            except (BrokenProcessPool, RuntimeError) as error:
-                if not isinstance(error, BrokenProcessPool) and "DefaultCPUAllocator" not in str(error):
-                    raise
-                raise AvsbError(
-                    f"Training on a batch of {run.recipe.batch_size} clips takes more memory than this "
-                    "machine gives; pass a smaller --batch."
-                ) from None
+    return _cuda_peak(run) if run.device.startswith("cuda") else _cpu_peak(run, method)
+
+
+def _cuda_peak(run: Run) -> float:
     free_cached()
     torch.cuda.init()  # type: ignore[no-untyped-call]
     torch.cuda.reset_peak_memory_stats(run.device)
@@ -68,6 +59,21 @@ def training_peak(run: Run, method: str) -> float:
         return (torch.cuda.max_memory_allocated(run.device) - before) / 2**30
     finally:
         free_cached()
+
+
+def _cpu_peak(run: Run, method: str) -> float:
+    """In another process: what this one freed before would be used again, and not show."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_growth, method, run.spec, run.dataset).result()
+        except RuntimeError as error:
+            killed = isinstance(error, BrokenProcessPool)
+            if not killed and "DefaultCPUAllocator" not in str(error):
+                raise
+            raise AvsbError(
+                f"Training on a batch of {run.recipe.batch_size} clips takes more memory than there is; pass "
+                "a smaller --batch."
+            ) from None
 
 
 def _growth(method: str, spec: RunSpec, dataset: Dataset) -> float:

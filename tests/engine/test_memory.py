@@ -88,6 +88,15 @@ def test_memory_on_the_cpu_is_that_of_a_fresh_process(planned, tiny: str, tmp_pa
     assert size < training_peak(run, tiny) < 10 * size
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_for_its_memory(planned, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(AvsbError, match="a batch of 2 clips takes more memory than there is; pass a smaller"):
+        training_peak(planned(tmp_path / "out"), str(killed))
+
+
 @pytest.mark.gpu
 def test_the_allocator_s_limit_is_found() -> None:
     unit = 64 * 2**20
