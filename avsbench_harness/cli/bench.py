@@ -33,6 +33,12 @@ def bench(
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Clips per step; else the recipe's.")
     ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One change to the full recipe, such as image_size=384."
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each time, after a warm-up.")] = 5,
     data: DataOption = None,
     workers: Annotated[
@@ -54,6 +60,7 @@ def bench(
     Examples:
       avsb bench
       avsb bench combo --backbone r50,pvt --task ms3 --batch 4
+      avsb bench avsegformer --backbone pvt --set image_size=224
       avsb bench avsegformer --device cuda --precision bf16 --data AVSBench
     """
     from avsbench_harness.errors import AvsbError
@@ -68,6 +75,7 @@ def bench(
         device=device,
         precision=precision,
         batch=batch,
+        assignments=tuple(assignments or ()),
         repeats=repeats,
         data=data,
         workers=workers,
@@ -128,7 +136,8 @@ def _cells(one: Measurement) -> list[str]:
     batch = one.batch
     return [
         f"{one.method} ({one.variant}) {one.backbone}\n"
-        f"{batch.clips} x {batch.frames} x {batch.image_size} px, {one.precision}",
+        f"{batch.clips} x {batch.frames} x {batch.image_size} px, {one.precision}"
+        + "".join(f"\n{key}={value}" for key, value in one.changes.items()),
         f"{one.cost.parameters / 1e6:.1f}\n{one.cost.gmacs:.1f}",
         _speed(one.forward),
         _speed(one.training),

@@ -30,7 +30,7 @@ from avsbench_harness.engine.memory import (
     training_peak,
 )
 from avsbench_harness.engine.progress import say
-from avsbench_harness.engine.recipe import Recipe, resolve
+from avsbench_harness.engine.recipe import Recipe, resolve, split_assignment
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.engine.train import training_set
@@ -70,6 +70,7 @@ class BenchRequest:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         batch: clips.
+        assignments: further changes to the recipe, ``key=value``.
         repeats: of each time.
         data: data root; else ``AVSB_DATA_DIR``; else a small synthetic set.
         workers: processes that decode data.
@@ -83,6 +84,7 @@ class BenchRequest:
     device: str | None = None
     precision: str | None = None
     batch: int | None = None
+    assignments: tuple[str, ...] = ()
     repeats: int = 5
     data: Path | None = None
     workers: int | None = None
@@ -169,6 +171,7 @@ def measure_network(method: str, backbone: str, request: BenchRequest) -> Measur
         task=run.task.name,
         code=run.spec.code,
         options=recipe.options,
+        changes=dict(map(split_assignment, request.assignments)),
         device=device_entry(run.device),
         precision=recipe.precision,
         batch=BatchEntry(
@@ -213,15 +216,16 @@ def _left_out(name: str, request: BenchRequest) -> str:
 
 def _run_request(method: str, backbone: str, request: BenchRequest) -> Request:
     """The training run whose cost is asked for."""
+    found = get_method(method)
+    task, variant = check_task(found, request.task), check_variant(found, request.variant)
     changes = []
+    if data_root(request.data) is None and resolve(found, task, backbone, variant=variant).maskige:
+        changes.append("maskige=felzenszwalb")  # the stand-in set has none but those that are made
+    changes += request.assignments
     if request.precision is not None:
         changes.append(f"precision={request.precision}")
     if request.batch is not None:
         changes.append(f"batch_size={request.batch}")
-    found = get_method(method)
-    task, variant = check_task(found, request.task), check_variant(found, request.variant)
-    if data_root(request.data) is None and resolve(found, task, backbone, variant=variant).maskige:
-        changes.append("maskige=felzenszwalb")  # the stand-in set has none but those that are made
     return Request(
         method=method,
         backbone=backbone,

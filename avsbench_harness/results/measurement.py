@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.files import read_json, write_json
+from avsbench_harness.files import read_json, sha256_json, write_json
 from avsbench_harness.results.record import CostEntry, EnvironmentEntry, Record
 from avsbench_harness.schema import Schema
 
@@ -96,6 +96,7 @@ class Measurement(Schema):
     Attributes:
         code: version of the method's code, as in a run's spec.
         options: build options of the method, as in a recipe.
+        changes: to the method's full recipe, by dotted key; apart from batch and precision.
         repeats: of each time.
         cost: parameters, and 10^9 multiply-accumulates of one clip of the task's full length.
         forward: the forward pass without gradients.
@@ -111,6 +112,7 @@ class Measurement(Schema):
     task: str
     code: str
     options: dict[str, Any]
+    changes: dict[str, Any]
     device: DeviceEntry
     precision: Literal["fp32", "bf16", "fp16"]
     batch: BatchEntry
@@ -125,10 +127,12 @@ class Measurement(Schema):
     @property
     def name(self) -> str:
         """What tells it from others; the stem of its file."""
-        parts = (
+        parts: list[str] = [
             self.task, self.method, self.variant, self.backbone, self.device.kind, self.precision,
             f"b{self.batch.clips}",
-        )  # fmt: skip
+        ]  # fmt: skip
+        if self.changes:
+            parts.append(sha256_json(self.changes)[:8])
         return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", part) for part in parts)
 
 
@@ -160,7 +164,8 @@ def read_measurements(results: Path) -> list[Measurement]:
 def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None:
     """The measurement of a record's network, with the options and at the size of its training, if any.
 
-    A record without a spec does not state these. Of several measurements the one on CUDA, then in the
+    What was changed for a measurement must be so in the record's recipe. A record without a spec states none
+    of this, and is taken to be of the full recipe. Of several measurements the one on CUDA, then in the
     recipe's precision, then with its batch, then the first by name.
     """
     recipe = (record.spec or {}).get("recipe", {})
@@ -172,6 +177,7 @@ def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None
         and recipe.get("options") in (None, one.options)
         and recipe.get("image_size") in (None, one.batch.image_size)
         and recipe.get("frames") in (None, one.batch.frames)
+        and all(_at(recipe, key) == value for key, value in one.changes.items())
     ]
     return min(
         found,
@@ -183,3 +189,11 @@ def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None
             one.name,
         ),
     )
+
+
+def _at(recipe: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, ``None`` where there is none."""
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

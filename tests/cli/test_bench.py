@@ -7,6 +7,7 @@ import torch
 
 from avsbench_harness.launch import bench
 from avsbench_harness.method import Entry, Method, from_folder
+from avsbench_harness.results.measurement import read_measurement
 
 
 @pytest.fixture
@@ -48,6 +49,20 @@ def test_an_unknown_method(avsb, tmp_path: Path) -> None:
     result = avsb("bench", "combi", "--out", tmp_path)
     assert result.code == 2
     assert "Unknown method 'combi'. Did you mean 'combo" in result.err
+
+
+def test_a_changed_recipe_has_a_file_of_its_own(quick, tiny: str, tmp_path: Path) -> None:
+    result = quick(tiny, "--set", "image_size=48", "--set", "options.width=4")
+    assert "2 x 5 x 48 px" in result.out
+    assert "options.width=4" in result.out
+    (path,) = (tmp_path / "results" / "bench").iterdir()
+    found = read_measurement(path)
+    assert path.name == f"{found.name}.json" != "s4-tiny-released-test_resnet-cpu-fp32-b2.json"
+    assert found.changes == {"image_size": 48, "options.width": 4}
+    assert found.options == {"width": 4}
+    wrong = quick(tiny, "--set", "image_sice=48")
+    assert wrong.code == 2
+    assert "Did you mean 'image_size'?" in wrong.err
 
 
 def test_missing_data_is_one_sentence(avsb, tmp_path: Path) -> None:

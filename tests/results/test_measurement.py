@@ -34,7 +34,7 @@ def measurement(**changes: Any) -> Measurement:
     }
     values: dict[str, Any] = {
         "created": "2026-01-02T03:04:05Z", "method": "combo", "variant": "paper", "backbone": "r50",
-        "task": "s4", "code": "made up", "options": {}, "precision": "fp32",
+        "task": "s4", "code": "made up", "options": {}, "changes": {}, "precision": "fp32",
         "device": {"kind": "cuda", "name": "NVIDIA A_100 <80 GB>"},
         "batch": {"clips": 2, "frames": 5, "image_size": 64, "annotated": "first"},
         "repeats": 5, "cost": {"parameters": 1_000_000, "gmacs": 1.0}, "forward": speed, "training": speed,
@@ -114,10 +114,13 @@ def test_which_measurement_stands_for_a_record(data: Path) -> None:
         assert measured(record, known) is best
     for other in (
         {"method": "catr"}, {"variant": "released"}, {"backbone": "pvt"}, {"task": "ms3"},
-        {"options": {"audio_queries": "all"}},
+        {"options": {"audio_queries": "all"}}, {"changes": {"clip_norm": 5.0}},
         {"batch": {**batch, "clips": 2, "image_size": 224}},
     ):  # fmt: skip
         assert measured(record, [measurement(**other)]) is None
+    changed = measurement(changes={"optimizer.name": recipe["optimizer"]["name"]})
+    assert measured(record, [changed]) is changed
+    assert changed.name.startswith(f"{exact.name}-")
 
 
 def test_faults_name_the_file(results: Path) -> None:
