@@ -51,9 +51,9 @@ class Multiples:
 
     Attributes:
         forward: the model's forward pass without gradients.
-        step: forward, loss, backward and optimiser.
+        step: forward, loss, backward and optimiser; some methods train on annotated frames alone.
         bare_forward: the bare backbone's forward pass without gradients.
-        bare_step: the bare backbone's forward and backward.
+        bare_step: the bare backbone's forward and backward, of all frames.
     """
 
     forward: Timing
