@@ -1,4 +1,4 @@
-"""``avsb data check``, ``info``, ``synth``, ``maskige``, ``propagate`` and ``solution``."""
+"""``avsb data check``, ``info``, ``synth``, ``maskige``, ``propagate``, ``cache`` and ``solution``."""
 
 from __future__ import annotations
 
@@ -266,6 +266,53 @@ def propagate(
             else f"they are in {out}; use them by `avsb data propagate {dataset.root} --from {out}`"
         )
         typer.echo(f"{made} pseudo-masks made for {count} clips; {use}")
+
+
+@app.command()
+def cache(
+    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    root: RootArgument = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Only this split; else all three.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--size", min=1, max=4096, help="Side of the network's input, pixels.")
+    ] = 224,
+    fit: Annotated[
+        str, typer.Option("--fit", help="How frames get there: squeeze, crop or pad, as recipes have it.")
+    ] = "squeeze",
+    maskige: Annotated[
+        str | None, typer.Option("--maskige", help="With maskiges of this source: felzenszwalb, published.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Decode frames, masks and maskiges once, so that runs read them from memory-mapped files.
+
+    Training and prediction do this by themselves when they first need the clips; this does it ahead of them,
+    on a machine without a GPU for example. What is there already is not decoded again.
+
+    \b
+    Examples:
+      avsb data cache AVSBench --task s4
+      avsb data cache AVSBench --task ms3 --split train --size 384 --fit pad
+      avsb data cache AVSBench --task ms3 --maskige felzenszwalb
+    """
+    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.engine.decode import decode_split
+    from avsbench_harness.engine.interrupt import stop_request
+    from avsbench_harness.tasks import SPLITS, get_split, get_task
+
+    dataset = open_dataset(_root(root), get_task(task))
+    splits = [get_split(name) for name in split] if split else list(SPLITS)
+    with stop_request() as stop:
+        kept = [
+            decode_split(dataset, part, size, fit, maskige, stop) for part in splits if dataset.counts()[part]
+        ]
+    if json:
+        print_json([part.to_json() for part in kept])
+    else:
+        for part in kept:
+            typer.echo(part.sentence)
 
 
 @app.command()

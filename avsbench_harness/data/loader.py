@@ -6,34 +6,30 @@ seed, the epoch and the clip, so that a run can be resumed at any step.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avsbench_harness.data.augment import Augment
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.images import read_clip_masks, read_frame
-from avsbench_harness.data.maskige import read_maskige
-from avsbench_harness.data.pixels import Fit as FileFit
-from avsbench_harness.data.pixels import Size, content_size, load_image
-from avsbench_harness.data.transform import Pixels, augment
+from avsbench_harness.data.decoded import ClipSource, FileDecoder, Fit
+from avsbench_harness.data.transform import augment
 from avsbench_harness.tasks import Task
 
 #: A clip to read, by its index, and the epoch that it is read for.
 Key: TypeAlias = tuple[int, int]
-
-#: How frames get to a network's square input; pad keeps aspect and contents, zeros at the right or bottom.
-Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,10 @@ class Sample:
 
 
 class ClipDataset(Dataset[Sample]):
-    """Decoded clips.
+    """Clips as tensors.
+
+    ``source`` gives their pixels: ``decoder``, which reads the files every time, until it is replaced by one
+    that gives the same, such as :class:`~avsbench_harness.data.decoded.DecodedClips`.
 
     Args:
         clips: which clips, in the order of their indices.
@@ -78,8 +77,8 @@ class ClipDataset(Dataset[Sample]):
         self.task = task
         self.audio = audio
         self.size = size
-        self.maskiges = maskiges
-        self.fit = fit
+        self.decoder = FileDecoder(self.clips, task, size, fit, maskiges)
+        self.source: ClipSource = self.decoder
         self.augment = augment or Augment()
         self.seed = seed
 
@@ -89,8 +88,9 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         index, epoch = key
         clip = self.clips[index]
-        clear, annotated = self._read(index)
+        clear = self.source.read(index)
         seen = augment(clear, self.augment, self.size, _generator(self.seed, epoch, clip.id))
+        annotated = torch.tensor([path is not None for path in clip.masks])
         total, fill = self.task.frames, None if self.augment.scale is None else self.augment.scale.fill
         masks = _to_square(seen.masks.long(), self.size, self.augment.outside_class)
         return Sample(
@@ -98,40 +98,29 @@ class ClipDataset(Dataset[Sample]):
             audio=torch.from_numpy(self.audio[clip.id]),
             valid=_pad(torch.ones(len(masks), dtype=torch.bool), total),
             masks=_pad(masks, total),
-            annotated=_pad(torch.from_numpy(annotated.copy()), total),
+            annotated=_pad(annotated, total),
             maskige=None if seen.maskige is None else _pad(_input(seen.maskige, self.size, fill), total),
         )
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
+        """Clips in the order of the keys, read by one thread per core; by one in a loader's process."""
+        threads = min(len(keys), os.cpu_count() or 1)
+        if threads <= 1 or get_worker_info() is not None:
+            return [self[key] for key in keys]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.__getitem__, keys))
 
     def content(self, index: int) -> tuple[int, int]:
         """(width, height) of a clip's frames in the network's input before any augmentation, pixels.
 
         Less than the input where frames are padded; what a network says of the rest means nothing.
         """
-        if self.fit != "pad":
-            return self.size, self.size
-        return content_size(*load_image(self.clips[index].frames[0]).size, self.size)
-
-    def _read(self, index: int) -> tuple[Pixels, NDArray[np.bool_]]:
-        """A clip from its files, and which of its frames have ground truth."""
-        clip = self.clips[index]
-        size: Size = self.size
-        fit: FileFit = "squeeze"
-        if self.fit == "pad":  # all files of a clip get the shape that its first frame asks for
-            size = self.content(index)
-        else:
-            fit = self.fit
-        frames = [read_frame(path, size, fit) for path in clip.frames]
-        masks, annotated = read_clip_masks(clip, self.task, size, fit)
-        painted = None
-        if self.maskiges is not None:
-            files = self.maskiges[clip.id]
-            painted = _channels_first([read_maskige(path, size, fit) for path in files])
-        return Pixels(_channels_first(frames), torch.from_numpy(masks), painted), annotated
+        return self.source.content(index)
 
 
 def normalise(frames: NDArray[np.uint8]) -> Tensor:
     """(t,H,W,3) uint8 RGB -> (t,3,H,W) float32 with ImageNet's mean and standard deviation."""
-    return _normalise(_channels_first(list(frames)))
+    return _normalise(torch.from_numpy(frames).permute(0, 3, 1, 2))
 
 
 def _normalise(frames: Tensor) -> Tensor:
@@ -153,11 +142,6 @@ def _to_square(values: Tensor, size: int, fill: int) -> Tensor:
     if (height, width) == (size, size):
         return values.contiguous()
     return functional.pad(values, (0, size - width, 0, size - height), value=fill)
-
-
-def _channels_first(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Frames (h,w,3) as one tensor (t,3,h,w)."""
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

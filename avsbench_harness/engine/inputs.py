@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import making, maskige_files
 from avsbench_harness.data.propagate import supplemented
 from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
@@ -66,15 +66,23 @@ def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | Non
         MissingDataError: some are not there; the message names the command that makes them.
     """
     source = run.recipe.maskige
-    if source is None:
-        return None
-    found = {clip.id: maskige_files(run.dataset, clip, source) for clip in run.dataset.clips(split)}
+    return None if source is None else maskige_paths(run.dataset, split, source)
+
+
+def maskige_paths(dataset: Dataset, split: Split, source: str) -> Mapping[str, Sequence[Path]]:
+    """Per clip id, the maskige files that a source has of a split.
+
+    Raises:
+        UsageError: the source is unknown.
+        MissingDataError: as :func:`maskige_inputs`.
+    """
+    found = {clip.id: maskige_files(dataset, clip, source) for clip in dataset.clips(split)}
     missing = [path for paths in found.values() for path in paths if not path.is_file()]
     if missing:
         hint = (
-            f"`{making(run.dataset, source)}` makes them"
+            f"`{making(dataset, source)}` makes them"
             if source != "published"
-            else f"fetch the authors', or make others with `{making(run.dataset, 'felzenszwalb')}` and pass "
+            else f"fetch the authors', or make others with `{making(dataset, 'felzenszwalb')}` and pass "
             "--set maskige=felzenszwalb"
         )
         raise MissingDataError(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.engine.checkpoint import load_tensors
+from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.progress import bar
@@ -39,16 +40,19 @@ def predict(run: Run, split: Split) -> Path:
     system.load_state_dict(load_tensors(run.weights_file))
     path = run.submission_file(split)
     with stop_request() as stop:
-        write_predictions(run, system.to(run.device), split, evaluation_clips(run, split), path, stop)
+        write_predictions(run, system.to(run.device), split, evaluation_clips(run, split, stop), path, stop)
     return path
 
 
-def evaluation_clips(run: Run, split: Split) -> ClipDataset:
-    """The clips of a split with all that the run's system takes, as predictions are made of them."""
+def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) -> ClipDataset:
+    """The clips of a split with all that the run's system takes, as predictions are made of them.
+
+    They are decoded here if the cache does not have them; ``stop`` is asked meanwhile.
+    """
     clips = run.dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
-    return ClipDataset(
+    dataset = ClipDataset(
         clips,
         run.task,
         audio_inputs(run, split),
@@ -56,6 +60,8 @@ def evaluation_clips(run: Run, split: Split) -> ClipDataset:
         maskiges=maskige_inputs(run, split),
         fit=run.recipe.fit,
     )
+    keep_decoded(dataset, split, stop)
+    return dataset
 
 
 def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:

@@ -22,7 +22,7 @@ from avsbench_harness.method import Method
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Task
 
-#: As ``data.loader.Fit``, which needs torch.
+#: As ``data.decoded.Fit``, which needs torch.
 Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
 

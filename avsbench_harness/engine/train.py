@@ -34,6 +34,7 @@ from avsbench_harness.engine.checkpoint import (
     save_tensors,
 )
 from avsbench_harness.engine.cost import run_cost
+from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.memory import out_of_memory
@@ -79,7 +80,10 @@ def _train(run: Run, stop: StopRequest) -> Checkpoint:
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
     write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     set_determinism(run)
-    trainer = Trainer(run, training_set(run), stop)
+    dataset = training_set(run)
+    total, per_epoch = optim.length(run.recipe, len(dataset))
+    keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
+    trainer = Trainer(run, dataset, stop)
     with closing(TrainingLog(run.folder / "log.jsonl", trainer.state.step)) as log:
         trainer.loop(log)
     return trainer.finish()
@@ -228,7 +232,7 @@ class Trainer:
 
     @cached_property
     def _validation_clips(self) -> ClipDataset:
-        return evaluation_clips(self.run, "val")
+        return evaluation_clips(self.run, "val", self.stop)
 
     def _due(self) -> bool:
         """Whether the recipe wants a validation after this step, and there was none yet."""

@@ -163,3 +163,28 @@ def test_maskiges_are_asked_for_made_and_used(
     assert avsb("data", "maskige", real_s4, "--task", "s4", "--jobs", "1", "--json").json["made"] == 45
     assert avsb(*common, *made).code == 0
     assert avsb(*common, "--set", "maskige=felzenswalb").code == 2
+
+
+def test_clips_are_decoded_ahead_of_runs(avsb, real_s4: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    common = ("data", "cache", real_s4, "--task", "s4", "--size", "32")
+    first = avsb(*common, "--json").json
+    assert [part["split"] for part in first] == ["train", "val", "test"]
+    assert all(part["decoded"] == part["clips"] > 0 for part in first)
+    # Five frames of three colours and a mask.
+    assert [part["bytes"] for part in first] == [part["clips"] * 5 * 4 * 32 * 32 for part in first]
+    again = avsb(*common, "--split", "test")
+    assert again.code == 0
+    assert again.out.startswith(f"test: 0 of {first[2]['clips']} clips decoded, 0.0 MB written to ")
+    assert str(tmp_path / "cache") in again.out
+    unpainted = avsb(*common, "--maskige", "felzenszwalb")
+    assert unpainted.code == 4
+    assert "`avsb data maskige" in unpainted.err
+    unknown = avsb(*common, "--fit", "padd")
+    assert unknown.code == 2
+    assert "Did you mean 'pad'?" in unknown.err
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "file"))
+    unwritable = avsb(*common)
+    assert unwritable.code == 1
+    assert "set AVSB_CACHE_DIR to another folder" in unwritable.err

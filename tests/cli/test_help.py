@@ -10,7 +10,7 @@ import pytest
 COMMANDS = [
     "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "bench", "doctor", "data",
     "data check", "data info", "data synth", "data maskige", "data propagate",
-    "data solution", "submit", "submit check", "weights",
+    "data cache", "data solution", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",

@@ -1,0 +1,118 @@
+"""Clips decoded once into the cache: before a run reads them, or by a command of its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
+
+from avsbench_harness.data.decoded import DecodedClips, FileDecoder, Fit
+from avsbench_harness.data.layout import Dataset
+from avsbench_harness.data.loader import ClipDataset
+from avsbench_harness.engine.inputs import maskige_paths
+from avsbench_harness.engine.interrupt import StopRequest
+from avsbench_harness.engine.progress import bar, say
+from avsbench_harness.errors import AvsbError, unknown
+from avsbench_harness.tasks import Split
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding a split came to.
+
+    Attributes:
+        split: which.
+        clips: how many it has.
+        decoded: how many were decoded now; the others were there.
+        bytes: written for those.
+        folder: where they lie.
+    """
+
+    split: Split
+    clips: int
+    decoded: int
+    bytes: int
+    folder: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"{self.split}: {self.decoded} of {self.clips} clips decoded, {self.bytes / 1e6:.1f} MB written "
+            f"to {self.folder}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes."""
+        return asdict(self)
+
+
+def decode_split(
+    dataset: Dataset, split: Split, size: int, fit: str, maskige: str | None, stop: StopRequest | None = None
+) -> Decoded:
+    """Decode a split for runs whose recipe has this image size, fit and source of maskiges.
+
+    Raises:
+        UsageError: the fit or the source is unknown.
+        MissingDataError: a file or a maskige is missing.
+        AvsbError: the cache cannot be written, or the disk has too little room.
+        Interrupted: ``stop`` was asked for; what was decoded is kept.
+    """
+    if fit not in get_args(Fit):
+        raise unknown("fit", fit, get_args(Fit))
+    clips = dataset.clips(split)
+    maskiges = None if maskige is None else maskige_paths(dataset, split, maskige)
+    try:
+        decoded = DecodedClips(FileDecoder(clips, dataset.task, size, cast(Fit, fit), maskiges), say)
+        shortage = decoded.shortage()
+    except OSError as error:
+        raise AvsbError(
+            f"The cache cannot be written ({error}); set AVSB_CACHE_DIR to another folder."
+        ) from None
+    if shortage is not None:
+        raise AvsbError(shortage)
+    count, written = fill(decoded, split, stop)
+    return Decoded(split, len(clips), count, written, str(decoded.store.folder))
+
+
+def keep_decoded(
+    dataset: ClipDataset, split: Split, stop: StopRequest | None = None, *, ahead: bool = True
+) -> None:
+    """Have a run's clips decoded once, and read from the cache after that.
+
+    Where the cache cannot be written or the disk has too little room they are decoded from their files at
+    every reading, and one line says so.
+
+    Args:
+        dataset: the clips.
+        split: for the progress bar.
+        stop: asked between clips.
+        ahead: decode all of them now, in parallel; else each when it is first read.
+
+    Raises:
+        Interrupted: the run was told to stop; what was decoded is kept.
+    """
+    try:
+        decoded = DecodedClips(dataset.decoder, say)
+        shortage = decoded.shortage()
+    except OSError as error:
+        say(f"The cache cannot be written ({error}); clips are decoded from their files at every reading.")
+        return
+    if shortage is not None:
+        say(f"{shortage} Until then clips are decoded from their files at every reading.")
+        return
+    dataset.source = decoded
+    if ahead:
+        fill(decoded, split, stop)
+
+
+def fill(decoded: DecodedClips, split: Split, stop: StopRequest | None = None) -> tuple[int, int]:
+    """Decode what the cache lacks, with a progress bar; returns how many clips that were, and their bytes."""
+    with bar() as progress:
+        display = progress.add_task(f"decode {split}", total=len(decoded.decoder.clips), note="")
+
+        def advance(count: int) -> None:
+            if stop:
+                raise stop.error("The clips decoded so far are kept; the same command goes on from there.")
+            progress.advance(display, count)
+
+        return decoded.fill(advance)

@@ -1,0 +1,111 @@
+"""Runs read clips that were decoded once, and train the same where that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from avsbench_harness.data.decoded import DecodedClips, FileDecoder
+from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.engine import decode
+from avsbench_harness.engine.decode import decode_split, keep_decoded
+from avsbench_harness.engine.interrupt import StopRequest
+from avsbench_harness.engine.predict import evaluation_clips
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.train import train
+from avsbench_harness.errors import AvsbError, Interrupted, UsageError
+from avsbench_harness.files import sha256_file
+from avsbench_harness.tasks import S4
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "decoded"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(decode, "say", lines.append)
+    return lines
+
+
+def trained(run: Run) -> tuple[str, list[str]]:
+    """What a training ended with: its weights' hash, and the log without times."""
+    train(run)
+    lines = (run.folder / "log.jsonl").read_text().splitlines()
+    return sha256_file(run.weights_file), [str(json.loads(line).get("loss")) for line in lines]
+
+
+def test_a_run_decodes_each_clip_once_and_ends_as_without_the_cache(
+    planned, tmp_path: Path, real_s4: Path, monkeypatch, said: list[str]
+) -> None:
+    decoded: list[str] = []
+    real = FileDecoder.read
+
+    def read(self, index: int):
+        decoded.append(self.clips[index].id)
+        return real(self, index)
+
+    monkeypatch.setattr(FileDecoder, "read", read)
+    ended = trained(planned(tmp_path / "one", "epochs=3"))
+    dataset = open_dataset(real_s4, S4)
+    ids = [clip.id for split in ("train", "val") for clip in dataset.clips(split)]
+    assert sorted(decoded) == sorted(ids)
+    assert trained(planned(tmp_path / "two", "epochs=3")) == ended
+    assert len(decoded) == len(ids)
+
+    def unwritable(*_: object) -> DecodedClips:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(decode, "DecodedClips", unwritable)
+    assert trained(planned(tmp_path / "three", "epochs=3")) == ended
+    assert len(decoded) == len(ids) + 3 * len(ids)
+    assert len(said) == 2  # for train and for val
+    assert all("Permission denied" in line for line in said)
+
+
+def test_a_run_of_a_few_steps_decodes_what_it_needs(planned, tmp_path: Path, monkeypatch) -> None:
+    decoded: list[int] = []
+    real = FileDecoder.read
+    monkeypatch.setattr(FileDecoder, "read", lambda self, index: decoded.append(index) or real(self, index))
+    train(planned(tmp_path, "iterations=1", "batch_size=1", "select.mode=last"))
+    assert len(decoded) == 1
+
+
+def test_too_little_room_is_said_and_files_are_read(
+    planned, tmp_path: Path, monkeypatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(DecodedClips, "shortage", lambda self: "No room.")
+    dataset = evaluation_clips(planned(tmp_path), "test")
+    assert dataset.source is dataset.decoder
+    assert said == ["No room. Until then clips are decoded from their files at every reading."]
+    with pytest.raises(AvsbError, match=r"No room\."):
+        decode_split(planned(tmp_path).dataset, "test", 32, "squeeze", None)
+
+
+def test_a_stop_is_answered_between_clips(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    stop = StopRequest()
+    stop._receive(15, None)
+    dataset = evaluation_clips(run, "test")
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM") as stopped:
+        keep_decoded(dataset, "test", stop)
+    assert stopped.value.exit_code == 143
+
+
+def test_the_command_decodes_what_runs_read(planned, tmp_path: Path, monkeypatch, real_s4: Path) -> None:
+    run = planned(tmp_path, "fit=pad", "train_fit=crop")
+    first = decode_split(run.dataset, "test", 32, "pad", None)
+    assert first.decoded == first.clips == len(run.dataset.clips("test"))
+    assert first.bytes > 0
+    assert decode_split(run.dataset, "train", 32, "crop", None).decoded > 0
+    monkeypatch.setattr(FileDecoder, "read", lambda self, index: pytest.fail("decoded again"))
+    again = decode_split(run.dataset, "test", 32, "pad", None)
+    assert (again.decoded, again.bytes, again.folder) == (0, 0, first.folder)
+    assert evaluation_clips(run, "test")[0, 0].images.any()
+    with pytest.raises(UsageError, match="Unknown fit 'pat'. Did you mean 'pad'"):
+        decode_split(run.dataset, "test", 32, "pat", None)
