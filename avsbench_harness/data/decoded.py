@@ -168,7 +168,8 @@ class DecodedClips:
             return None
         return (
             f"The decoded clips need {wanted / 1e9:.1f} GB in {self.store.folder}, where "
-            f"{free / 1e9:.1f} GB are free, of which {RESERVE / 1e9:.0f} are left; make room or set AVSB_CACHE_DIR to a larger disk."
+            f"{free / 1e9:.1f} GB are free, of which {RESERVE / 1e9:.0f} are left; make room or set "
+            "AVSB_CACHE_DIR to a larger disk."
         )
 
     def fill(self, progress: Callable[[int], None] | None = None, jobs: int | None = None) -> tuple[int, int]:
