@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import atomic_write, sha256_json
 
 _DIGEST = hashlib.sha256().digest_size
@@ -65,3 +66,35 @@ class ArrayCache:
             array = compute()
             self.store(key, array)
         return array
+
+
+class StoredArrays(Mapping[str, NDArray[np.float32]]):
+    """Arrays of a cache under names of their own, each read when it is asked for.
+
+    So the memory that they take does not grow with their number.
+
+    Args:
+        cache: where they are.
+        keys: the cache's key of each name.
+    """
+
+    def __init__(self, cache: ArrayCache, keys: Mapping[str, str]) -> None:
+        self._cache = cache
+        self._keys = dict(keys)
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        """The array of that name; one that has gone or was damaged is an :class:`AvsbError`."""
+        key = self._keys[name]
+        array = self._cache.load(key)
+        if array is None:
+            raise AvsbError(
+                f"{self._cache.path(key)}, the sound of clip {name}, was removed or damaged meanwhile; the "
+                "same command makes it again."
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,22 +29,31 @@ def thin_clips(clips: Sequence[Clip], wanted: int) -> list[Clip]:
     return thin
 
 
-def thin_sounds(
-    sounds: Mapping[str, NDArray[np.float32]], clips: Sequence[Clip], wanted: int
-) -> dict[str, NDArray[np.float32]]:
+class ThinSounds(Mapping[str, NDArray[np.float32]]):
     """The sound of the frames that are left of each clip, with zeros behind; shapes stay.
 
     Args:
-        sounds: per clip id (T,...).
+        sounds: per clip id (T,...); each is taken when it is asked for.
         clips: as they were before.
         wanted: as for :func:`thin_clips`.
     """
-    thin = {}
-    for clip in clips:
-        kept = even_frames(len(clip.frames), wanted)
-        thin[clip.id] = np.zeros_like(sounds[clip.id])
-        thin[clip.id][: len(kept)] = sounds[clip.id][kept]
-    return thin
+
+    def __init__(self, sounds: Mapping[str, NDArray[np.float32]], clips: Sequence[Clip], wanted: int) -> None:
+        self._sounds = sounds
+        self._kept = {clip.id: even_frames(len(clip.frames), wanted) for clip in clips}
+
+    def __getitem__(self, clip: str) -> NDArray[np.float32]:
+        """The sound of a clip, (T,...)."""
+        kept, sound = self._kept[clip], self._sounds[clip]
+        thin = np.zeros_like(sound)
+        thin[: len(kept)] = sound[kept]
+        return thin
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
 def thin_files(

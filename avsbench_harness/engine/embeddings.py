@@ -1,7 +1,8 @@
 """The sound of clips as arrays, computed once and kept on disk: log-mel examples, and their embeddings.
 
 Both caches are keyed by the bytes of the recording and by everything else that decides the numbers, so a
-changed file, other weights or a new version of the code is never answered with old values.
+changed file, other weights or a new version of the code is never answered with old values. The results are
+read from the cache when they are asked for: those of a large data set do not fit into memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from avsbench_harness.data.cache import ArrayCache, array_key
+from avsbench_harness.data.cache import ArrayCache, StoredArrays, array_key
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.logmel import (
     BANDS,
@@ -47,7 +48,7 @@ def log_mel_clips(
     task: Task,
     progress: Progress | None = None,
     separator: str = NO_SEPARATOR,
-) -> dict[str, NDArray[np.float32]]:
+) -> StoredArrays:
     """Log-mel examples per clip id, float32 (T,1,96,64), for runs that train the audio encoder.
 
     See :func:`avsbench_harness.data.logmel.clip_log_mel`. ``progress`` is called with the number of clips
@@ -61,21 +62,22 @@ def log_mel_clips(
         cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS)
     )
 
-    def examples(clip: Clip) -> NDArray[np.float32]:
+    def make(clip: Clip) -> str:
         key = array_key(
             sound=_sound_hash(clip),
             front_end=FRONT_END_VERSION,
             length=length_rule(task),
             **_separation_key(separator),
         )
-        return cache.get(key, lambda: _log_mel(clip, task, separator))
+        cache.get(key, lambda: _log_mel(clip, task, separator))
+        return key
 
-    found = {}
-    for chunk, arrays in _in_threads(examples, clips):
-        for clip, array in zip(chunk, arrays, strict=True):
-            found[clip.id] = array
+    keys = {}
+    for chunk, made in _in_threads(make, clips):
+        for clip, key in zip(chunk, made, strict=True):
+            keys[clip.id] = key
             _report(progress)
-    return found
+    return StoredArrays(cache, keys)
 
 
 def embed_clips(
@@ -86,7 +88,7 @@ def embed_clips(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     separator: str = NO_SEPARATOR,
-) -> dict[str, NDArray[np.float32]]:
+) -> StoredArrays:
     """Embeddings per clip id, float32 (T,128), from a frozen encoder.
 
     Rows of frames that a clip does not have are zero (the published avss models multiply by that flag).
@@ -108,8 +110,8 @@ def embed_clips(
     """
     cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE))
 
-    def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """The clip's key and its embeddings, or else its log-mel examples."""
+    def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None]:
+        """The clip's key, and its log-mel examples if the cache does not have its embeddings."""
         key = array_key(
             sound=_sound_hash(clip),
             weights=weights_sha,
@@ -119,25 +121,23 @@ def embed_clips(
             frames=len(clip.frames),
             **_separation_key(separator),
         )
-        known = cache.load(key)
-        return key, known, None if known is not None else _log_mel(clip, task, separator)
+        return key, None if cache.load(key) is not None else _log_mel(clip, task, separator)
 
     training = encoder.training
     encoder.eval().to(device)
-    found = {}
+    keys = {}
     try:
         for chunk, results in _in_threads(lookup, clips):
-            for clip, (key, embedding, log_mel) in zip(chunk, results, strict=True):
-                if embedding is None:
-                    assert log_mel is not None
+            for clip, (key, log_mel) in zip(chunk, results, strict=True):
+                if log_mel is not None:
                     embedding = _embed(encoder, log_mel, device)
                     embedding[len(clip.frames) :] = 0.0
                     cache.store(key, embedding)
-                found[clip.id] = embedding
+                keys[clip.id] = key
                 _report(progress)
     finally:
         encoder.train(training)
-    return found
+    return StoredArrays(cache, keys)
 
 
 def _embed(

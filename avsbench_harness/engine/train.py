@@ -21,7 +21,7 @@ from torch import Tensor
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
-from avsbench_harness.data.thinning import thin_clips, thin_files, thin_sounds
+from avsbench_harness.data.thinning import ThinSounds, thin_clips, thin_files
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.checkpoint import (
     Best,
@@ -94,7 +94,7 @@ def training_set(run: Run) -> ClipDataset:
     clips = training_clips(run)
     audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
-        audio = thin_sounds(audio, clips, frames)
+        audio = ThinSounds(audio, clips, frames)
         maskiges = None if maskiges is None else thin_files(maskiges, clips, frames)
         clips = thin_clips(clips, frames)
     return ClipDataset(

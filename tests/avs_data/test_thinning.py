@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.thinning import even_frames, thin_clips, thin_files, thin_sounds
+from avsbench_harness.data.thinning import ThinSounds, even_frames, thin_clips, thin_files
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,8 @@ def test_sound_masks_and_maskiges_go_with_their_frames() -> None:
     assert thin.frames == (pictures[0], pictures[2])
     assert thin.masks == (Path("m0.png"), Path("m2.png"))
     assert thin.id == "a"
-    sounds = thin_sounds({"a": sound}, [clip], 2)
+    sounds = ThinSounds({"a": sound}, [clip], 2)
+    assert list(sounds) == ["a"]
     np.testing.assert_array_equal(sounds["a"], [[1, 2], [5, 6], [0, 0], [0, 0], [0, 0]])
     assert sound[1].any()  # what was given is left alone
     assert thin_files({"a": pictures}, [clip], 2) == {"a": [pictures[0], pictures[2]]}

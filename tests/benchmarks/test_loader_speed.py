@@ -91,7 +91,7 @@ def test_from_the_cache(dataset: ClipDataset, monkeypatch, tmp_path: Path) -> No
 
 
 def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
-    """Decoding has a core's time per clip that no loader saves: the ratio is bounded by the cores."""
+    """Three times the plain loader takes four cores: what inflating a PNG costs, no loader saves."""
     numbers = iter(range(1000))
 
     def build() -> int:
@@ -107,4 +107,4 @@ def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_pa
     )
     ratio = max(found["files"], found["first build"]) / found["plain"]
     print(f"{ratio:.2f} x the plain loader on {os.cpu_count()} cores")
-    assert ratio >= 0.6 * min(os.cpu_count() or 1, 5)
+    assert ratio >= 0.75 * min(os.cpu_count() or 1, 4)

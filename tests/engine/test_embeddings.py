@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.logmel import clip_log_mel
 from avsbench_harness.engine import embeddings
 from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
-from avsbench_harness.errors import MissingDataError
+from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
 from avsbench_harness.tasks import AVSS, MS3, S4
 
@@ -100,7 +101,7 @@ def test_a_clips_bits_do_not_depend_on_the_others(make_clip, cache_folder):
     clips = [make_clip() for _ in range(3)]
     torch.manual_seed(0)
     encoder = CompactAudioEncoder()
-    together = embed_clips(clips, S4, encoder, "f00d")
+    together = dict(embed_clips(clips, S4, encoder, "f00d"))
     (cache_folder / "embeddings").rename(cache_folder / "aside")
     for clip in reversed(clips):
         alone = embed_clips([clip], S4, encoder, "f00d")
@@ -127,6 +128,24 @@ def test_a_damaged_entry_is_computed_again(make_clip, cache_folder):
     assert encoder.calls == 2
     embed_clips([clip], S4, encoder, "f00d")
     assert encoder.calls == 2
+
+
+def test_arrays_are_read_when_they_are_asked_for(make_clip, cache_folder):
+    clips = [make_clip() for _ in range(2)]
+    found = embed_clips(clips, S4, _Counting(), "f00d")
+    expected = dict(found)
+    assert set(expected) == {clip.id for clip in clips}
+    assert len(pickle.dumps(found)) < 2000  # a row of 128 floats a frame would be 2560 bytes a clip
+    one, two = (cache_folder / "embeddings").rglob("*.npy")
+    content = one.read_bytes()
+    one.write_bytes(content[:-1])
+    two.unlink()
+    for clip in clips:
+        with pytest.raises(AvsbError, match=f"the sound of clip {clip.id}, was removed or damaged"):
+            found[clip.id]
+    embed_clips(clips, S4, _Counting(), "f00d")
+    for clip in clips:
+        np.testing.assert_array_equal(found[clip.id], expected[clip.id])
 
 
 def test_the_encoder_comes_back_as_it_was(make_clip):
