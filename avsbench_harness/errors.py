@@ -40,7 +40,7 @@ class Busy(AvsbError):
 
 
 class Interrupted(AvsbError):
-    """The run was told to stop and has saved its state (130 for an interrupt, 143 for SIGTERM)."""
+    """The run was told to stop and has saved its state (128 and the signal: 130 SIGINT, 143 SIGTERM)."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

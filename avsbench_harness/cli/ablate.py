@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.sweep import JOBS, carry_out, show_plan
+from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, carry_out, read_placement, show_plan
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The papers' ablation tables, measured beside reported."
@@ -66,6 +66,8 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
     jobs: Annotated[int, JOBS] = 1,
+    executor: Annotated[str, EXECUTOR] = "local",
+    resources: Annotated[Path | None, RESOURCES] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs, their hashes and their time, and stop.")
     ] = False,
@@ -82,6 +84,7 @@ def run(
     from avsbench_harness.launch.ablate import Choice, grid, write_tables
     from avsbench_harness.launch.sweep import cells
 
+    placed = read_placement(executor, resources)
     choice = Choice(
         task=task,
         backbone=backbone,
@@ -97,7 +100,7 @@ def run(
         show_plan(planned, out, json)
         return
     try:
-        carry_out(planned, jobs, out, json)
+        carry_out(planned, jobs, out, json, placed)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")

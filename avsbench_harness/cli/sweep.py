@@ -8,18 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
+from avsbench_harness.cli.live import count, display, duration, states_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from avsbench_harness.launch.pool import Outcome
+    from avsbench_harness.launch.jobs import Resources
+    from avsbench_harness.launch.standing import Outcome
     from avsbench_harness.launch.sweep import Cell, Grid
 
 JOBS = typer.Option("--jobs", min=1, help="Runs at a time: one per GPU, or sharing the cores.")
+EXECUTOR = typer.Option("--executor", help="local: processes of this machine; slurm: jobs of a cluster.")
+RESOURCES = typer.Option("--resources", help="YAML with what each job of a cluster asks for.")
 
 
 def sweep(
-    file: Annotated[Path | None, typer.Argument(help="YAML with the grid, instead of the options.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[status] [GRID]",
+            help="YAML with the grid, instead of the options; after the word status the same as --status.",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", help="Names, separated by commas.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Names, separated by commas.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Names, separated by commas.")] = None,
@@ -34,6 +45,8 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
     jobs: Annotated[int, JOBS] = 1,
+    executor: Annotated[str, EXECUTOR] = "local",
+    resources: Annotated[Path | None, RESOURCES] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Print how the runs of the grid stand, and stop.")
     ] = False,
@@ -44,15 +57,21 @@ def sweep(
 ) -> None:
     """Carry out every run of a grid that is not done yet; failures do not stop the rest.
 
-    Several sweeps over one folder share the work: each run is done once.
+    Several sweeps over one folder share the work: each run is done once. One that was stopped goes on when
+    the same command is given again.
 
     \b
     Examples:
       avsb sweep --method avsegformer,combo --backbone r50,pvt --task s4,ms3 --seeds 0..2 --data AVSBench
       avsb sweep grid.yaml --jobs 2
       avsb sweep grid.yaml --dry-run
+      avsb sweep grid.yaml --executor slurm --resources resources.yaml
+      avsb sweep status grid.yaml
     """
     from avsbench_harness.launch.sweep import cells
+
+    file, asked_status = _words(words or [])
+    placed = read_placement(executor, resources)
 
     options = {
         "method": method, "backbone": backbone, "task": task, "variant": variant, "seeds": seeds,
@@ -61,19 +80,27 @@ def sweep(
     planned = cells(_grid(file, {name: value for name, value in options.items() if value}), out, device)
     if dry_run:
         show_plan(planned, out, json)
-    elif status:
+    elif status or asked_status:
         show_states(planned, json)
     else:
-        carry_out(planned, jobs, out, json)
+        carry_out(planned, jobs, out, json, placed)
 
 
-def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool) -> None:
-    """Run what is missing and list how every run ended; one that failed makes the exit code 1."""
+def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resources: Resources | None) -> None:
+    """Run what is missing and list how every run ended; one that failed makes the exit code 1.
+
+    With ``resources`` the runs are jobs of a SLURM cluster, else ``jobs`` processes of this machine.
+    """
     from avsbench_harness.errors import AvsbError
+    from avsbench_harness.launch.jobs import run_jobs
     from avsbench_harness.launch.pool import run_all
     from avsbench_harness.results.page import write_leaderboard
 
-    outcomes = run_all(planned, jobs=jobs, notify=_tell)
+    with display(out) as notify:
+        if resources is None:
+            outcomes = run_all(planned, jobs=jobs, notify=notify)
+        else:
+            outcomes = run_jobs(planned, out=out, resources=resources, notify=notify)
     page = write_leaderboard(out / "results") if (out / "results").is_dir() else None
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if json:
@@ -91,7 +118,7 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool) -> None
 
 def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
     """The runs of a grid with hash, state and estimated time."""
-    from avsbench_harness.launch.pool import state_of
+    from avsbench_harness.launch.standing import state_of
     from avsbench_harness.launch.sweep import estimate
     from avsbench_harness.results.record import read_records
 
@@ -125,34 +152,60 @@ def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
             Text(row["run"]),
             row.get("hash", "")[:12],
             Text(row.get("reason") or row["state"]),
-            "n/a (no record of such a run)" if seconds is None else _duration(seconds),
+            "n/a (no record of such a run)" if seconds is None else duration(seconds),
         )
     print_rich(table)
-    left = [row for row in rows if row["state"] in ("pending", "running") and row.get("seconds") is not None]
+    left = [
+        row
+        for row in rows
+        if row["state"] in ("pending", "queued", "running") and row.get("seconds") is not None
+    ]
     if left:
-        typer.echo(f"estimated time of what is left: {_duration(sum(row['seconds'] for row in left))}")
+        typer.echo(f"estimated time of what is left: {duration(sum(row['seconds'] for row in left))}")
 
 
 def show_states(planned: Sequence[Cell], json: bool) -> None:
     """How every run of a grid stands."""
-    from avsbench_harness.launch.pool import standing
+    from avsbench_harness.launch.standing import standing
 
     outcomes = standing(planned)
     if json:
         print_json([_plain(outcome) for outcome in outcomes])
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("run", "state", "reason")
-    for outcome in outcomes:
-        table.add_row(Text(outcome.name), outcome.state, Text(outcome.reason))
-    print_rich(table)
-    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in _STATES}
-    typer.echo(", ".join(f"{number} {state}" for state, number in counts.items()))
+    print_rich(states_table(outcomes))
+    typer.echo(count(outcomes))
 
 
-_STATES = ("pending", "running", "done", "failed")
+def read_placement(executor: str, resources: Path | None) -> Resources | None:
+    """What the jobs of a cluster ask for; ``None`` for processes of this machine.
+
+    Raises:
+        UsageError: no such executor, resources without a cluster, a malformed file, or no way to submit.
+    """
+    from avsbench_harness.errors import UsageError, unknown
+
+    if executor not in ("local", "slurm"):
+        raise unknown("executor", executor, ("local", "slurm"))
+    if executor == "local":
+        if resources is not None:
+            raise UsageError("--resources is for --executor slurm; a local sweep takes --jobs.")
+        return None
+    from avsbench_harness.launch.jobs import Resources, check_executor, read_resources
+
+    asked = Resources() if resources is None else read_resources(resources)
+    check_executor("slurm")
+    return asked
+
+
+def _words(words: list[str]) -> tuple[Path | None, bool]:
+    """The grid's file, and whether only its status is asked for."""
+    from avsbench_harness.errors import UsageError
+
+    asked = words[:1] == ["status"]
+    files = words[1:] if asked else words
+    if len(files) > 1:
+        raise UsageError(f"A sweep takes one file with a grid; got {', '.join(files)}.")
+    return (Path(files[0]) if files else None), asked
 
 
 def _grid(file: Path | None, options: dict[str, Any]) -> Grid:
@@ -175,19 +228,10 @@ def _grid(file: Path | None, options: dict[str, Any]) -> Grid:
     return Grid.parse(values, "the options of avsb sweep")
 
 
-def _tell(outcome: Outcome) -> None:
-    """One line when a run starts and when it ends."""
-    from avsbench_harness.engine.progress import say
-
-    took = f" in {_duration(outcome.seconds)}" if outcome.seconds else ""
-    reason = f": {outcome.reason}" if outcome.reason else ""
-    say(f"{outcome.state}: {outcome.name}{took}{reason}")
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    return {**vars(outcome), "log": str(outcome.log) if outcome.log else None}
+    beat = outcome.progress
+    return {
+        **vars(outcome),
+        "log": str(outcome.log) if outcome.log else None,
+        "progress": None if beat is None else beat.model_dump(mode="json"),
+    }

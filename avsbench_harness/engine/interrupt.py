@@ -10,11 +10,15 @@ from types import FrameType
 
 from avsbench_harness.errors import Interrupted
 
-_EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+#: Signals that ask to stop; a second one stops at once.
+_DEMANDS = (signal.SIGTERM, signal.SIGINT)
+
+#: Signals by which a cluster says that it will soon take the machine, maybe to every process of a job.
+NOTICES = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class StopRequest:
-    """Remembers the first SIGTERM or SIGINT; a second one of either stops at once."""
+    """Remembers the first signal; after SIGTERM or SIGINT a second one of these stops at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -23,24 +27,25 @@ class StopRequest:
         return self.signal is not None
 
     def error(self, message: str) -> Interrupted:
-        """The error to end with."""
+        """The error to end with; its exit code is 128 and the signal's number."""
         assert self.signal is not None
-        return Interrupted(f"Stopped by {self.signal.name}. {message}", _EXIT_CODES[self.signal])
+        return Interrupted(f"Stopped by {self.signal.name}. {message}", 128 + self.signal)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise Interrupted("Stopped at once by a second signal.", _EXIT_CODES[signal.Signals(number)])
-        self.signal = signal.Signals(number)
+        if number in _DEMANDS and self.signal in _DEMANDS:
+            raise Interrupted("Stopped at once by a second signal.", 128 + number)
+        if self.signal is None or number in _DEMANDS:
+            self.signal = signal.Signals(number)
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while the block runs; does nothing outside the main thread."""
+    """Catch the signals while the block runs; does nothing outside the main thread."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    old = {number: signal.signal(number, request._receive) for number in _EXIT_CODES}
+    old = {number: signal.signal(number, request._receive) for number in (*_DEMANDS, *NOTICES)}
     try:
         yield request
     finally:

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from avsbench_harness.data.batch import Batch
@@ -35,6 +34,7 @@ from avsbench_harness.engine.checkpoint import (
 )
 from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
+from avsbench_harness.engine.heartbeat import beating, note_progress, take_claim
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.memory import out_of_memory
@@ -56,15 +56,17 @@ def train(run: Run) -> Checkpoint:
         AvsbError: the loss is not finite, or another process trains this run.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = take_claim(run.folder, ".lock")
+    if lock is None:
+        raise Busy(f"Another process is training {run.id}; wait for it or stop it.")
     try:
-        with FileLock(run.folder / ".lock", blocking=False), stop_request() as stop:
+        with beating(run.folder), stop_request() as stop:
             sweep_temporaries(run.folder)
             done = finished(run) or _train(run, stop)
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
             return done
-    except Timeout:
-        raise Busy(f"Another process is training {run.id}; wait for it or stop it.") from None
+    finally:
+        lock.release()
 
 
 def finished(run: Run) -> Checkpoint | None:
@@ -154,6 +156,7 @@ class Trainer:
                         ) from None
                     self._advance(time.monotonic() - started)
                     meter.tick(len(ids))
+                    note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
                     figures = self.system.model.diagnostics()
                     log.write({"step": self.state.step, "epoch": epoch + 1, **figures, **terms})
                     progress.update(

@@ -1,6 +1,6 @@
 """A grid's runs on one machine: several processes, a log each, and a list of what failed and why.
 
-All state is in files. Whoever works on a run holds a lock in its folder, so that two sweeps over the same
+All state is in files. Whoever works on a run holds a claim in its folder, so that two sweeps over the same
 grid share the work, and a sweep that is started again goes on where it stopped.
 """
 
@@ -17,34 +17,16 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from avsbench_harness.engine.heartbeat import end_claim, keep_alive, take_claim
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
-from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
-from avsbench_harness.results.record import read_record
+from avsbench_harness.launch.standing import CLAIM, Outcome, impossible, is_done
+from avsbench_harness.launch.sweep import Cell, distinct
 
 #: Seconds between looks at the running processes.
 POLL = 0.2
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run of a sweep ended, or how it stands.
-
-    Attributes:
-        name: the run's id.
-        state: see ``State``.
-        reason: why it failed, one line.
-        log: what the run printed.
-        seconds: since it was started by this sweep.
-    """
-
-    name: str
-    state: State
-    reason: str = ""
-    log: Path | None = None
-    seconds: float = 0.0
 
 
 @dataclass
@@ -57,37 +39,6 @@ class _Child:
     output: IO[bytes]
     started: float
     place: int
-
-
-def claim_of(run: Run) -> FileLock:
-    """The lock that whoever works on a run holds."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(run.folder / ".claim")
-
-
-def state_of(run: Run) -> State:
-    """How a run stands, from its files alone."""
-    record = record_of(run)
-    if record is not None:
-        return "failed" if record.status == "failed" else "done"
-    if not run.folder.is_dir():
-        return "pending"
-    try:
-        with claim_of(run).acquire(blocking=False):
-            return "pending"
-    except Timeout:
-        return "running"
-
-
-def standing(planned: Sequence[Cell]) -> list[Outcome]:
-    """How every run of a grid stands."""
-    outcomes = [Outcome(cell.name, "failed", cell.problem) for cell in planned if cell.run is None]
-    for cell in distinct(planned):
-        assert cell.run is not None  # those are left out above
-        record = record_of(cell.run)
-        reason = record.reason or "" if record is not None else ""
-        outcomes.append(Outcome(cell.run.id, state_of(cell.run), reason))
-    return outcomes
 
 
 def run_all(
@@ -109,7 +60,7 @@ def run_all(
     Raises:
         Interrupted: the sweep was told to stop; its runs have saved their state.
     """
-    outcomes = [Outcome(cell.name, "failed", cell.problem) for cell in planned if cell.run is None]
+    outcomes = impossible(planned)
     for outcome in outcomes:
         notify(outcome)
     with stop_request() as stop:
@@ -148,17 +99,15 @@ class _Pool:
                 return
             cell = waiting.popleft()
             assert cell.run is not None  # only such cells are handed in
-            if self._is_done(cell.run):
+            if is_done(cell.run):
                 self._end(Outcome(cell.run.id, "done"))
                 continue
-            claim = claim_of(cell.run)
-            try:
-                claim.acquire(blocking=False)
-            except Timeout:
+            claim = take_claim(cell.run.folder, CLAIM)
+            if claim is None:
                 waiting.append(cell)
                 continue
-            if self._is_done(cell.run):  # finished by another process since the look above
-                claim.release()
+            if is_done(cell.run):  # finished by another process since the look above
+                end_claim(cell.run.folder, claim)
                 self._end(Outcome(cell.run.id, "done"))
                 continue
             self._start(cell, cell.run, claim)
@@ -189,16 +138,17 @@ class _Pool:
         for child in list(self.children):
             code = child.process.poll()
             if code is None:
+                keep_alive(child.run.folder, child.process.pid)
                 continue
             self.children.remove(child)
             child.output.close()
             log = Path(child.output.name)
             seconds = time.monotonic() - child.started
-            if code == 0 and self._is_done(child.run):
+            if code == 0 and is_done(child.run):
                 outcome = Outcome(child.run.id, "done", log=log, seconds=seconds)
             else:
                 outcome = Outcome(child.run.id, "failed", _reason(child.run, code, log), log, seconds)
-            child.claim.release()
+            end_claim(child.run.folder, child.claim, outcome.reason)
             self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:
@@ -212,11 +162,7 @@ class _Pool:
         for child in self.children:
             child.process.wait()
             child.output.close()
-            child.claim.release()
-
-    @staticmethod
-    def _is_done(run: Run) -> bool:
-        return run.record_file.is_file() and read_record(run.record_file).status == "done"
+            end_claim(child.run.folder, child.claim)
 
 
 def _reason(run: Run, code: int, log: Path) -> str:

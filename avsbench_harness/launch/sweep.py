@@ -18,7 +18,7 @@ from avsbench_harness.launch.plan import Request, plan
 from avsbench_harness.results.record import Record, read_record
 from avsbench_harness.schema import Schema
 
-State: TypeAlias = Literal["pending", "running", "done", "failed"]
+State: TypeAlias = Literal["pending", "queued", "running", "done", "failed"]
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 

@@ -6,6 +6,8 @@ import pytest
 
 from avsbench_harness.launch.sweep import Grid
 
+from .slurm import slurm  # noqa: F401: a fixture
+
 
 @pytest.fixture
 def grid(tiny: str, real_s4: Path):

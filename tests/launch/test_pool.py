@@ -13,7 +13,8 @@ import yaml
 from filelock import FileLock
 
 from avsbench_harness.errors import Interrupted
-from avsbench_harness.launch.pool import claim_of, run_all, standing, state_of
+from avsbench_harness.launch.pool import run_all
+from avsbench_harness.launch.standing import CLAIM, standing, state_of
 from avsbench_harness.launch.sweep import cells, estimate
 from avsbench_harness.results.record import read_record, read_records
 
@@ -70,8 +71,8 @@ def test_two_sweeps_do_each_run_once(grid, tmp_path: Path) -> None:
 def test_a_run_in_other_hands_is_waited_for(grid, tmp_path: Path) -> None:
     (cell,) = cells(grid(), tmp_path, "cpu")
     assert cell.run is not None
-    claim_of(cell.run)  # makes the folder
-    claim = FileLock(cell.run.folder / ".claim", thread_local=False)  # another thread gives it back
+    cell.run.folder.mkdir(parents=True)
+    claim = FileLock(cell.run.folder / CLAIM, thread_local=False)  # another thread gives it back
     claim.acquire()
     assert state_of(cell.run) == "running"
     done = threading.Event()
