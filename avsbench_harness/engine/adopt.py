@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from filelock import FileLock, Timeout
-
 from avsbench_harness.engine.checkpoint import Checkpoint, save_tensors
 from avsbench_harness.engine.cost import run_cost
+from avsbench_harness.engine.heartbeat import beating, take_claim
 from avsbench_harness.engine.initial import read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.train import finished
@@ -22,12 +21,14 @@ def adopt(run: Run) -> Checkpoint:
     """
     source = run.spec.checkpoint
     assert source is not None  # the caller asks only for runs with a checkpoint
-    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = take_claim(run.folder, ".lock")
+    if lock is None:
+        raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
     try:
-        with FileLock(run.folder / ".lock", blocking=False):
+        with beating(run.folder):
             return finished(run) or _adopt(run, published=source.published)
-    except Timeout:
-        raise Busy(f"Another process works on {run.id}; wait for it or stop it.") from None
+    finally:
+        lock.release()
 
 
 def _adopt(run: Run, *, published: bool) -> Checkpoint:

@@ -27,6 +27,8 @@ def test_a_sweep_shows_its_plan(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
     assert all(row["run"].endswith(row["hash"][:10]) for row in plan.json)
     assert "n/a (no record" in avsb("sweep", *options, "--dry-run").out
     assert "4 pending, 0 running, 0 done, 0 failed" in avsb("sweep", *options, "--status").out
+    assert avsb("sweep", "status", *options).out == avsb("sweep", *options, "--status").out
+    assert [row["progress"] for row in avsb("sweep", "status", *options, "--json").json] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,8 @@ def test_a_sweep_shows_its_plan(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
         (["--method", "combo", "--seeds", "2..1"], "0..2 or 0,1,2"),
         (["--method", "combo", "--set", "lr"], "--set takes key=value"),
         (["none.yaml"], "There is no recipe file none.yaml"),
+        (["status", "none.yaml"], "There is no recipe file none.yaml"),
+        (["one.yaml", "two.yaml"], "takes one file with a grid"),
     ],
 )
 def test_wrong_sweeps_say_why(avsb, options: list[str], message: str) -> None:
