@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -107,8 +108,7 @@ class ClipDataset(Dataset[Sample]):
         threads = min(len(keys), os.cpu_count() or 1)
         if threads <= 1 or get_worker_info() is not None:
             return [self[key] for key in keys]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.__getitem__, keys))
+        return list(_threads(os.getpid()).map(self.__getitem__, keys))
 
     def content(self, index: int) -> tuple[int, int]:
         """(width, height) of a clip's frames in the network's input before any augmentation, pixels.
@@ -168,19 +168,45 @@ def in_order(clips: int, batch_size: int) -> list[list[Key]]:
     return _chunks([(index, 0) for index in range(clips)], batch_size)
 
 
+class Batches:
+    """Batches in their order; the next one is made while one is worked with."""
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self._loader)
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(next, batches, None)
+            while (batch := following.result()) is not None:
+                following = ahead.submit(next, batches, None)
+                yield batch
+
+
 def load(
     dataset: ClipDataset, batches: Sequence[Sequence[Key]], *, workers: int = 0, device: str = "cpu"
-) -> DataLoader[Batch]:
-    """The batches, decoded by ``workers`` processes (0: by this one)."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=[list(batch) for batch in batches],
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=device.startswith("cuda"),
-        # DataLoader draws a seed for its workers; from a generator of its own it leaves the run's alone.
-        generator=torch.Generator().manual_seed(0),
+) -> Batches:
+    """The batches, made by ``workers`` processes (0: by threads of this one)."""
+    return Batches(
+        DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=[list(batch) for batch in batches],
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=device.startswith("cuda"),
+            # DataLoader draws a seed for its workers; from a generator of its own it leaves the run's alone.
+            generator=torch.Generator().manual_seed(0),
+        )
     )
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """One thread per core, for as long as this process lives; a forked one needs its own."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=f"clips-{process}")
 
 
 def _chunks(keys: list[Key], size: int) -> list[list[Key]]:

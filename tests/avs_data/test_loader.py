@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from avsbench_harness.data.images import read_frame
 from avsbench_harness.data.layout import open_dataset
 from avsbench_harness.data.loader import ClipDataset, epoch_order, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
+from avsbench_harness.errors import MissingDataError
 from avsbench_harness.tasks import AVSS, S4
 
 EVERYTHING = Augment.parse(
@@ -78,6 +81,27 @@ def test_processes_decode_the_same(clips) -> None:
     order = epoch_order(len(clips), 2, seed=3, epoch=1)
     for one, two in zip(load(dataset, order), load(dataset, order, workers=2), strict=True):
         assert torch.equal(one.images, two.images)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_is_missing_ends_the_batches_with_its_name(clips, tmp_path: Path, workers: int) -> None:
+    gone = tmp_path / "gone.png"
+    broken = dataclasses.replace(clips[1], frames=(gone, *clips[1].frames[1:]))
+    dataset = ClipDataset([clips[0], broken], S4, silent([clips[0], broken], (5, 128)), size=32)
+    batches = iter(load(dataset, in_order(2, 1), workers=workers))
+    assert next(batches).images.shape == (1, 5, 3, 32, 32)
+    with pytest.raises(MissingDataError, match=r"gone\.png"):
+        next(batches)
+
+
+def test_a_pass_may_be_left_in_the_middle(clips) -> None:
+    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=32)
+    before = threading.active_count()
+    batches = iter(load(dataset, in_order(len(clips), 1)))
+    next(batches)
+    del batches
+    assert threading.active_count() <= before + (os.cpu_count() or 1)
+    assert len(list(load(dataset, in_order(len(clips), 2)))) == -(-len(clips) // 2)
 
 
 def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
