@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Seconds between looks at the runs' files.
 POLL = 2.0
 
+#: Jobs per array: SLURM refuses more unless its MaxArraySize was raised.
+ARRAY = 1000
+
 _MINUTES = {"m": 1.0, "h": 60.0, "d": 1440.0}
 
 
@@ -49,7 +52,7 @@ class Resources(Schema):
     time: str = Field("24h", pattern=r"^\d+(\.\d+)?[mhd]$", description="such as 90m, 24h or 2d")
     grace: int = Field(120, ge=1, description="seconds between the notice and the end of the time")
     timeouts: int = Field(100, ge=0, description="how often a job goes on after its time was up")
-    parallel: int = Field(256, ge=1, description="jobs that run at a time")
+    parallel: int = Field(256, ge=1, description="jobs of an array that run at a time")
     setup: list[str] = Field([], description="lines of shell before the run")
 
     @property
@@ -151,6 +154,7 @@ def run_jobs(
         jobs = _submit(executor, cluster, [(runs[name], cells[name].request) for name in missing])
         shown: dict[str, str] = {}
         while runs:
+            started = time.monotonic()
             if cluster == "local":
                 for job in jobs:
                     job.done()  # takes leave of the process, which would look alive otherwise
@@ -165,7 +169,10 @@ def run_jobs(
                     del runs[name]
             if stop:
                 raise stop.error("The jobs go on; the same command watches them again.")
-            time.sleep(POLL if runs else 0)
+            looked = time.monotonic() - started
+            time.sleep(
+                max(POLL, 4 * looked) if runs else 0
+            )  # many runs on a slow disk are looked at less often
     return outcomes
 
 
@@ -215,19 +222,21 @@ def _executor(out: Path, resources: Resources, cluster: Cluster) -> Any:
 
 
 def _submit(executor: Any, cluster: Cluster, asked: Sequence[tuple[Run, Request]]) -> list[Any]:
-    """Submit the runs, several of them as one array, and write down which job is whose."""
-    if not asked:
-        return []
+    """Submit the runs as arrays and write down which job is whose."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    try:
-        with executor.batch():
-            jobs = [executor.submit(Job(run.id, request)) for run, request in asked]
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise UsageError(f"{cluster} refuses the jobs: {' '.join(str(error).split())[-300:]}") from None
-    for (run, _), job in zip(asked, jobs, strict=True):
-        note_job(run, cluster, job.job_id, str(job.paths.stdout))
-    return jobs
+    submitted: list[Any] = []
+    for start in range(0, len(asked), ARRAY):
+        part = asked[start : start + ARRAY]
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Job(run.id, request)) for run, request in part]
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UsageError(f"{cluster} refuses the jobs: {' '.join(str(error).split())[-300:]}") from None
+        for (run, _), job in zip(part, jobs, strict=True):
+            note_job(run, cluster, job.job_id, str(job.paths.stdout))
+        submitted += jobs
+    return submitted
 
 
 def _ending(run: Run, queued: set[str]) -> Outcome:
@@ -235,7 +244,7 @@ def _ending(run: Run, queued: set[str]) -> Outcome:
     found = look_at(run, queued)
     job = job_of(run)
     log = Path(job.log) if job is not None else None
-    if found.state == "running" or found.state == "queued" or found.state == "done":
+    if found.state in ("running", "queued", "done"):
         return Outcome(found.name, found.state, log=log, progress=found.progress)
     reason = found.reason or "its job ended before the run was done"
     return Outcome(found.name, "failed", reason, log)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from avsbench_harness.engine.heartbeat import read_heartbeat
 from avsbench_harness.engine.run import Run
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import Interrupted, UsageError
+from avsbench_harness.launch import jobs
 from avsbench_harness.launch.jobs import Resources, read_resources, run_jobs
 from avsbench_harness.launch.queue import job_of
 from avsbench_harness.launch.standing import Outcome, standing, state_of
@@ -83,12 +87,58 @@ def test_what_is_missing_is_named(avsb, monkeypatch, tmp_path: Path) -> None:
     wrong = avsb(*options, "slurm")
     assert wrong.code == 2
     assert "needs the command sbatch" in wrong.err
-    monkeypatch.setitem(__import__("sys").modules, "submitit", None)
+    monkeypatch.setitem(sys.modules, "submitit", None)
     wrong = avsb(*options, "slurm")
     assert wrong.code == 2
     assert "pip install 'avsbench-harness[cluster]'" in wrong.err
     assert "Unknown executor 'slum'. Did you mean 'slurm'?" in avsb(*options, "slum").err
     assert "--resources is for" in avsb(*options, "local", "--resources", "none.yaml").err
+
+
+def test_arrays_are_no_longer_than_slurm_allows(grid, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("submitit")
+    arrays: list[list[str]] = []
+
+    class Recorder:
+        """Takes jobs as submitit's executor does, and only counts them."""
+
+        def batch(self):
+            arrays.append([])
+            return contextlib.nullcontext()
+
+        def submit(self, job: jobs.Job):
+            arrays[-1].append(job.run_id)
+            name = f"{len(arrays)}_{len(arrays[-1]) - 1}"
+            return SimpleNamespace(job_id=name, paths=SimpleNamespace(stdout=Path(f"{name}.out")))
+
+    monkeypatch.setattr(jobs, "ARRAY", 2)
+    planned = cells(grid(seeds="0..4"), tmp_path, "cpu")
+    asked = [(cell.run, cell.request) for cell in planned if cell.run is not None]
+    jobs._submit(Recorder(), "slurm", asked)
+    assert [len(array) for array in arrays] == [2, 2, 1]
+    assert sum(arrays, []) == [run.id for run, _ in asked]
+    found = [job_of(run) for run, _ in asked]
+    assert [job.id for job in found if job is not None] == ["1_0", "1_1", "2_0", "2_1", "3_0"]
+
+
+@pytest.mark.slow
+def test_jobs_outlive_their_watcher(grid, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("AVSB_TEST_STEP_SECONDS", "0.4")
+    planned = cells(grid(set={"iterations": STEPS}), tmp_path, "cpu")
+    run = planned[0].run
+    assert run is not None
+    asked = {"out": tmp_path, "resources": Resources(time="10m"), "cluster": "local"}
+    thread = once(lambda: steps_of(run) >= 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted, match="The jobs go on"):
+        run_jobs(planned, **asked)
+    thread.join()
+    assert not run.record_file.exists()
+    before = job_of(run)
+    (outcome,) = run_jobs(planned, **asked)
+    assert outcome.state == "done"
+    assert job_of(run) == before
+    assert steps_of(run) == STEPS
 
 
 @pytest.mark.slow
@@ -157,11 +207,11 @@ def test_slurm_requeues_and_cancels(slurm, grid, tmp_path: Path, monkeypatch) ->
 
     def interfere() -> None:
         found.extend(standing(planned))
-        jobs = [job_of(run) for run in (first, second)]
-        assert jobs[0] is not None
-        assert jobs[1] is not None
-        subprocess.run(["scancel", jobs[1].id], check=True)
-        subprocess.run(["scancel", "--signal=USR2", jobs[0].id], check=True)
+        works, waits = (job_of(run) for run in (first, second))
+        assert works is not None
+        assert waits is not None
+        subprocess.run(["scancel", waits.id], check=True)
+        subprocess.run(["scancel", "--signal=USR2", works.id], check=True)
 
     thread = once(lambda: steps_of(first) >= 2, interfere)
     resources = Resources(time="10m", cpus=1, parallel=1, setup=["echo the setup was done"])
