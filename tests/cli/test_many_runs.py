@@ -121,7 +121,7 @@ def test_a_run_is_reproduced_to_the_bit(avsb, tiny: str, real_s4: Path, tmp_path
 def test_records_are_validated(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
     run = avsb("run", "--method", tiny, *short(tiny, real_s4, tmp_path), "--json").json["run_id"]
     results = tmp_path / "results"
-    assert avsb("results", "validate", "--results", results).out == "1 records, 0 faults\n"
+    assert avsb("results", "validate", "--results", results).out == "1 records, 0 measurements, 0 faults\n"
     path = results / f"{run}.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     wrong = avsb("results", "validate", "--results", results)
