@@ -31,6 +31,7 @@ from avsbench_harness.cli import (
     weights,
 )
 from avsbench_harness.cli.common import print_json
+from avsbench_harness.engine.distributed import EndedElsewhere, speaks
 from avsbench_harness.errors import AvsbError
 
 app = typer.Typer(
@@ -84,6 +85,8 @@ def main() -> None:
     try:
         app()
     except AvsbError as error:
+        if isinstance(error, EndedElsewhere) or not speaks():
+            sys.exit(error.exit_code)
         if "--json" in sys.argv:
             print_json({"error": str(error), "exit_code": error.exit_code})
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from filelock import FileLock, Timeout
 
+from avsbench_harness.engine import distributed
 from avsbench_harness.engine.checkpoint import Checkpoint, save_tensors
 from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.initial import read_weights
@@ -24,13 +25,19 @@ def adopt(run: Run) -> Checkpoint:
     assert source is not None  # the caller asks only for runs with a checkpoint
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run.folder / ".lock", blocking=False):
-            return finished(run) or _adopt(run, published=source.published)
+        with distributed.first():
+            if distributed.rank() == 0:
+                with FileLock(run.folder / ".lock", blocking=False):
+                    if finished(run) is None:
+                        _adopt(run, published=source.published)
     except Timeout:
         raise Busy(f"Another process works on {run.id}; wait for it or stop it.") from None
+    done = finished(run)
+    assert done is not None  # rank 0 has seen to it
+    return done
 
 
-def _adopt(run: Run, *, published: bool) -> Checkpoint:
+def _adopt(run: Run, *, published: bool) -> None:
     path = run.weights["checkpoint"]
     assert run.spec.checkpoint is not None
     if not published and sha256_file(path) != run.spec.checkpoint.sha256:
@@ -49,4 +56,3 @@ def _adopt(run: Run, *, published: bool) -> Checkpoint:
         gmacs=size.gmacs,
     )
     write_json(run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
-    return checkpoint

@@ -155,7 +155,7 @@ def load_checkpoint(folder: Path) -> Stored | None:
     if not folder.is_dir():
         return None
     for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # another process of the run may be at it
     complete = sorted(_complete(folder))
     if not complete:
         return None
