@@ -101,6 +101,7 @@ def session() -> Iterator[None]:
             f"Process {rank()} of {world()} lost another one; the same command, with any number of "
             "processes, goes on from the last checkpoint."
         ) from error
+    shared(None)  # leave together: rank 0 may still have something to write
     dist.destroy_process_group()
 
 

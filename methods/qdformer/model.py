@@ -98,6 +98,8 @@ class QDFormerModel(Model):
         valid = batch.valid_frames()
         audio = self._audio(batch, valid)  # (B,T,S,dim)
         if not valid.any():
+            if self.training and self.quantizer is not None:  # other processes may have frames
+                self._keep_codebook(audio.new_zeros(0, self.options.tokens, self.options.dim), None)
             return self._nothing(batch, audio)
         *finer, coarsest = self.backbone(batch.images[valid])
         video = self.visual_encoder(coarsest)  # (F,dim,h,w)
