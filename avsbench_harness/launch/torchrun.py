@@ -49,16 +49,25 @@ def torchrun(processes: int, arguments: Sequence[str]) -> None:
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> AvsbError:
-    """The error to end with: that of a process that was killed before those of its survivors."""
-    killed = [(rank, failure) for rank, failure in sorted(failures.items()) if failure.exitcode < 0]
-    if not killed:
-        rank, failure = min(failures.items(), key=lambda item: (item[1].timestamp, item[0]))
-        if failure.exitcode in _SPOKEN:
-            return EndedElsewhere(failure.exitcode)
-        return AvsbError(f"Process {rank} of {processes} ended with exit code {failure.exitcode}.")
-    rank, failure = killed[0]
-    name = signal.Signals(-failure.exitcode).name
+    """The error to end with: of the process that ended first, as far as can be told.
+
+    When one ends, torchrun stops the others by SIGTERM, or they fail for having lost it.
+    """
+
+    def place(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
+        rank, failure = item
+        killed = failure.exitcode < 0
+        return (2 if failure.exitcode == -signal.SIGTERM else 0 if killed else 1), rank
+
+    rank, failure = min(failures.items(), key=place)
+    if failure.exitcode in _SPOKEN:
+        return EndedElsewhere(failure.exitcode)
+    how = (
+        f"was killed by {signal.Signals(-failure.exitcode).name}"
+        if failure.exitcode < 0
+        else f"ended with exit code {failure.exitcode}"
+    )
     return AvsbError(
-        f"Process {rank} of {processes} was killed by {name}; the same command, with any number of "
-        "processes, goes on from the last checkpoint."
+        f"Process {rank} of {processes} {how}; the same command, with any number of processes, goes on from "
+        "the last checkpoint."
     )

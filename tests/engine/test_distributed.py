@@ -28,7 +28,10 @@ SPLITTABLE = (
     "options.dropout=0", "backbone.freeze_norm=true", "backbone.freeze_epochs=1", "iterations=20",
     "batch_size=3", "validation.every_steps=10",
 )  # fmt: skip
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
 def arguments(run: Run, *assignments: str) -> list[str]:
@@ -41,7 +44,7 @@ def arguments(run: Run, *assignments: str) -> list[str]:
 def command_line(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "avsbench_harness", *map(str, command)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240,
+        env=environment(), capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 
 
@@ -103,7 +106,7 @@ def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, "-m", "avsbench_harness", "run", *arguments(two, *SPLITTABLE)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240,
+        env=environment(), capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("submission: ") == 1
@@ -141,7 +144,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(planned, tmp_path
     run = planned(tmp_path / "killed", *SPLITTABLE)
     process = subprocess.Popen(
         [sys.executable, "-m", "avsbench_harness", "run", "--nproc", "2", *arguments(run, *SPLITTABLE)],
-        env={**ENVIRONMENT, "AVSB_TEST_STEP_SECONDS": "0.3", "AVSB_CHECKPOINT_SECONDS": "0"},
+        env=environment(AVSB_TEST_STEP_SECONDS="0.3", AVSB_CHECKPOINT_SECONDS="0"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -182,14 +185,14 @@ def second_process(launcher: int, checkpoints: Path, seconds: float = 120) -> in
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--set", "batch_size=9"], "5 processes need at least as many clips in a batch, and there are 4"),
+        (["--set", "batch_size=1"], "2 processes need at least as many clips in a batch, and there are 1"),
         (["--method", "no-such"], "Unknown method 'no-such'."),
         (["--device", "cuda:77"], "There is no device cuda:77 here"),
     ],
 )
 def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str], message: str) -> None:
     run = planned(tmp_path)
-    done = command_line("run", "--nproc", "5", *arguments(run), *change)
+    done = command_line("run", "--nproc", "2", *arguments(run), *change)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("error: ") == 1
