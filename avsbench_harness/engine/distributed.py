@@ -1,12 +1,14 @@
 """Several processes on one run, as torchrun starts them: who they are, and what they agree on.
 
-A process knows its place from the environment (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``). Without these
-there is one process, and everything here does nothing. Only rank 0 writes files and speaks.
+A process knows its place from the environment (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``).
+Without these there is one process, and everything here does nothing. Only rank 0 writes files and speaks.
+All processes see the same files: on several machines, those of a shared file system.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,7 +35,8 @@ class EndedElsewhere(AvsbError):
 
 def world() -> int:
     """How many processes work on the run."""
-    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+    started = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return int(os.environ["WORLD_SIZE"]) if started else 1
 
 
 def rank() -> int:
@@ -118,6 +121,17 @@ def speaks() -> bool:
         return int(store.add(f"avsb/failed/{attempt}", 1)) == 1
     except (RuntimeError, KeyError):  # whoever kept the store is gone
         return rank() == 0
+
+
+def leave(code: str | int | None) -> None:
+    """End a process that is one of several; does nothing with one.
+
+    Threads of the process group would now and then abort the process while Python takes itself apart.
+    """
+    if world() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 @contextmanager
