@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,18 +144,8 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(planned, tmp_path
     whole = planned(tmp_path / "whole", *SPLITTABLE)
     train(whole)
     run = planned(tmp_path / "killed", *SPLITTABLE)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "avsbench_harness", "run", "--nproc", "2", *arguments(run, *SPLITTABLE)],
-        env=environment(AVSB_TEST_STEP_SECONDS="0.3", AVSB_CHECKPOINT_SECONDS="0"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        victim = second_process(process.pid, run.folder / "checkpoints")
-        os.kill(victim, signal.SIGKILL)
-        _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 1
+    code, errors = interrupted(run, lambda launcher: os.kill(second_process(launcher), signal.SIGKILL))
+    assert code == 1
     assert "error: Process 1 of 2 was killed by SIGKILL; the same command" in errors
     assert "Traceback" not in errors
     assert list((run.folder / "checkpoints").glob("step-*"))
@@ -168,18 +159,49 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(planned, tmp_path
         assert losses(resumed) == pytest.approx(losses(whole), rel=1e-5)
 
 
-def second_process(launcher: int, checkpoints: Path, seconds: float = 120) -> int:
-    """The id of rank 1, once there is a checkpoint."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        time.sleep(0.1)
-        if not list(checkpoints.glob("step-*")):
+@pytest.mark.slow
+def test_a_stopped_run_saves_its_state_and_says_so_once(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, *SPLITTABLE)
+    code, errors = interrupted(run, lambda launcher: os.kill(launcher, signal.SIGTERM))
+    assert code == 143
+    assert errors.count("error: Stopped by SIGTERM. The state after step") == 1
+    assert "Traceback" not in errors
+    assert list((run.folder / "checkpoints").glob("step-*"))
+
+
+def interrupted(run: Run, end: Callable[[int], None], seconds: float = 120) -> tuple[int, str]:
+    """Two processes on a run, ended after their first checkpoint; exit code and stderr of the launcher."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avsbench_harness", "run", "--nproc", "2", *arguments(run, *SPLITTABLE)],
+        env=environment(AVSB_TEST_STEP_SECONDS="0.3", AVSB_CHECKPOINT_SECONDS="0"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + seconds
+        while not list((run.folder / "checkpoints").glob("step-*")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        end(process.pid)
+        _, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+def second_process(launcher: int) -> int:
+    """The id of rank 1."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid:"))
+            if (
+                int(parent.split()[1]) == launcher
+                and b"\0RANK=1\0" in status.with_name("environ").read_bytes()
+            ):
+                return int(status.parent.name)
+        except (OSError, StopIteration):  # it has just ended
             continue
-        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        for child in children:
-            if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
-                return int(child)
-    raise AssertionError("no second process, or no checkpoint")
+    raise AssertionError("no second process")
 
 
 @pytest.mark.slow
