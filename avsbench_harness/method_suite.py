@@ -247,9 +247,10 @@ class MethodSuite:
     @pytest.mark.slow
     def test_layout_and_recomputation_change_no_gradient(self) -> None:
         """Weights with channels innermost; activations of the backbone that are computed again."""
-        for plain, other in zip(self.models(), self.models(), strict=True):
-            system = speed_up(System(other, None), Recipe(epochs=1, channels_last=True, checkpointing=True))
-            _assert_same_gradients(plain.losses, system.losses, plain, other, self.batch(plain.task, clips=1))
+        plain, other = next(self.models()), next(self.models())
+        system = speed_up(System(other, None), Recipe(epochs=1, channels_last=True, checkpointing=True))
+        batch = self.batch(plain.task, clips=1, frames=2)
+        _assert_same_gradients(plain.losses, system.losses, plain, other, batch)
 
     @pytest.mark.slow
     def test_compiled_it_computes_the_same(self) -> None:

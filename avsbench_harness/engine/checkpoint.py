@@ -74,6 +74,7 @@ class Checkpoint(Schema):
         validations: all validations, in order.
         seconds: time spent in steps, over all attempts.
         device: what it was trained on.
+        processes: how many trained it in the end.
     """
 
     weights_file: str
@@ -82,6 +83,7 @@ class Checkpoint(Schema):
     validations: list[Validation]
     seconds: float
     device: str
+    processes: int = 1
     clips_per_second: float | None = None
     memory_gib: float | None = None
     parameters: int | None = None

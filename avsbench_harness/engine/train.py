@@ -223,6 +223,7 @@ class Trainer:
             validations=self.state.validations,
             seconds=self.state.seconds,
             device=self.run.device,
+            processes=distributed.world(),
             clips_per_second=self.state.step * self.recipe.batch_size / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=size.parameters,

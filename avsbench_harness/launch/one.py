@@ -302,5 +302,12 @@ def _run_facts(folder: Path) -> dict[str, Any]:
         "data_fingerprint": spec.data.fingerprint,
         "spec": spec.model_dump(mode="json"),
         "spec_hash": spec.hash,
-        "notes": notes(spec),
+        "notes": notes(spec) + _shared_by(checkpoint.processes),
     }
+
+
+def _shared_by(processes: int) -> list[str]:
+    """The note of a training that several processes shared."""
+    if processes == 1:
+        return []
+    return [f"Trained by {processes} processes, on whose number batch norms and random draws depend."]

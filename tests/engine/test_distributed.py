@@ -101,24 +101,21 @@ def test_a_number_of_processes_that_cannot_be(avsb, tiny: str, number: int) -> N
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
-    """By torchrun itself: losses over 20 steps, over uneven and empty shares, frozen and thawed."""
+    """By torchrun itself, in micro-batches, uneven and empty ones; the backbone is frozen, then thawed."""
     one = planned(tmp_path / "one", *SPLITTABLE)
     train(one)
-    two = planned(tmp_path / "two", *SPLITTABLE)
+    wanted = (*SPLITTABLE, "accumulate=2")
+    two = planned(tmp_path / "two", *wanted)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "avsbench_harness", "run", *arguments(two, *SPLITTABLE)],
+        [*command, "-m", "avsbench_harness", "run", *arguments(two, *wanted)],
         env=environment(), capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("submission: ") == 1
+    assert "note: Trained by 2 processes" in done.stdout
     assert len(losses(one)) == 20
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    again = command_line("run", "--nproc", "2", *arguments(two, *SPLITTABLE, "accumulate=2"))
-    assert again.returncode == 0, again.stderr
-    assert losses(planned(tmp_path / "two", *SPLITTABLE, "accumulate=2")) == pytest.approx(
-        losses(one), rel=1e-5
-    )
 
 
 @pytest.mark.slow
@@ -209,8 +206,7 @@ def second_process(launcher: int) -> int:
     ("change", "message"),
     [
         (["--set", "batch_size=1"], "2 processes need at least as many clips in a batch, and there are 1"),
-        (["--method", "no-such"], "Unknown method 'no-such'."),
-        (["--device", "cuda:77"], "There is no device cuda:77 here"),
+        (["--device", "cuda:9"], "There is no device cuda:9 here"),
     ],
 )
 def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str], message: str) -> None:
