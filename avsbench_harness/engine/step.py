@@ -2,8 +2,8 @@
 
 What comes out does not depend on how it is split, up to rounding: each part's loss terms count by what they
 are averaged over, see :meth:`Model.loss_counts`. Exceptions are what looks at other clips of a batch (batch
-norms take the statistics of a part; frames that hear each other do so within it) and random draws (dropout,
-points at which masks are compared).
+norms take the statistics of a part; frames that hear or are compared with others keep to it) and random draws
+(dropout, points at which masks are compared).
 """
 
 from __future__ import annotations
