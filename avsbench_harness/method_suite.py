@@ -17,7 +17,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,8 +29,11 @@ from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.synth import write_synthetic
-from avsbench_harness.engine.recipe import presets, resolve
+from avsbench_harness.engine.recipe import Recipe, presets, resolve
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.speed import speed_up
+from avsbench_harness.engine.step import part_weights
+from avsbench_harness.engine.system import System
 from avsbench_harness.engine.train import Trainer, train
 from avsbench_harness.errors import AvsbError, Interrupted, UsageError
 from avsbench_harness.files import sha256_file
@@ -54,6 +57,8 @@ class MethodSuite:
         maskige: whether batches carry maskiges.
         clips_are_independent: whether in evaluation mode a clip's prediction does not depend on the others.
         padding_is_inert: whether a padded clip is predicted like one without its missing frames.
+        across_clips: loss terms that compare frames of different clips of a batch.
+        compiler: the backend of ``torch.compile`` that is tested; ``inductor`` generates code.
         unused: parameters (prefixes of their names) that no loss reaches, each for a documented reason.
     """
 
@@ -68,6 +73,8 @@ class MethodSuite:
     clips_are_independent: ClassVar[bool] = True
     padding_is_inert: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
+    across_clips: ClassVar[tuple[str, ...]] = ()
+    compiler: ClassVar[str] = "eager"
 
     def models(self, seed: int = 0) -> Iterator[Model]:
         """A network for each task, in evaluation mode, the same for the same seed."""
@@ -210,6 +217,53 @@ class MethodSuite:
             assert not missing, f"no loss reaches {missing}"
 
     @pytest.mark.slow
+    def test_a_batch_in_parts_has_the_losses_of_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Unequal parts, by ``loss_counts``; without batch statistics, and with the same points for all."""
+        if not self.clips_are_independent:
+            return
+        real = torch.rand
+        monkeypatch.setattr(torch, "rand", lambda *shape, **more: _alike(real, shape).to(more.get("device")))
+        for model in self.models():
+            batch = self.batch(model.task, clips=3, frames=3)
+            masks, annotated, valid = batch.ground_truth().clone(), batch.annotated, batch.valid
+            assert annotated is not None
+            assert valid is not None
+            masks[2, :, self.size // 2 :] = 1
+            masks[1, 1] = 0
+            annotated[0, 1:] = False
+            valid[2, 2] = False
+            batch = replace(batch, masks=masks)
+            parts = [batch.select(slice(0, 1)), batch.select(slice(1, 3))]
+            with torch.no_grad():
+                whole, found = model.losses(batch), [model.losses(part) for part in parts]
+            weights = part_weights(model, list(whole), parts)
+            for place, name in enumerate(whole):
+                if name not in self.across_clips:
+                    split = sum(
+                        weight[place] * terms[name] for weight, terms in zip(weights, found, strict=True)
+                    )
+                    assert_close(split, whole[name], rtol=1e-4, atol=1e-5, msg=f"{model.task.name} {name}")
+
+    @pytest.mark.slow
+    def test_layout_and_recomputation_change_no_gradient(self) -> None:
+        """Weights with channels innermost; activations of the backbone that are computed again."""
+        plain, other = next(self.models()), next(self.models())
+        system = speed_up(System(other, None), Recipe(epochs=1, channels_last=True, checkpointing=True))
+        batch = self.batch(plain.task, clips=1, frames=2)
+        _assert_same_gradients(plain.losses, system.losses, plain, other, batch)
+
+    @pytest.mark.slow
+    def test_compiled_it_computes_the_same(self) -> None:
+        """Losses and gradients of the first task, as captured; generating code takes minutes."""
+        if self._variant != self.method.variants[0]:
+            return
+        plain, other = next(self.models()), next(self.models())
+        system = speed_up(System(other, None), Recipe(epochs=1, compile=True), self.compiler)
+        batch = self.batch(plain.task, clips=1, frames=2)
+        plain.train()
+        _assert_same_gradients(plain.losses, system.train(), plain, other, batch)
+
+    @pytest.mark.slow
     def test_a_few_steps_lower_the_loss(self) -> None:
         """On one batch, from the recipe's kind of optimiser."""
         for model in self.models():
@@ -329,11 +383,38 @@ class MethodSuite:
         assert subprocess.run(command, check=False).returncode == 0
 
 
+def _alike(real: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+    """Random numbers, the same for every entry of the first axis and in every call."""
+    return real(*shape[1:], generator=torch.Generator().manual_seed(0)).expand(*shape)
+
+
+def _assert_same_gradients(
+    one: Callable[[Batch], dict[str, Tensor]],
+    other: Callable[[Batch], Any],
+    one_model: Model,
+    other_model: Model,
+    batch: Batch,
+) -> None:
+    """Two ways to the losses of equal networks: these, and all gradients together, are close."""
+    gradients = []
+    values = []
+    for losses, model in ((one, one_model), (other, other_model)):
+        torch.manual_seed(0)
+        terms = torch.stack(list(losses(batch).values()))
+        terms.sum().backward()  # type: ignore[no-untyped-call]
+        values.append(terms.detach())
+        learned = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in learned]))  # type: ignore[union-attr]
+    assert_close(values[1], values[0], rtol=1e-3, atol=1e-5)
+    # Points and matches that are chosen by their losses may change with the last digits.
+    assert (gradients[1] - gradients[0]).norm() < 1e-2 * gradients[0].norm()
+
+
 def _stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask this process to stop while the trainer is in its ``number``-th step."""
     real, done = Trainer._step, 0
 
-    def step(self: Trainer, batch: Batch, ids: list[str]) -> dict[str, float]:
+    def step(self: Trainer, batch: Batch, ids: list[str]) -> dict[str, Tensor]:
         nonlocal done
         done += 1
         if done == number:

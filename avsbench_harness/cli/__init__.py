@@ -32,6 +32,7 @@ from avsbench_harness.cli import (
     weights,
 )
 from avsbench_harness.cli.common import print_json
+from avsbench_harness.engine.distributed import EndedElsewhere, leave, speaks
 from avsbench_harness.errors import AvsbError
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _main(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -84,8 +85,18 @@ app.add_typer(weights.app, name="weights")
 def main() -> None:
     """Run the command line; an :class:`AvsbError` becomes one line and its exit code."""
     try:
+        _main()
+    except SystemExit as stop:
+        leave(stop.code)
+        raise
+
+
+def _main() -> None:
+    try:
         app()
     except AvsbError as error:
+        if isinstance(error, EndedElsewhere) or not speaks():
+            sys.exit(error.exit_code)
         if "--json" in sys.argv:
             print_json({"error": str(error), "exit_code": error.exit_code})
         else:

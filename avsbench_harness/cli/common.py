@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
@@ -111,21 +112,54 @@ def _describe_run(
     return planned
 
 
+_NPROC = inspect.Parameter(
+    "nproc",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        int | None,
+        typer.Option("--nproc", help="Processes on this machine that share the run, through torchrun."),
+    ],
+)
+
+
 def describes_run(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that describe a run; it is called with the planned run first."""
     shared = _parameters(_describe_run)
     own = _parameters(command)[1:]
 
     @functools.wraps(command)
-    def wrapped(**values: Any) -> None:
-        run = _describe_run(**{parameter.name: values.pop(parameter.name) for parameter in shared})
-        command(run, **values)
+    def wrapped(nproc: int | None, **values: Any) -> None:
+        from avsbench_harness.engine import distributed
 
-    parameters = [*shared, *own]
+        if nproc is not None and nproc != 1:
+            from avsbench_harness.launch.torchrun import torchrun
+
+            torchrun(nproc, _without_nproc(sys.argv[1:]))
+            return
+        with distributed.session():
+            described = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            with distributed.first():
+                run = _describe_run(**described)
+            command(run, **values)
+
+    parameters = [*shared, *own, _NPROC]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del wrapped.__wrapped__  # typer would look through it
     return wrapped
+
+
+def _without_nproc(arguments: Sequence[str]) -> list[str]:
+    """A command line without the option that asks for several processes."""
+    rest = iter(arguments)
+    kept = []
+    for argument in rest:
+        if argument == "--nproc":
+            next(rest, None)
+        elif not argument.startswith("--nproc="):
+            kept.append(argument)
+    return kept
 
 
 def print_json(value: Any) -> None:

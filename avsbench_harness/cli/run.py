@@ -36,14 +36,20 @@ def run(
       avsb run --method avsegformer --backbone pvt --set optimizer.lr=1.0e-4 --dry-run
       avsb run --method avsegformer --backbone r50 --task s4 --from-checkpoint avsegformer-released-s4-r50
       avsb run --method aqformer --backbone r50 --task ms3 --init RUN-ID
+      avsb run --method avsegformer --backbone pvt --data AVSBench --nproc 4
+      torchrun --nproc-per-node 4 -m avsbench_harness run --method avsegformer --backbone pvt --data AVSBench
     """
+    from avsbench_harness.engine.distributed import rank
     from avsbench_harness.launch.one import execute
     from avsbench_harness.results.page import write_leaderboard
 
     if dry_run:
-        _show_spec(planned, json)
+        if rank() == 0:
+            _show_spec(planned, json)
         return
     record = execute(planned)
+    if rank() != 0:
+        return
     page = write_leaderboard(planned.record_file.parent)
     if json:
         print_json(record.model_dump(mode="json"))
@@ -60,11 +66,14 @@ def train(planned: Run, json: JsonOption = False) -> None:
       avsb train --method avsegformer --backbone pvt --data AVSBench
       avsb train --method avsegformer --backbone pvt --recipe mine.yaml --seed 3
     """
+    from avsbench_harness.engine.distributed import rank
     from avsbench_harness.errors import UsageError
 
     if planned.spec.checkpoint is not None:
         raise UsageError("--from-checkpoint does without training; use `avsb run` or `avsb predict` with it.")
     checkpoint = planned.method.train(planned)
+    if rank() != 0:
+        return
     if json:
         print_json({"run": planned.id, **checkpoint.model_dump(mode="json")})
         return
@@ -85,6 +94,7 @@ def predict(
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
+    from avsbench_harness.engine.distributed import rank
     from avsbench_harness.launch.one import make_weights
     from avsbench_harness.tasks import get_split
 
@@ -92,6 +102,8 @@ def predict(
     if planned.spec.checkpoint is not None:
         make_weights(planned)
     path = planned.method.predict(planned, part)
+    if rank() != 0:
+        return
     if json:
         print_json({"run": planned.id, "split": part, "submission": str(path)})
     else:

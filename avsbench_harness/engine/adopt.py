@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from avsbench_harness.engine import distributed
 from avsbench_harness.engine.checkpoint import Checkpoint, save_tensors
 from avsbench_harness.engine.cost import run_cost
-from avsbench_harness.engine.heartbeat import beating, take_claim
 from avsbench_harness.engine.initial import read_weights
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.train import finished
+from avsbench_harness.engine.train import alone, finished
 from avsbench_harness.errors import AvsbError, Busy
 from avsbench_harness.files import sha256_file, write_json
 
@@ -21,17 +21,17 @@ def adopt(run: Run) -> Checkpoint:
     """
     source = run.spec.checkpoint
     assert source is not None  # the caller asks only for runs with a checkpoint
-    lock = take_claim(run.folder, ".lock")
-    if lock is None:
-        raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
-    try:
-        with beating(run.folder):
-            return finished(run) or _adopt(run, published=source.published)
-    finally:
-        lock.release()
+    with distributed.first():
+        if distributed.rank() == 0:
+            with alone(run):
+                if finished(run) is None:
+                    _adopt(run, published=source.published)
+    done = finished(run)
+    assert done is not None  # rank 0 has seen to it
+    return done
 
 
-def _adopt(run: Run, *, published: bool) -> Checkpoint:
+def _adopt(run: Run, *, published: bool) -> None:
     path = run.weights["checkpoint"]
     assert run.spec.checkpoint is not None
     if not published and sha256_file(path) != run.spec.checkpoint.sha256:
@@ -50,4 +50,3 @@ def _adopt(run: Run, *, published: bool) -> Checkpoint:
         gmacs=size.gmacs,
     )
     write_json(run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
-    return checkpoint

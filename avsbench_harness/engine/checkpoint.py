@@ -74,6 +74,7 @@ class Checkpoint(Schema):
         validations: all validations, in order.
         seconds: time spent in steps, over all attempts.
         device: what it was trained on.
+        processes: how many trained it in the end.
     """
 
     weights_file: str
@@ -82,6 +83,7 @@ class Checkpoint(Schema):
     validations: list[Validation]
     seconds: float
     device: str
+    processes: int = 1
     clips_per_second: float | None = None
     memory_gib: float | None = None
     parameters: int | None = None
@@ -155,7 +157,7 @@ def load_checkpoint(folder: Path) -> Stored | None:
     if not folder.is_dir():
         return None
     for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # another process of the run may be at it
     complete = sorted(_complete(folder))
     if not complete:
         return None

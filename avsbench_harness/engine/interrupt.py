@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from avsbench_harness.engine.distributed import highest
 from avsbench_harness.errors import Interrupted
 
 #: Signals that ask to stop; a second one stops at once.
@@ -24,6 +25,13 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def anywhere(self) -> bool:
+        """Whether this process or another one of the run was told to stop; all of them must ask together."""
+        number = highest(self.signal or 0)
+        if number and self.signal is None:
+            self.signal = signal.Signals(number)
         return self.signal is not None
 
     def error(self, message: str) -> Interrupted:

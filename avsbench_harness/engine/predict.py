@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avsbench_harness.data.loader import ClipDataset, in_order, load
+from avsbench_harness.engine import distributed
 from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
@@ -18,11 +22,15 @@ from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
+from avsbench_harness.engine.speed import speed_up
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
+
+#: A clip's prediction as submissions take it, see :func:`to_masks`.
+Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def predict(run: Run, split: Split) -> Path:
@@ -38,9 +46,12 @@ def predict(run: Run, split: Split) -> Path:
     set_determinism(run)
     system = build_system(run, pretrained=False)
     system.load_state_dict(load_tensors(run.weights_file))
+    speed_up(system.to(run.device), run.recipe)
     path = run.submission_file(split)
     with stop_request() as stop:
-        write_predictions(run, system.to(run.device), split, evaluation_clips(run, split, stop), path, stop)
+        with distributed.first():
+            clips = evaluation_clips(run, split, stop)
+        write_predictions(run, system, split, clips, path, stop)
     return path
 
 
@@ -75,19 +86,24 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
     """
     path = run.folder / "val.npz"
     write_predictions(run, system, "val", dataset, path, stop)
+    if distributed.rank() != 0:
+        return distributed.shared(dict[str, float | None]())
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
         scores = score_submission(submission, solution)
     path.unlink()
-    return dict(scores.metrics)
+    return distributed.shared(dict(scores.metrics))
 
 
 def write_predictions(
     run: Run, system: System, split: Split, dataset: ClipDataset, path: Path, stop: StopRequest
 ) -> None:
-    """Predict every clip of a split and write the submission, whole or not at all."""
+    """Predict every clip of a split and write the submission, whole or not at all.
+
+    Several processes take whole batches in turns, so that each prediction is that of one process; rank 0
+    writes them in the data set's order.
+    """
     clips = dataset.clips
-    batches = in_order(len(clips), run.recipe.batch_size)
-    with read_solution(solution_file(run.dataset, split)) as solution:
+    with distributed.first(), read_solution(solution_file(run.dataset, split)) as solution:
         fingerprint = solution.fingerprint
     header = Header(
         task=run.task.name,
@@ -98,20 +114,39 @@ def write_predictions(
         note="synthetic data" if run.dataset.synthetic else "",
     )
     system.eval()
-    with bar() as progress, SubmissionWriter(path, header) as writer:
+    with ExitStack() as stack:
+        progress = stack.enter_context(bar())
         display = progress.add_task(f"predict {split}", total=len(clips), note="")
-        for keys, batch in zip(
-            batches, load(dataset, batches, workers=run.workers, device=run.device), strict=True
-        ):
-            if stop:
+        writer = stack.enter_context(SubmissionWriter(path, header)) if distributed.rank() == 0 else None
+        for own in _rounds(run, system, dataset):
+            if stop.anywhere():
                 raise stop.error(f"Nothing was written to {path}; the same command predicts again.")
-            with autocast(run):
-                prediction = system.predict(batch.to(run.device, non_blocking=True))
-            for (index, _), values in zip(keys, prediction, strict=True):
-                clip = clips[index]
-                seen = without_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
-                writer.add(clip.id, to_masks(seen, run.task, clip.id))
-            progress.advance(display, len(keys))
+            for batch in distributed.gathered(own):
+                for index, masks in batch:
+                    assert writer is not None  # only rank 0 gathers
+                    writer.add(clips[index].id, masks)
+                progress.advance(display, len(batch))
+
+
+def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tuple[int, Masks]]]:
+    """Per round, in which every process takes one batch, this one's: clips' indices and predictions.
+
+    In the last round there may be none left for it.
+    """
+    batches = in_order(len(dataset.clips), run.recipe.batch_size)
+    own = batches[distributed.rank() :: distributed.world()]
+    loaded = load(dataset, own, workers=run.workers, device=run.device)
+    for keys, batch in zip(own, loaded, strict=True):
+        with autocast(run):
+            prediction = system.predict(batch.to(run.device, non_blocking=True))
+        found = []
+        for (index, _), values in zip(keys, prediction, strict=True):
+            clip = dataset.clips[index]
+            seen = without_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
+            found.append((index, to_masks(seen, run.task, clip.id)))
+        yield found
+    if len(own) < -(-len(batches) // distributed.world()):
+        yield []
 
 
 def without_padding(prediction: Tensor, content: tuple[int, int], size: int) -> Tensor:
@@ -132,7 +167,7 @@ def without_padding(prediction: Tensor, content: tuple[int, int], size: int) -> 
     return prediction[..., :height, :width]
 
 
-def to_masks(prediction: Tensor, task: Task, clip_id: str) -> NDArray[np.float32] | NDArray[np.uint8]:
+def to_masks(prediction: Tensor, task: Task, clip_id: str) -> Masks:
     """One clip's prediction at the size of the ground truth.
 
     Args:

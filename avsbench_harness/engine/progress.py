@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from avsbench_harness.engine.distributed import rank
+
 Item = TypeVar("Item")
 
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=rank() > 0)
 
 
 def bar() -> Progress:

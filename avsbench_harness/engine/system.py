@@ -35,14 +35,19 @@ class System(nn.Module):
         valid = batch.valid_frames().view(*places[:2], *(1 for _ in places[1:]))
         return batch.with_audio(embeddings.view(*places, -1) * valid)
 
+    def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
+        """In training mode :meth:`losses`, else the model's prediction; what is compiled and distributed."""
+        return self.losses(batch) if self.training else self.model.predict(self.embed(batch))
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The model's weighted loss terms."""
         return self.model.losses(self.embed(batch))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """The model's prediction, see :meth:`Model.predict`."""
-        return self.model.predict(self.embed(batch))
+        """The model's prediction in evaluation mode, see :meth:`Model.predict`."""
+        prediction: Tensor = self(batch)
+        return prediction
 
     def param_groups(self, recipe: object) -> list[ParamGroup]:
         """The model's groups, and the audio encoder as one of its own."""

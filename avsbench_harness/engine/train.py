@@ -7,11 +7,12 @@ of clips, the augmentation, the learning rate and every random draw are function
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.data.thinning import ThinSounds, thin_clips, thin_files
-from avsbench_harness.engine import optim
+from avsbench_harness.engine import distributed, optim
 from avsbench_harness.engine.checkpoint import (
     Best,
     Checkpoint,
@@ -40,9 +41,12 @@ from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
+from avsbench_harness.engine.readings import Reading, Readings
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.system import autocast, build_system, set_determinism
-from avsbench_harness.errors import AvsbError, Busy, MissingDataError
+from avsbench_harness.engine.speed import speed_up
+from avsbench_harness.engine.step import Stepper, own_share
+from avsbench_harness.engine.system import build_system, set_determinism
+from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
 
 #: Seconds between checkpoints inside an epoch; a test may shorten it.
@@ -56,15 +60,31 @@ def train(run: Run) -> Checkpoint:
         AvsbError: the loss is not finite, or another process trains this run.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
+    with ExitStack() as stack:
+        with distributed.first():
+            if distributed.rank() == 0:
+                stack.enter_context(alone(run))
+        stop = stack.enter_context(stop_request())
+        done = finished(run) or _train(run, stop)
+        if distributed.rank() == 0:
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        return done
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Hold a run's folder, and show signs of life there.
+
+    Raises:
+        Busy: another process holds it.
+    """
     lock = take_claim(run.folder, ".lock")
     if lock is None:
-        raise Busy(f"Another process is training {run.id}; wait for it or stop it.")
+        raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
     try:
-        with beating(run.folder), stop_request() as stop:
+        with beating(run.folder):
             sweep_temporaries(run.folder)
-            done = finished(run) or _train(run, stop)
-            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-            return done
+            yield
     finally:
         lock.release()
 
@@ -78,22 +98,36 @@ def finished(run: Run) -> Checkpoint | None:
 
 
 def _train(run: Run, stop: StopRequest) -> Checkpoint:
-    if not run.dataset.clips("train"):
-        raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
-    write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     set_determinism(run)
-    dataset = training_set(run)
-    total, per_epoch = optim.length(run.recipe, len(dataset))
-    keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
+    with distributed.first():
+        dataset = training_set(run)
+        if distributed.rank() == 0:
+            write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
+        total, per_epoch = optim.length(run.recipe, len(dataset))
+        keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
     trainer = Trainer(run, dataset, stop)
-    with closing(TrainingLog(run.folder / "log.jsonl", trainer.state.step)) as log:
+    path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
+    with closing(TrainingLog(path, trainer.state.step)) as log:
         trainer.loop(log)
-    return trainer.finish()
+    with distributed.first():
+        if distributed.rank() == 0:
+            trainer.finish()
+    done = finished(run)
+    assert done is not None  # rank 0 has just written it
+    return done
 
 
 def training_set(run: Run) -> ClipDataset:
-    """The clips that a run trains on, as its recipe wants them."""
+    """The clips that a run trains on, as its recipe wants them.
+
+    Raises:
+        MissingDataError: there are no clips, or something of theirs is missing.
+        UsageError: there are fewer clips, or fewer in a batch, than processes.
+    """
+    if not run.dataset.clips("train"):
+        raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
     clips = training_clips(run)
+    _check_shares(run, len(clips))
     audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
         audio = ThinSounds(audio, clips, frames)
@@ -111,6 +145,16 @@ def training_set(run: Run) -> ClipDataset:
     )
 
 
+def _check_shares(run: Run, clips: int) -> None:
+    """Refuse processes for which there would be nothing to do."""
+    processes, batch = distributed.world(), run.recipe.batch_size
+    if processes > min(clips, batch):
+        raise UsageError(
+            f"{processes} processes need at least as many clips in a batch, and there are "
+            f"{min(clips, batch)} (batch_size {batch}, {clips} training clips); start fewer processes."
+        )
+
+
 class Trainer:
     """One run's training: its system, its optimiser and how far it has come."""
 
@@ -122,15 +166,15 @@ class Trainer:
         self.checkpoints = run.folder / "checkpoints"
         self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
         stored = load_checkpoint(self.checkpoints)
-        self.system = build_system(run, pretrained=stored is None).to(run.device)
-        self.optimizer = optim.build_optimizer(self.system.param_groups(self.recipe), self.recipe.optimizer)
-        self.scaler = torch.amp.GradScaler(run.device.split(":")[0], enabled=self.recipe.precision == "fp16")
+        self.system = speed_up(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
+        self.stepper = Stepper(run, self.system)
+        self.readings = Readings(run.device)
         self.state = TrainState()
         if stored is not None:
             self.system.load_state_dict(stored.weights)
-            self.optimizer.load_state_dict(stored.optimizer)
+            optim.restore(self.stepper.optimizer, stored.optimizer)
             if stored.state.scaler:
-                self.scaler.load_state_dict(dict(stored.state.scaler))
+                self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
             say(f"Going on from step {self.state.step} of {self.total}.")
         self._saved = time.monotonic()
@@ -146,34 +190,39 @@ class Trainer:
                     return
                 epoch = self.state.step // self.per_epoch
                 optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
+                self.stepper.prepare()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
                         terms = self._step(batch, ids)
                     except torch.OutOfMemoryError as error:
                         raise out_of_memory(
-                            error, self.run, self.system.losses, self.optimizer, batch
+                            error, self.run, self.system.losses, self.stepper.optimizer, batch
                         ) from None
+                    except AvsbError:
+                        self._read(log)  # a step before it may have been the cause
+                        raise
                     self._advance(time.monotonic() - started)
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
                     figures = self.system.model.diagnostics()
-                    log.write({"step": self.state.step, "epoch": epoch + 1, **figures, **terms})
-                    progress.update(
-                        display,
-                        completed=self.state.step,
-                        description=f"epoch {epoch + 1}",
-                        note=_note(terms, meter),
-                    )
+                    self.readings.add(self.state.step, epoch + 1, ids, terms, figures)
+                    if self.readings.due:
+                        progress.update(
+                            display,
+                            completed=self.state.step,
+                            description=f"epoch {epoch + 1}",
+                            note=_note(self._read(log), meter),
+                        )
+                        self._stop_if_asked(log)
                     if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-                        self._save()
-                    self._stop_if_asked()
+                        self._save(log)
                     if self._due_inside_epoch():
                         break
                 else:
-                    self._save()
+                    self._save(log)
 
-    def finish(self) -> Checkpoint:
+    def finish(self) -> None:
         """Write the selected weights and how they came about."""
         best = self.state.best
         weights: Mapping[str, Tensor] = (
@@ -189,45 +238,44 @@ class Trainer:
             validations=self.state.validations,
             seconds=self.state.seconds,
             device=self.run.device,
+            processes=distributed.world(),
             clips_per_second=self.state.step * self.recipe.batch_size / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=size.parameters,
             gmacs=size.gmacs,
         )
         write_json(self.run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
-        return checkpoint
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
         """The batches of an epoch that are still to be done, with their clips' ids."""
         first = epoch * self.per_epoch
         order = epoch_order(len(self.dataset), self.recipe.batch_size, self.run.spec.seed, epoch)
         rest = order[self.state.step - first : self.total - first]
-        batches = load(self.dataset, rest, workers=self.run.workers, device=self.run.device)
+        own = [keys[own_share(len(keys))] for keys in rest]
+        batches = load(self.dataset, own, workers=self.run.workers, device=self.run.device)
         for keys, batch in zip(rest, batches, strict=True):
             ids = [self.dataset.clips[index].id for index, _ in keys]
             yield ids, batch.to(self.run.device, non_blocking=True)
 
-    def _step(self, batch: Batch, ids: list[str]) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
+    def _step(self, batch: Batch, ids: list[str]) -> dict[str, Tensor]:
+        """One optimiser step on this process's share of a batch; returns the loss terms of all of it."""
         step = self.state.step
-        # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
-        torch.manual_seed(self.run.spec.seed * 1_000_003 + step)
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
-        optim.set_lr(self.optimizer, factor)
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.run):
-            losses = self.system.losses(batch)
-            total = torch.stack(list(losses.values())).sum()
-        terms = {name: float(term.detach()) for name, term in losses.items()}
-        if not torch.isfinite(total):
-            raise self._not_finite(terms, ids)
-        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        if self.recipe.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.recipe.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return {"loss": float(total.detach()), **terms}
+        return self.stepper.step(batch, len(ids), step, factor)
+
+    def _read(self, log: TrainingLog) -> dict[str, float]:
+        """Log the steps whose losses were not read yet, and return the last one's.
+
+        Raises:
+            AvsbError: one is not finite.
+        """
+        terms: dict[str, float] = {}
+        for reading in self.readings.take():
+            terms = reading.terms
+            if not all(map(math.isfinite, terms.values())):
+                raise self._not_finite(reading)
+            log.write({"step": reading.step, "epoch": reading.epoch, **reading.figures, **terms})
+        return terms
 
     def _advance(self, seconds: float) -> None:
         update = {"step": self.state.step + 1, "seconds": self.state.seconds + seconds}
@@ -235,7 +283,8 @@ class Trainer:
 
     @cached_property
     def _validation_clips(self) -> ClipDataset:
-        return evaluation_clips(self.run, "val", self.stop)
+        with distributed.first():
+            return evaluation_clips(self.run, "val", self.stop)
 
     def _due(self) -> bool:
         """Whether the recipe wants a validation after this step, and there was none yet."""
@@ -257,8 +306,9 @@ class Trainer:
         state = self.state
         if not self._due():
             return
+        self._read(log)
+        self._stop_if_asked(log)
         epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
-        self._stop_if_asked()
         metrics = validate(self.run, self.system, self._validation_clips, self.stop)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:
@@ -268,35 +318,38 @@ class Trainer:
         best = state.best
         if best is None or value > best.value:
             best = Best(step=state.step, value=value, file=f"best-{state.step:08d}.safetensors")
-            save_tensors(self.checkpoints / best.file, self.system.state_dict())
+            if distributed.rank() == 0:
+                save_tensors(self.checkpoints / best.file, self.system.state_dict())
         validations = [*state.validations, Validation(step=state.step, metrics=metrics)]
         self.state = state.model_copy(update={"best": best, "validations": validations})
-        self._save()
+        self._save(log)
 
-    def _save(self) -> Path:
+    def _save(self, log: TrainingLog) -> None:
         """Checkpoint now; weights that are no longer the best go once it stands."""
-        self.state = self.state.model_copy(update={"scaler": self.scaler.state_dict()})
-        path = save_checkpoint(self.checkpoints, self.state, self.system.state_dict(), self.optimizer)
+        self._read(log)  # weights that came of a loss that is not finite are not kept
+        self._saved = time.monotonic()
+        self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})
+        if distributed.rank() != 0:
+            return
+        save_checkpoint(self.checkpoints, self.state, self.system.state_dict(), self.stepper.optimizer)
         for old in self.checkpoints.glob("best-*.safetensors"):
             if self.state.best is None or old.name != self.state.best.file:
                 old.unlink()
-        self._saved = time.monotonic()
-        return path
 
-    def _stop_if_asked(self) -> None:
-        if self.stop:
-            self._save()
+    def _stop_if_asked(self, log: TrainingLog) -> None:
+        if self.stop.anywhere():
+            self._save(log)
             raise self.stop.error(
                 f"The state after step {self.state.step} of {self.total} is saved; "
                 "the same command goes on from there."
             )
 
-    def _not_finite(self, terms: Mapping[str, float], ids: list[str]) -> AvsbError:
-        values = ", ".join(f"{name} {value}" for name, value in terms.items())
+    def _not_finite(self, reading: Reading) -> AvsbError:
+        values = ", ".join(f"{name} {value}" for name, value in reading.terms.items() if name != "loss")
         saved = sorted(self.checkpoints.glob("step-*"))
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         return AvsbError(
-            f"The loss is not finite at step {self.state.step + 1} ({values}) on clips {', '.join(ids)}; "
+            f"The loss is not finite at step {reading.step} ({values}) on clips {', '.join(reading.clips)}; "
             f"{last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
         )
 

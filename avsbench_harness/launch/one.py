@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avsbench_harness.engine import distributed
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import AvsbError, Busy, Interrupted, SubmissionError, UsageError
@@ -49,14 +50,18 @@ def execute(run: Run) -> Record:
 
     A run that fails leaves a record that says why, and is tried again the next time.
     """
-    if run.record_file.is_file() and (record := read_record(run.record_file)).status == "done":
+    with distributed.first():
+        record = read_record(run.record_file) if run.record_file.is_file() else None
+    if record is not None and record.status == "done":
         say(f"{run.id} is finished: {run.record_file}.")
         return record
     try:
         return _execute(run)
-    except (Busy, Interrupted):
+    except (Busy, Interrupted, distributed.EndedElsewhere):
         raise
     except Exception as error:
+        if distributed.rank() != 0:
+            raise
         reason = str(error) if isinstance(error, AvsbError) else f"{type(error).__name__}: {error}"
         record_failure(run, " ".join(reason.split())[:500])
         raise
@@ -65,10 +70,18 @@ def execute(run: Run) -> Record:
 def _execute(run: Run) -> Record:
     make_weights(run)
     path = run.method.predict(run, "test")
+    with distributed.first():
+        if distributed.rank() == 0:
+            _record(run, path)
+    return read_record(run.record_file)
+
+
+def _record(run: Run, path: Path) -> None:
+    """Score the run's submission and write its record."""
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "test")) as solution:
         scores, *more = score_for_record(submission, solution, run.recipe.protocols)
         header = submission.header
-    return record_submission(run.out, path, header, scores, more)
+    record_submission(run.out, path, header, scores, more)
 
 
 def make_weights(run: Run) -> None:
@@ -289,5 +302,12 @@ def _run_facts(folder: Path) -> dict[str, Any]:
         "data_fingerprint": spec.data.fingerprint,
         "spec": spec.model_dump(mode="json"),
         "spec_hash": spec.hash,
-        "notes": notes(spec),
+        "notes": notes(spec) + _shared_by(checkpoint.processes),
     }
+
+
+def _shared_by(processes: int) -> list[str]:
+    """The note of a training that several processes shared."""
+    if processes == 1:
+        return []
+    return [f"Trained by {processes} processes, on whose number batch norms and random draws depend."]

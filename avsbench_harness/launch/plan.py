@@ -17,9 +17,11 @@ from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskige
 from avsbench_harness.data.propagate import check_supplement
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.data.separation import NO_SEPARATOR, check_separator
+from avsbench_harness.engine.distributed import own_device, world
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.recipe import Recipe, resolve
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
+from avsbench_harness.engine.speed import check_compiler
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.datasets import choose_dataset
@@ -105,6 +107,9 @@ def plan(request: Request) -> Run:
     taken = _taken(request, method, task, variant)
     preset = request.preset or _preset(root, taken if request.checkpoint else None)
     recipe = _recipe(request, method, task, variant, preset)
+    device = own_device(choose_device(request.device))
+    if recipe.compile:
+        check_compiler(device)
     dataset = choose_dataset(task, request.data)
     _make_synthetic_maskiges(dataset, recipe)
     spec, files = _spec(request, method, task, variant, preset, recipe, dataset, taken)
@@ -114,7 +119,7 @@ def plan(request: Request) -> Run:
         dataset=dataset,
         out=request.out,
         weights=files,
-        device=choose_device(request.device),
+        device=device,
         workers=_workers() if request.workers is None else request.workers,
     )
     if taken is not None:
@@ -334,5 +339,5 @@ def choose_device(asked: str | None) -> str:
 
 def _workers() -> int:
     """Decoding processes: none on a small machine, where they would only take cores from training."""
-    cores = os.cpu_count() or 1
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world()))
     return 0 if cores <= 2 else min(8, cores // 2)

@@ -8,6 +8,7 @@ from torch import Tensor
 from avsbench_harness.errors import AvsbError
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def hungarian(cost: Tensor) -> tuple[Tensor, Tensor]:
     """Pair queries and targets one to one, so that the sum of the costs is as low as it can be.

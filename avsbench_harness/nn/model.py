@@ -56,6 +56,15 @@ class Model(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar loss terms with their weights applied; the engine sums them."""
 
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Over how many things the terms of :meth:`losses` are averaged on this batch, by their names.
+
+        A batch that is split, into micro-batches or over processes, has as its loss the mean of its parts'
+        weighted by these numbers (scalars). Terms that are not named are averaged over the annotated frames;
+        those that are ``None`` are sums.
+        """
+        return {}
+
     def diagnostics(self) -> dict[str, float]:
         """Figures about the last :meth:`losses` that say how training goes, for the log; none by default."""
         return {}

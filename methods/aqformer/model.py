@@ -128,6 +128,11 @@ class AQFormerModel(Model):
             terms["class"] = options.class_weight * loss
         return terms
 
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """``similarity`` is averaged over clips, ``class`` over the pixels of what sounds."""
+        sounds = batch.ground_truth()[batch.annotated_frames()] > 0
+        return {"similarity": batch.valid_frames().any(dim=1).sum(), "class": sounds.sum()}
+
     def _interact(self, scale: int, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
         """ABTI on a scale (B,T,dim,h,w), where the options want it."""
         if scale not in self.options.abti:

@@ -286,6 +286,10 @@ class CATRModel(Model):
                     totals[name] = totals[name] + value / len(clips)
         return totals
 
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """All terms are averaged over the clips that carry ground truth."""
+        return dict.fromkeys(TERMS, batch.annotated_frames().any(dim=1).sum())
+
     def _nothing(self, output: CATROutput) -> Tensor:
         """Zero, with a gradient even for a batch without any frame."""
         nothing = 0 * (output.reference_logits.sum() + output.mask_logits.sum()).float()

@@ -192,6 +192,28 @@ class ComboModel(Model):
                 totals["consistency"] = totals["consistency"] + options.consistency_weight * term
         return totals
 
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """``mask`` and ``dice`` are averaged over matched masks, ``class`` over queries by their weights.
+
+        ``consistency`` is over pairs of frames, or over clips.
+        """
+        options, valid = self.options, batch.valid_frames()
+        targets = frame_targets(batch.ground_truth()[batch.annotated_frames()], self.classes)
+        matched = torch.tensor(
+            sum(min(options.queries, len(target.labels)) for target in targets), device=valid.device
+        )
+        silent = len(targets) * options.queries - matched
+        if options.consistency_reduction == "sum":
+            pairs = valid.any(dim=1).sum()
+        else:
+            pairs = torch.tensor(len(neighbours(valid, options.consistency_chunk)[0]), device=valid.device)
+        return {
+            "class": matched + options.no_object_weight * silent,
+            "mask": matched,
+            "dice": matched,
+            "consistency": pairs,
+        }
+
     def param_groups(self, recipe: Any) -> list[ParamGroup]:
         """Backbones and the rest, each with and (norms, embeddings) without weight decay."""
         plain = {

@@ -98,6 +98,8 @@ class QDFormerModel(Model):
         valid = batch.valid_frames()
         audio = self._audio(batch, valid)  # (B,T,S,dim)
         if not valid.any():
+            if self.training and self.quantizer is not None:  # other processes may have frames
+                self._keep_codebook(audio.new_zeros(0, self.options.tokens, self.options.dim), None)
             return self._nothing(batch, audio)
         *finer, coarsest = self.backbone(batch.images[valid])
         video = self.visual_encoder(coarsest)  # (F,dim,h,w)
@@ -180,6 +182,26 @@ class QDFormerModel(Model):
             names = ("mask_bce", "mask_dice", "class", "box_l1", "box_giou")
             return {**losses, **dict.fromkeys(names, zero)}
         return {**losses, **set_losses(clips, objects, self.options)}
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Terms of quantisation are averaged over clips, of masks, boxes and classes over matched objects.
+
+        In clips with more objects than queries, which of them are matched is not known here; their boxes
+        and classes then count as if all were.
+        """
+        truth, annotated = batch.ground_truth(), batch.annotated_frames()
+        queries = self.options.tokens * (batch.audio.shape[2] if batch.audio.dim() == 4 else 1)
+        masks = boxes = torch.zeros((), device=truth.device)
+        for clip, frames in zip(truth, annotated, strict=True):
+            objects = clip_objects(clip[frames])
+            masks = masks + min(queries, len(objects.labels)) * frames.sum()
+            boxes = boxes + objects.present.sum()
+        clips = batch.valid_frames().any(dim=1).sum()
+        return {
+            **dict.fromkeys(("codebook", "commit_global", "commit_local"), clips),
+            **dict.fromkeys(("mask_bce", "mask_dice"), masks),
+            **dict.fromkeys(("class", "box_l1", "box_giou"), boxes),
+        }
 
     def diagnostics(self) -> dict[str, float]:
         """Health of the codebook: see :meth:`.quantization.Quantizer.diagnostics`."""

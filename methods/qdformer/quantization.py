@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from avsbench_harness.nn.processes import as_first_process, of_all_processes
+
 from .options import Options
 
 #: Share of the past in the moving average of how often codes are used.
@@ -69,11 +71,15 @@ class Quantizer(nn.Module):
         Random codes are all equally far from tokens, which at first hardly differ between sounds: each
         prototype would keep to one code whatever it hears. Call it before the codebook is used in the step.
         """
-        if self.started or not tokens.numel():
+        if self.started:
             return
-        pool = tokens.flatten(0, -2).to(self.codebook.dtype)
+        tokens = of_all_processes(tokens.flatten(0, -2))
+        if not tokens.numel():
+            return
+        pool = tokens.to(self.codebook.dtype)
         order = torch.randperm(len(pool), device=pool.device).repeat(-(-len(self.codebook) // len(pool)))
         self.codebook.copy_(pool[order[: len(self.codebook)]])
+        as_first_process(self.codebook)
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -83,18 +89,19 @@ class Quantizer(nn.Module):
         A revived code is put onto one of the tokens, drawn at random. Call it before the codebook is used
         in the step: it changes the codebook in place.
         """
+        tokens = of_all_processes(tokens.flatten(0, -2))
         if not tokens.numel():
             return
-        found = self.nearest(tokens).flatten()
+        found = self.nearest(tokens)
         counts = torch.bincount(found, minlength=len(self.codebook)).to(self.usage.dtype)
         share = counts / counts.sum()
         fresh = not bool(self.usage.any())
         self.usage.copy_(share if fresh else torch.lerp(share, self.usage, USAGE_MEMORY))
         self.idle.add_(1).masked_fill_(counts > 0, 0)
         if self.revive and bool((dead := self.dead()).any()):
-            pool = tokens.flatten(0, -2)
-            drawn = torch.randint(len(pool), (int(dead.sum()),), device=pool.device)
-            self.codebook[dead] = pool[drawn].to(self.codebook.dtype)
+            drawn = torch.randint(len(tokens), (int(dead.sum()),), device=tokens.device)
+            self.codebook[dead] = tokens[drawn].to(self.codebook.dtype)
+            as_first_process(self.codebook)
             self.idle.masked_fill_(dead, 0)
 
     def dead(self) -> Tensor:

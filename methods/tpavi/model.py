@@ -147,6 +147,12 @@ class TPAVIModel(Model):
             terms["avm"] = options.avm_weight * matching_loss(logits, levels, sounds, options)
         return terms
 
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
+        """``avm`` is averaged over the frames that it looks at, or summed."""
+        if self.options.avm_sum:
+            return {"avm": None}
+        return {"avm": (batch.annotated_frames() if self.task.semantic else batch.valid_frames()).sum()}
+
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load a published checkpoint of AVSBench's baseline (r50 and pvt only)."""
         if self.backbone_name not in PUBLISHED:

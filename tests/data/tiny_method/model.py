@@ -28,7 +28,7 @@ class TinyModel(Model):
         self.task = task
         self.backbone = nn.Sequential(nn.Conv2d(3, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU())
         self.gate = nn.Linear(128, width)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Conv2d(width, task.channels, 3, 1, 1)
         self.poison_step = options.poison_step
         self.steps = 0

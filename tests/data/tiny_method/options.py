@@ -13,6 +13,7 @@ class Options(Schema):
     """What can be changed about the network."""
 
     width: PositiveInt = Field(8, description="channels")
+    dropout: float = Field(0.2, ge=0, lt=1)
     poison_step: int = Field(0, description="the training step, from 1, whose loss is not a number")
     pretrained: bool | Path = False
     drop_path_rate: float | None = None
