@@ -138,12 +138,11 @@ def test_without_a_compiler_compile_is_refused(planned, tmp_path: Path, monkeypa
 @pytest.mark.slow
 def test_generated_code_trains_alike(planned, tmp_path: Path) -> None:
     check_compiler("cpu")
-    wanted = ("options.dropout=0", "iterations=4", "options.width=4")
+    wanted = ("options.dropout=0", "backbone.freeze_epochs=0", "iterations=2", "select.mode=last")
     plain, compiled = planned(tmp_path, *wanted), planned(tmp_path, *wanted, "compile=true")
     engine.train(plain)
     engine.train(compiled)
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    assert compiled.method.predict(compiled, "test").is_file()
 
 
 @pytest.mark.gpu
