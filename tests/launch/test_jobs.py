@@ -116,7 +116,7 @@ def test_arrays_are_no_longer_than_slurm_allows(grid, tmp_path: Path, monkeypatc
     asked = [(cell.run, cell.request) for cell in planned if cell.run is not None]
     jobs._submit(Recorder(), "slurm", asked)
     assert [len(array) for array in arrays] == [2, 2, 1]
-    assert sum(arrays, []) == [run.id for run, _ in asked]
+    assert [name for array in arrays for name in array] == [run.id for run, _ in asked]
     found = [job_of(run) for run, _ in asked]
     assert [job.id for job in found if job is not None] == ["1_0", "1_1", "2_0", "2_1", "3_0"]
 
