@@ -179,6 +179,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self._loader)
+        if (
+            self._loader.num_workers
+        ):  # which work ahead by themselves, and are not to be forked beside a thread
+            yield from batches
+            return
         with ThreadPoolExecutor(1) as ahead:
             following = ahead.submit(next, batches, None)
             while (batch := following.result()) is not None:
