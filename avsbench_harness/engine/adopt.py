@@ -8,7 +8,7 @@ from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.initial import read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.train import alone, finished
-from avsbench_harness.errors import AvsbError, Busy
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import sha256_file, write_json
 
 

@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_names_step_clips_and_checkpoint(planned, tmp_
 def test_one_process_per_run(planned, tmp_path: Path) -> None:
     run = planned(tmp_path)
     run.folder.mkdir(parents=True)
-    with FileLock(run.folder / ".lock"), pytest.raises(AvsbError, match="Another process is training"):
+    with FileLock(run.folder / ".lock"), pytest.raises(AvsbError, match="Another process works on"):
         engine.train(run)
 
 
