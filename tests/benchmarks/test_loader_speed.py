@@ -91,7 +91,7 @@ def test_from_the_cache(dataset: ClipDataset, monkeypatch, tmp_path: Path) -> No
 
 
 def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
-    """Three times the plain loader takes four cores: what inflating a PNG costs, no loader saves."""
+    """Decoding a PNG has its price per core, so what can be asked for grows with the cores, up to 3 x."""
     numbers = iter(range(1000))
 
     def build() -> int:
