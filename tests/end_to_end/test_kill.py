@@ -61,7 +61,8 @@ def test_kill_9_changes_nothing(tiny: str, real_s4: Path, tmp_path: Path, cache:
         killed / "submissions" / f"{one.run_id}.npz"
     )
     left = {path.name for path in (killed / "runs" / one.run_id).iterdir()}
-    assert left == {".lock", "spec.json", "log.jsonl", "checkpoint.json", "weights.safetensors"}
+    kept = {"spec.json", "log.jsonl", "checkpoint.json", "weights.safetensors", "heartbeat.json"}
+    assert left == {".lock", *kept}
 
 
 def wait_for_a_step(out: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
