@@ -42,7 +42,7 @@ app = typer.Typer(
     help=(
         "Train, score and rank audio-visual segmentation methods by one definition.\n\n"
         "Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 invalid submission, 4 missing data, "
-        "130 interrupted, 143 stopped."
+        "130 interrupted, 143 stopped, 138 and 140 stopped by a cluster's notice."
     ),
 )
 
