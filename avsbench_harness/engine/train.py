@@ -202,18 +202,20 @@ class Trainer:
                     except AvsbError:
                         self._read(log)  # a step before it may have been the cause
                         raise
-                    self._advance(time.monotonic() - started)
+                    self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
                     figures = self.system.model.diagnostics()
                     self.readings.add(self.state.step, epoch + 1, ids, terms, figures)
-                    if self.readings.due:
+                    if read := self.readings.due:
                         progress.update(
                             display,
                             completed=self.state.step,
                             description=f"epoch {epoch + 1}",
                             note=_note(self._read(log), meter),
                         )
+                    self._spend(time.monotonic() - started)  # a device's work shows when it is read
+                    if read:
                         self._stop_if_asked(log)
                     if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                         self._save(log)
@@ -277,9 +279,8 @@ class Trainer:
             log.write({"step": reading.step, "epoch": reading.epoch, **reading.figures, **terms})
         return terms
 
-    def _advance(self, seconds: float) -> None:
-        update = {"step": self.state.step + 1, "seconds": self.state.seconds + seconds}
-        self.state = self.state.model_copy(update=update)
+    def _spend(self, seconds: float) -> None:
+        self.state = self.state.model_copy(update={"seconds": self.state.seconds + seconds})
 
     @cached_property
     def _validation_clips(self) -> ClipDataset:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from avsbench_harness.engine.distributed import EndedElsewhere
+from avsbench_harness.engine.interrupt import NOTICES
 from avsbench_harness.errors import AvsbError, UsageError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 #: Exit codes of processes that have said themselves why they ended.
-_SPOKEN = (1, 2, 3, 4, 130, 143)
+_SPOKEN = (1, 2, 3, 4, 130, 143, *(128 + notice for notice in NOTICES))
 
 
 def torchrun(processes: int, arguments: Sequence[str]) -> None:

@@ -83,7 +83,8 @@ def test_processes_decode_the_same(clips) -> None:
         assert torch.equal(one.images, two.images)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+# After an error DataLoader waits five seconds for each of its processes.
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_file_that_is_missing_ends_the_batches_with_its_name(clips, tmp_path: Path, workers: int) -> None:
     gone = tmp_path / "gone.png"
     broken = dataclasses.replace(clips[1], frames=(gone, *clips[1].frames[1:]))

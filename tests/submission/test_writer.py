@@ -121,9 +121,11 @@ def test_a_header_that_the_reader_refuses_is_not_written(tmp_path, change, messa
 
 def test_an_interrupted_process_leaves_no_file_of_that_name(tmp_path):
     program = f"""
+        import signal
         import numpy as np
         from pathlib import Path
         from avsbench_harness.submission import Header, SubmissionWriter
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         header = Header("s4", "test", "{FINGERPRINT}", "test", size=(64, 64))
         with SubmissionWriter(Path({str(tmp_path / "a.npz")!r}), header) as writer:
             for i in range(10**6):
