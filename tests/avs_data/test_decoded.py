@@ -303,9 +303,12 @@ print(max(own() for batch in load(dataset, in_order(len(clips), 4))))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_clips(real_s4: Path) -> None:
-    """Without the file's own pages, which the system drops when it needs room: 1 MB a clip would show."""
+    """Without the file's own pages, which the system drops when it needs room; a clip has 1 MB.
+
+    Both counts are past those at which the loader's queues and the allocator's pools are still filling.
+    """
     peaks = []
-    for count in (16, 64):
+    for count in (64, 256):
         command = [sys.executable, "-c", MEMORY, str(real_s4), str(count)]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    assert peaks[1] - peaks[0] < 24 * 1024, peaks  # KiB
+    assert peaks[1] - peaks[0] < 96 * 1024, peaks  # KiB, half of what the clips between them have
