@@ -46,6 +46,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     sync(path.parent)
 
 
+def write_at(path: Path, place: int, content: bytes | memoryview) -> None:
+    """Write bytes at a place of a file, which is made if it is not there; the rest stays.
+
+    For files that are mapped into memory too: through a map, a full disk would kill the process.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(descriptor, "r+b") as file:
+        file.seek(place)
+        file.write(content)
+
+
 def sweep_temporaries(folder: Path) -> None:
     """Remove what killed processes left of files that :func:`atomic_write` had begun in a folder.
 

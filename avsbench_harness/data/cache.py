@@ -1,19 +1,31 @@
-"""A cache of arrays on disk: one file per key, written whole, checked when read, rebuilt when damaged."""
+"""Arrays computed once: all of one shape in one memory-mapped file, checked when read, rebuilt where damaged.
+
+``arrays.bin`` has slots of one length, ``keys.bin`` the key of each slot and a CRC-32 of its contents. The
+contents are written before their entry, and all writers of a key write the same bytes, so that processes may
+share the files and a killed one leaves nothing half-written that would be taken for whole.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import struct
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from avsbench_harness.errors import AvsbError
-from avsbench_harness.files import atomic_write, sha256_json
+from avsbench_harness.files import sha256_json, write_at
 
-_DIGEST = hashlib.sha256().digest_size
+# Keys and checksums of the slots.
+_ENTRY = struct.Struct("<32sI")
+
+# Threads of one process take turns here; file locks are for other processes, and slow to wait for.
+_TURNS = threading.Lock()
 
 
 def array_key(**parts: str | int) -> str:
@@ -22,42 +34,60 @@ def array_key(**parts: str | int) -> str:
 
 
 class ArrayCache:
-    """float32 arrays of one shape under hexadecimal keys in a folder.
+    """float32 arrays of one shape under keys of 64 hexadecimal digits.
 
-    A file is a ``.npy`` followed by the SHA-256 of its bytes, in one of 256 sub-folders. Processes may share
-    a folder: writers of one key write the same bytes, and a rename is all or nothing.
+    Args:
+        folder: the arrays of every shape lie in a sub-folder of it.
+        shape: of each array.
+        say: takes one line for people where something is amiss.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, shape: tuple[int, ...], say: Callable[[str], None]) -> None:
+        self.folder = folder / "x".join(map(str, shape))
         self.shape = shape
+        self._say = say
+        self._length = 4 * prod(shape)
+        self._entries = 0
+        self._slots: dict[bytes, int] = {}
 
-    def path(self, key: str) -> Path:
-        """Where the array of that key lies, or would lie."""
-        return self.folder / key[:2] / f"{key}.npy"
+    @property
+    def arrays(self) -> Path:
+        """The contents, float32 (slots, *shape) of the machine's byte order."""
+        return self.folder / "arrays.bin"
+
+    @property
+    def keys(self) -> Path:
+        """The key and the checksum of each slot."""
+        return self.folder / "keys.bin"
 
     def load(self, key: str) -> NDArray[np.float32] | None:
-        """The stored array, or ``None`` where there is none or the file is damaged."""
-        try:
-            content = self.path(key).read_bytes()
-        except FileNotFoundError:
+        """A copy of the stored array, or ``None`` where there is none or it is damaged."""
+        with _TURNS:
+            found = self._find(bytes.fromhex(key))
+        if found is None:
             return None
-        body, digest = content[:-_DIGEST], content[-_DIGEST:]
-        if hashlib.sha256(body).digest() != digest:
+        slot, checksum = found
+        array = self._read(slot)
+        if array is None or zlib.crc32(array.data) != checksum:
+            self._say(f"An array in {self.folder} is damaged; it is computed again.")
             return None
-        array: NDArray[np.float32] = np.load(io.BytesIO(body), allow_pickle=False)
-        return array if array.shape == self.shape and array.dtype == np.float32 else None
+        return array
 
     def store(self, key: str, array: NDArray[np.float32]) -> None:
-        """Write an array; one of another shape or type is a ``ValueError``."""
+        """Write an array; one of another shape or type is a ``ValueError``.
+
+        Raises:
+            OSError: the disk is full, or the files cannot be written.
+        """
         if array.shape != self.shape or array.dtype != np.float32:
             raise ValueError(f"expected float32 {self.shape}, got {array.dtype} {array.shape}")
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-        body = buffer.getvalue()
-        with atomic_write(self.path(key)) as file:
-            file.write(body)
-            file.write(hashlib.sha256(body).digest())
+        name, contents = bytes.fromhex(key), np.ascontiguousarray(array).data
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _TURNS, FileLock(self.folder / ".writing"):
+            found = self._find(name)
+            slot = self._entries if found is None else found[0]
+            write_at(self.arrays, slot * self._length, contents)
+            write_at(self.keys, slot * _ENTRY.size, _ENTRY.pack(name, zlib.crc32(contents)))
 
     def get(self, key: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         """The stored array, else the computed one, which is stored first."""
@@ -66,6 +96,45 @@ class ArrayCache:
             array = compute()
             self.store(key, array)
         return array
+
+    def _find(self, name: bytes) -> tuple[int, int] | None:
+        """A key's slot, and the checksum of what should be there."""
+        self._read_keys()
+        if name not in self._slots:
+            return None
+        slot = self._slots[name]
+        entry = _read_at(self.keys, slot * _ENTRY.size, _ENTRY.size)
+        if len(entry) == _ENTRY.size and entry.startswith(name):
+            return slot, _ENTRY.unpack(entry)[1]
+        # The files are others than those that were read: somebody emptied the cache meanwhile.
+        self._entries = 0
+        self._read_keys()
+        return None
+
+    def _read_keys(self) -> None:
+        """Take in the entries that were written since the last call, by whomever."""
+        try:
+            entries = self.keys.stat().st_size // _ENTRY.size
+        except FileNotFoundError:
+            entries = 0
+        if entries < self._entries:
+            self._entries = 0
+        if self._entries == 0:
+            self._slots = {}
+        wanted = entries - self._entries
+        if wanted:
+            news = _read_at(self.keys, self._entries * _ENTRY.size, wanted * _ENTRY.size)
+            for slot, (name, _) in enumerate(_ENTRY.iter_unpack(news), self._entries):
+                self._slots[name] = slot
+            self._entries = entries
+
+    def _read(self, slot: int) -> NDArray[np.float32] | None:
+        """What a slot holds; ``None`` where the file is too short."""
+        try:
+            kept = np.memmap(self.arrays, np.float32, "r", slot * self._length, self.shape)
+        except (FileNotFoundError, ValueError):
+            return None
+        return np.array(kept)
 
 
 class StoredArrays(Mapping[str, NDArray[np.float32]]):
@@ -84,11 +153,10 @@ class StoredArrays(Mapping[str, NDArray[np.float32]]):
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         """The array of that name; one that has gone or was damaged is an :class:`AvsbError`."""
-        key = self._keys[name]
-        array = self._cache.load(key)
+        array = self._cache.load(self._keys[name])
         if array is None:
             raise AvsbError(
-                f"{self._cache.path(key)}, the sound of clip {name}, was removed or damaged meanwhile; the "
+                f"The sound of clip {name} in {self._cache.folder} was removed or damaged meanwhile; the "
                 "same command makes it again."
             )
         return array
@@ -98,3 +166,9 @@ class StoredArrays(Mapping[str, NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def _read_at(path: Path, place: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(place)
+        return file.read(length)

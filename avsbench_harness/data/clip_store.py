@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from avsbench_harness.files import atomic_write
+from avsbench_harness.files import atomic_write, write_at
 
 _ENTRY = np.dtype([("crc", "<u4"), ("height", "<u2"), ("width", "<u2"), ("written", "u1")])
 
@@ -82,10 +82,9 @@ class ClipStore:
         height, width = contents.shape[1:]
         if contents.size > self.lengths[index]:
             raise ValueError(f"{contents.size} bytes do not fit into a slot of {self.lengths[index]}")
-        # Not through the map: writing to a hole of a mapped file on a full disk kills the process.
-        _write_at(self._file, self._places[index], np.ascontiguousarray(contents).data)
+        write_at(self._file, self._places[index], np.ascontiguousarray(contents).data)
         entry = np.array((_checksum(contents, (height, width)), height, width, 1), _ENTRY)
-        _write_at(self._index, index * _ENTRY.itemsize, entry.tobytes())
+        write_at(self._index, index * _ENTRY.itemsize, entry.tobytes())
 
     @property
     def _file(self) -> Path:
@@ -127,9 +126,3 @@ class ClipStore:
 
 def _checksum(contents: NDArray[np.uint8], sides: tuple[int, int]) -> int:
     return zlib.crc32(np.ascontiguousarray(contents).data, zlib.crc32(struct.pack("<HH", *sides)))
-
-
-def _write_at(path: Path, place: int, content: bytes | memoryview) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(content)

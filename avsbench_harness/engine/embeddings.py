@@ -29,6 +29,7 @@ from avsbench_harness.data.logmel import (
     sound_file,
 )
 from avsbench_harness.data.separation import NO_SEPARATOR, SEPARATORS, separate
+from avsbench_harness.engine.progress import say
 from avsbench_harness.files import cache_dir, sha256_file
 from avsbench_harness.nn.vggish import EMBEDDING_SIZE
 from avsbench_harness.tasks import Task
@@ -59,7 +60,7 @@ def log_mel_clips(
         UsageError: a recording cannot be read.
     """
     cache = ArrayCache(
-        cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS)
+        cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS), say
     )
 
     def make(clip: Clip) -> str:
@@ -108,7 +109,7 @@ def embed_clips(
         MissingDataError: a clip has no sound on disk.
         UsageError: a recording cannot be read.
     """
-    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE))
+    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE), say)
 
     def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None]:
         """The clip's key, and its log-mel examples if the cache does not have its embeddings."""
