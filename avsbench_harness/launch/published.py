@@ -81,8 +81,8 @@ def import_checkpoint(
     method = get_method(method_name)
     chosen, which = check_task(method, task), check_variant(method, variant)
     state = read_state(file)
-    model = on_meta(lambda: method.build(chosen, backbone, variant=which))
-    try:
+    try:  # not every variant can be built for every task and backbone
+        model = on_meta(lambda: method.build(chosen, backbone, variant=which))
         model.load_upstream(_without_memory(state))
     except UsageError as error:
         raise UsageError(f"{file}: {error} {_verdict(state)}") from None
@@ -150,7 +150,8 @@ def _verdict(state: Mapping[str, Tensor]) -> str:
     found = recognise(state)
     if found is None:
         return f"It is like no published checkpoint of the installed methods, but like {looks_like(state)}."
-    return f"It looks like {found}{'' if found.fit == 1 else f' ({found.fit:.0%} of the entries fit)'}."
+    share = "" if found.fit == 1 else f" ({min(round(100 * found.fit), 99)}% of the entries fit)"
+    return f"It looks like {found}{share}."
 
 
 def _without_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

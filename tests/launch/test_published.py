@@ -158,6 +158,25 @@ def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Pat
         import_checkpoint("avsegformer", file, task="s4", backbone="swin_t")
 
 
+def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
+    data: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
+    looks = r"looks like catr for s4 or ms3 with pvt\.$"
+    with pytest.raises(UsageError, match=rf"cannot do avss.*{looks}"):
+        import_checkpoint("catr", file, task="avss", backbone="pvt")
+    with pytest.raises(UsageError, match=rf"Unknown backbone 'pvtv2'.*{looks}"):
+        import_checkpoint("catr", file, task="s4", backbone="pvtv2")
+
+
+@pytest.mark.slow
+def test_one_missing_entry_is_not_all_of_them(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    keys = golden_keys(data, "catr/pvt")
+    del keys["encoder_backbone.patch_embed1.proj.weight"]
+    with pytest.raises(UsageError, match=r"1 missing.* \(99% of the entries fit\)\.$"):
+        import_checkpoint("catr", publish(constants(keys), "bare", tmp_path), task="s4", backbone="pvt")
+
+
 @pytest.mark.slow
 def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = golden_keys(data, "tpavi/r50_s4")
