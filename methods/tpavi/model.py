@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -141,6 +142,9 @@ class TPAVIModel(Model):
         # ones. Frames that no loss looks at are read by the others, but not decoded.
         matched = options.avm != "none" and not self.task.semantic
         frames = batch.valid_frames() if matched else annotated
+        if not batch.valid_frames().any():  # zeros that reach every parameter
+            zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
+            return dict.fromkeys(("iou",) if options.avm == "none" else ("iou", "avm"), zero)
         logits, levels, sounds = self._segment(batch, frames)
         terms = {"iou": segmentation_loss(_select(logits, annotated[frames]), truth[annotated])}
         if options.avm != "none":

@@ -228,6 +228,15 @@ def test_a_batch_without_any_frame_is_all_zeros() -> None:
 
 
 @pytest.mark.parametrize("task", [S4, MS3, AVSS])
+def test_a_batch_without_any_frame_teaches_nothing(task: Task) -> None:
+    model = build(task).train()
+    losses = model.losses(replace(supervised(task), valid=torch.zeros(2, 3, dtype=torch.bool)))
+    assert set(losses) == ({"iou"} if task is S4 else {"iou", "avm"})
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("task", [S4, MS3, AVSS])
 def test_every_parameter_learns(task: Task) -> None:
     model = build(task).train()
     losses = model.losses(supervised(task))
