@@ -343,6 +343,13 @@ def test_masked_average_by_hand() -> None:
     assert_close(masked_average(maps[None, None], mask[None, None])[0, 0], expected)
 
 
+def test_the_masked_average_stops_no_gradient() -> None:
+    maps = seeded_input(1, "M", (2, 3, 2, 2)).requires_grad_()
+    probability = seeded_input(1, "Y", (2, 4, 4)).sigmoid().requires_grad_()
+    for gradient in torch.autograd.grad(masked_average(maps, probability).sum(), [maps, probability]):
+        assert gradient.abs().min() > 0
+
+
 def test_every_layer_is_compared_with_the_scale_it_reads_under_the_final_mask() -> None:
     model = build(stages=2)
     with torch.no_grad():

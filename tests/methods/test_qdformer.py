@@ -336,12 +336,15 @@ def test_equation_5() -> None:
 
 def test_equation_5_takes_the_tokens_of_the_frames_clip() -> None:
     """Two clips of unlike length: each frame is modulated by its own clip's tokens."""
-    model = build()
-    valid = torch.tensor([[True, False, False], [True, True, True]])
+    model, batch = build(), clips(valid=torch.tensor([[True, False, False], [True, True, True]]))
+    with torch.no_grad():  # clips get codes of their own, so that a mix-up is seen
+        tokens = model(batch).clip_tokens.flatten(0, 1)
+        model.quantizer.codebook[: len(tokens)] = tokens
     seen: list[Tensor] = []
     model.recombination.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        output = model(clips(valid=valid))
+        output = model(batch)
+    assert ((output.clip_codes[0] - output.clip_codes[1]).abs().amax(dim=1) > 1e-2).all()
     want = torch.stack([output.clip_codes[clip] for clip in (0, 1, 1, 1)])
     assert_close(seen[0], want)
 
@@ -444,6 +447,18 @@ def test_equation_10_values_of_one_pair() -> None:
         },
         abs=1e-5,
     )
+
+
+def test_equation_10_an_object_has_no_class_in_frames_without_it() -> None:
+    predicted = FramePredictions(
+        class_logits=torch.tensor([[[0.0]], [[math.log(3.0)]]]),
+        boxes=torch.full((2, 1, 4), 0.5),
+        mask_logits=torch.zeros(2, 1, 1, 2),
+    )
+    wanted = clip_objects(torch.tensor([[[1, 0]], [[0, 0]]]))
+    loss = set_losses([predicted], [wanted], Options.of({"class_weight": 1}))["class"].item()
+    # Probability 1/2 where the object is, 3/4 where it is not; one object in one frame to divide by.
+    assert loss == pytest.approx(0.25 * 0.5**2 * math.log(2) + 0.75 * 0.75**2 * math.log(4), abs=1e-5)
 
 
 def test_equation_10_the_cost_of_a_pair_is_its_loss_beyond_that_of_nothing() -> None:
