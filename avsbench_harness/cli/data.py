@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avsbench_harness.cli.common import JsonOption, print_json, print_rich
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import MissingDataError, UsageError, unknown
 
 if TYPE_CHECKING:
     from avsbench_harness.data.maskige import NamedSegmenter
@@ -171,10 +171,12 @@ def maskige(
       avsb data maskige AVSBench --task s4 --segmenter sam --weights sam-vit-huge
     """
     from avsbench_harness.data.layout import open_dataset
-    from avsbench_harness.data.maskige import make_maskiges
+    from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges
     from avsbench_harness.engine.progress import bar
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
+    if segmenter not in (*SEGMENTERS, "sam"):
+        raise unknown("segmenter", segmenter, (*SEGMENTERS, "sam"))
     chosen: str | NamedSegmenter = segmenter
     if segmenter == "sam":
         chosen = _sam(weights, device, jobs)

@@ -96,10 +96,11 @@ def list_(json: JsonOption = False) -> None:
     if not entries:
         typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds an encoder's.")
         return
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("name", "file", "SHA-256", "MiB", "added")
+    # Names are what other commands ask for: they break over lines rather than being cut.
+    table = Table(Column("name", overflow="fold"), "file", "SHA-256", "MiB", "added")
     for entry in entries:
         digest = entry.source_sha256 if isinstance(entry, weights.Published) else entry.sha256
         table.add_row(

@@ -164,7 +164,8 @@ def _read_torch(path: Path) -> object:
         IndexError,
     ) as error:
         raise UsageError(
-            f"{path} is not a weights file that torch reads ({str(error)[:120]}); fetch it again."
+            f"{path} is not a weights file that torch reads ({str(error)[:120] or 'it ends too early'}); "
+            "fetch it again."
         ) from error
 
 

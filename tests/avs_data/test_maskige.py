@@ -245,7 +245,7 @@ def test_what_is_no_segment_anything_model_is_refused(tmp_path: Path) -> None:
         (("--segmenter", "sam", "--weights", "x", "--jobs", "2"), 2, "--jobs has no effect"),
         (("--segmenter", "sam", "--weights", "absent"), 4, "no .safetensors file"),
         (("--weights", "x"), 2, "have no effect on the segmenter felzenszwalb"),
-        (("--segmenter", "sma"), 2, "Unknown segmenter 'sma'"),
+        (("--segmenter", "sma"), 2, "Unknown segmenter 'sma'. Did you mean 'sam'?"),
     ],
 )
 def test_options_of_segmenters(

@@ -55,7 +55,7 @@ def checkpoint(avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_from_the_authors_file_to_a_record(
-    avsb, checkpoint: Path, method: Path, real_s4: Path, tmp_path: Path
+    avsb, checkpoint: Path, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("weights", "import", method, checkpoint, "--task", "s4", "--backbone", "r50")
     shown = avsb(*arguments)
@@ -68,6 +68,9 @@ def test_from_the_authors_file_to_a_record(
     listed = avsb("weights", "list", "--json").json
     assert [entry["name"] for entry in listed] == ["compact", imported["name"]]
     assert checkpoint.name in avsb("weights", "list").out
+    monkeypatch.setenv("COLUMNS", "62")
+    rows = [line for line in avsb("weights", "list").out.splitlines() if line.startswith("│")]
+    assert imported["name"] in "".join(row.split("│")[1].strip() for row in rows)  # whole, over lines
 
     common = ("--method", method, "--data", real_s4, "--out", tmp_path, "--device", "cpu")
     use = (*common, "--from-checkpoint", imported["name"])

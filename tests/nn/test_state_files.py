@@ -180,6 +180,12 @@ def test_faulty_pickles_are_named(tmp_path: Path, content: bytes, reason: str) -
         read_state(tmp_path / "a.pkl")
 
 
+def test_an_empty_torch_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(UsageError, match=r"torch reads \(it ends too early\); fetch it again\.$"):
+        read_state(tmp_path / "empty.pth")
+
+
 def test_an_array_without_numbers_is_refused(tmp_path: Path) -> None:
     program = b"\x80\x02}X\x01\x00\x00\x00wcnumpy.core.multiarray\n_reconstruct\n"
     program += b"cnumpy\nndarray\nK\x00\x85C\x01b\x87Rs."
