@@ -121,7 +121,7 @@ class Recipe(Schema):
     clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm")
     augment: Augment = Field(Augment(), description="what is drawn for a clip in training")
     supplement: str | None = Field(
-        None, description="s4: where pseudo-masks of the unlabelled training frames come from"
+        None, description="s4, ms3: where pseudo-masks of S4's unlabelled training frames come from"
     )
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
