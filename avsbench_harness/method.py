@@ -63,6 +63,10 @@ class Method(ABC):
                 backbone's weights) and ``drop_path_rate`` (its stochastic depth).
         """
 
+    def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
+        """Whether its network takes maskiges beside frames, given these build options; by default no."""
+        return False
+
     def train(self, run: Run) -> Checkpoint:
         """Train one run to its end, going on from its last checkpoint; by default the engine's loop."""
         # The one upward import of the house: the engine needs Method's network, never its loop.

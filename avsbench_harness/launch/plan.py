@@ -188,7 +188,7 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
         assignments=request.assignments,
     )
     if recipe.maskige is not None:
-        check_source(recipe.maskige)
+        recipe = _maskiges(method, recipe, recipe.maskige)
     _check_separator(method, recipe)
     if recipe.frames is not None and recipe.frames >= task.frames:
         raise UsageError(
@@ -212,6 +212,14 @@ def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
     if recipe.supplement is None or dataset.task is S4:
         return None
     return open_dataset(dataset.root, S4).fingerprint()
+
+
+def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
+    """The recipe without a source of maskiges where its options switch them off; others are refused."""
+    check_source(source)
+    if not method.sees_maskiges({}):
+        raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
+    return recipe if method.sees_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from avsbench_harness.method import Method
@@ -42,3 +43,7 @@ class Combo(Method):
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
         return ComboModel(task, backbone, Options.of(options, task, variant))
+
+    def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
+        """Unless ``use_maskige`` is off."""
+        return bool(options.get("use_maskige", True))

@@ -165,6 +165,19 @@ def test_maskiges_are_asked_for_made_and_used(
     assert avsb(*common, "--set", "maskige=felzenswalb").code == 2
 
 
+def test_maskiges_are_for_networks_that_see_them(avsb, real_s4: Path, tmp_path: Path) -> None:
+    common = ("run", "--data", real_s4, "--out", tmp_path, "--no-pretrained", "--dry-run", "--json")
+    combo = (*common, "--method", "combo")
+    assert avsb(*combo).json["spec"]["recipe"]["maskige"] == "published"
+    without = avsb(*combo, "--set", "options.use_maskige=false").json
+    assert without["spec"]["recipe"]["maskige"] is None
+    both = ("--set", "options.use_maskige=false", "--set", "maskige=null")
+    assert avsb(*combo, *both).json["run"] == without["run"]
+    refused = avsb(*common, "--method", "tpavi", "--set", "maskige=felzenszwalb")
+    assert refused.code == 2
+    assert "maskige is 'felzenszwalb', but tpavi takes none; leave it out" in refused.json["error"]
+
+
 def test_clips_are_decoded_ahead_of_runs(avsb, real_s4: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     common = ("data", "cache", real_s4, "--task", "s4", "--size", "32")

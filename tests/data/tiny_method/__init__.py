@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from avsbench_harness.method import Method
@@ -31,3 +32,7 @@ class Tiny(Method):
         if variant not in self.variants:
             raise unknown(f"variant of {self.name}", variant, self.variants)
         return TinyModel(task, Options.parse(options, "the options of tiny"))
+
+    def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
+        """It is given those that a recipe asks for, and looks at none of them."""
+        return True
