@@ -40,8 +40,17 @@ class System(nn.Module):
         return self.losses(batch) if self.training else self.model.predict(self.embed(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The model's weighted loss terms."""
-        return self.model.losses(self.embed(batch))
+        """The model's weighted loss terms; their sum can be stepped on.
+
+        A network that has nothing to do with a batch of no frames gives constants there. The step of a
+        process without a clip still needs a gradient, of zero, which the others wait for.
+        """
+        terms = self.model.losses(self.embed(batch))
+        if torch.is_grad_enabled() and not any(term.requires_grad for term in terms.values()):
+            name = next(iter(terms))
+            learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            terms[name] = terms[name] + sum(0 * parameter.sum() for parameter in learning)
+        return terms
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from avsbench_harness.engine import distributed
 from avsbench_harness.engine.distributed import own_device, share
+from avsbench_harness.engine.memory import run_batch
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.system import build_system
 from avsbench_harness.engine.train import train
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
@@ -70,8 +73,6 @@ def test_one_process_is_alone() -> None:
 
 
 def test_every_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     places = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x"}
     for name, value in places.items():
         monkeypatch.setenv(name, value)
@@ -114,6 +115,15 @@ def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
     assert "note: Trained by 2 processes" in done.stdout
     assert len(losses(one)) == 20
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+
+
+def test_a_batch_of_nothing_can_be_stepped_on(planned, tmp_path: Path, monkeypatch) -> None:
+    """Also by a network that computes nothing for it: the other processes wait for its gradients."""
+    run = planned(tmp_path)
+    system = build_system(run, pretrained=False).train()
+    monkeypatch.setattr(system.model, "losses", lambda batch: {"bce": torch.zeros(())})
+    torch.stack(list(system.losses(run_batch(run)).values())).sum().backward()
+    assert all(not parameter.grad.any() for parameter in system.parameters())
 
 
 @pytest.mark.slow
