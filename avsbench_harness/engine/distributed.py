@@ -97,6 +97,7 @@ def session() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo", timeout=PATIENCE)
     try:
         yield
+        shared(None)  # leave together: rank 0 may still have something to write
     except RuntimeError as error:
         if not _is_lost(error):
             raise
@@ -104,7 +105,6 @@ def session() -> Iterator[None]:
             f"Process {rank()} of {world()} lost another one; the same command, with any number of "
             "processes, goes on from the last checkpoint."
         ) from error
-    shared(None)  # leave together: rank 0 may still have something to write
     dist.destroy_process_group()
 
 

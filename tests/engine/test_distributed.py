@@ -229,6 +229,19 @@ def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str],
     assert not list(tmp_path.rglob("spec.json"))
 
 
+@pytest.mark.slow
+def test_what_fails_after_the_run_is_said_once(planned, tmp_path: Path) -> None:
+    """The first process writes the leaderboard; the other one waits for it, and has nothing to say."""
+    run = planned(tmp_path, "iterations=1")
+    execute(run)
+    (tmp_path / "results" / "broken.json").write_text("{")
+    done = command_line("run", "--nproc", "2", *arguments(run, "iterations=1"))
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "broken.json is not valid JSON" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 CODEBOOKS = """
 import torch
 import torch.distributed as dist
