@@ -25,6 +25,7 @@ from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.speed import speed_up
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.nn.processes import as_first_process
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
@@ -80,10 +81,12 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
 
     Args:
         run: the run.
-        system: its system, as it stands.
+        system: its system, as it stands in the first process: that is what checkpoints keep.
         dataset: the clips of the validation split, see :func:`evaluation_clips`.
         stop: asked between batches.
     """
+    for values in system.buffers():  # batch norms count other clips in every process
+        as_first_process(values)
     path = run.folder / "val.npz"
     write_predictions(run, system, "val", dataset, path, stop)
     if distributed.rank() != 0:

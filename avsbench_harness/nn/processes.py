@@ -30,7 +30,9 @@ def of_all_processes(rows: Tensor) -> Tensor:
 def as_first_process(values: Tensor) -> None:
     """Overwrite a tensor by that of the first process: what came of random draws is then alike everywhere."""
     if _several():
-        dist.broadcast(values, src=0)
+        sent = values.contiguous()
+        dist.broadcast(sent, src=0)
+        values.copy_(sent)
 
 
 def _several() -> bool:

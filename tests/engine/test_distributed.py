@@ -126,6 +126,43 @@ def test_a_batch_of_nothing_can_be_stepped_on(planned, tmp_path: Path, monkeypat
     assert all(not parameter.grad.any() for parameter in system.parameters())
 
 
+VALIDATED = """
+import torch
+from avsbench_harness.cli import main
+from avsbench_harness.engine import train
+from avsbench_harness.engine.distributed import gathered, rank
+
+real = train.validate
+
+def validate(run, system, *rest):
+    metrics = real(run, system, *rest)
+    states = gathered({name: value.clone() for name, value in system.state_dict().items()})
+    if rank() == 0:
+        one, two = states
+        assert any("running_mean" in name for name in one)
+        assert all(torch.equal(one[name], two[name]) for name in one), "weights differ"
+    return metrics
+
+train.validate = validate
+main()
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_validate_the_same_network(planned, tmp_path: Path) -> None:
+    """The first one's, which is what checkpoints keep, where batch norms count the clips of their process."""
+    (tmp_path / "validated.py").write_text(VALIDATED)
+    wanted = ("iterations=2", "batch_size=2")
+    run = planned(tmp_path / "out", *wanted)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "validated.py"), "train", *arguments(run, *wanted)],
+        env=environment(), capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "val J" in done.stderr
+
+
 @pytest.mark.slow
 def test_submissions_and_scores_do_not_depend_on_the_number_of_processes(planned, tmp_path: Path) -> None:
     """One with the same weights; more processes than batches are idle in the last round."""
