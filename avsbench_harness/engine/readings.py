@@ -50,8 +50,12 @@ class Readings:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to :meth:`take` them."""
-        return len(self._pending) >= self._every
+        """Whether it is time to :meth:`take` them.
+
+        That depends on the step alone, so that the processes of a run agree, although a clock decides when
+        each takes them early for a checkpoint: what follows a reading they do together.
+        """
+        return bool(self._pending) and self._pending[-1].step % self._every == 0
 
     def add(
         self,

@@ -119,6 +119,21 @@ def test_losses_are_read_every_few_steps_and_all_are_logged(planned, tmp_path: P
     assert max(taken) > 1
 
 
+def test_when_losses_are_read_depends_on_the_step_alone() -> None:
+    """A process whose clock asks for a checkpoint in between stays in step with the others."""
+    due = []
+    for early in (0, 13):
+        kept = readings.Readings("cuda")
+        due.append([])
+        for step in range(1, 61):
+            kept.add(step, 1, ["clip"], {"loss": torch.zeros(())}, {})
+            if kept.due:
+                due[-1].append(step)
+            if kept.due or step == early:
+                kept.take()
+    assert due == [[20, 40, 60]] * 2
+
+
 def test_a_loss_that_is_not_finite_is_found_late_but_named(planned, tmp_path: Path, monkeypatch) -> None:
     """Steps after it were taken already; none of them is kept."""
     monkeypatch.setitem(readings.STEPS, "cpu", 100)
