@@ -25,6 +25,9 @@ from avsbench_harness.schema import Schema
 #: Seconds between heartbeats; a test may shorten it.
 INTERVAL = float(os.environ.get("AVSB_HEARTBEAT_SECONDS", "10"))
 
+#: The locks of a run's folder: of whoever carries the run out, and of its training.
+CLAIM, TRAINING = ".claim", ".lock"
+
 #: A process on another machine is taken for dead after so many intervals without a heartbeat.
 MISSED = 12
 
@@ -121,9 +124,11 @@ def take_claim(folder: Path, name: str) -> FileLock | None:
     folder.mkdir(parents=True, exist_ok=True)
     last = read_heartbeat(folder)
     claim = _lock(folder / name)
-    if claim is None and last is not None and not (last.here or last.ended or last.alive):
-        (folder / name).unlink(missing_ok=True)  # its lock lives on at the disk's server
-        claim = _lock(folder / name)
+    if last is not None and not (last.here or last.ended or last.alive):
+        for other in (CLAIM, TRAINING):  # its locks live on at the disk's server
+            if claim is None or other != name:
+                (folder / other).unlink(missing_ok=True)
+        claim = claim or _lock(folder / name)
     elif claim is not None and last is not None and last.alive and not last.here:
         claim.release()  # this disk does not pass locks between machines
         return None

@@ -35,7 +35,7 @@ from avsbench_harness.engine.checkpoint import (
 )
 from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
-from avsbench_harness.engine.heartbeat import beating, note_progress, take_claim
+from avsbench_harness.engine.heartbeat import TRAINING, beating, note_progress, take_claim
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.memory import out_of_memory
@@ -78,7 +78,7 @@ def alone(run: Run) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    lock = take_claim(run.folder, ".lock")
+    lock = take_claim(run.folder, TRAINING)
     if lock is None:
         raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
     try:

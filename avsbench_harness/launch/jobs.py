@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from avsbench_harness.engine.heartbeat import INTERVAL, MISSED, beating, end_claim, take_claim
+from avsbench_harness.engine.heartbeat import CLAIM, INTERVAL, MISSED, beating, end_claim, take_claim
 from avsbench_harness.engine.interrupt import NOTICES, stop_request
 from avsbench_harness.engine.recipe import read_yaml
 from avsbench_harness.engine.run import Run
@@ -25,7 +25,7 @@ from avsbench_harness.errors import AvsbError, Busy, Interrupted, UsageError
 from avsbench_harness.launch.one import execute
 from avsbench_harness.launch.plan import Request, plan
 from avsbench_harness.launch.queue import Cluster, job_of, note_job, queued_runs
-from avsbench_harness.launch.standing import CLAIM, Outcome, impossible, look_at
+from avsbench_harness.launch.standing import Outcome, impossible, look_at
 from avsbench_harness.launch.sweep import Cell, distinct
 from avsbench_harness.schema import Schema
 

@@ -19,10 +19,10 @@ from typing import IO
 import torch
 from filelock import FileLock
 
-from avsbench_harness.engine.heartbeat import end_claim, keep_alive, take_claim
+from avsbench_harness.engine.heartbeat import CLAIM, end_claim, keep_alive, take_claim
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
-from avsbench_harness.launch.standing import CLAIM, Outcome, impossible, is_done
+from avsbench_harness.launch.standing import Outcome, impossible, is_done
 from avsbench_harness.launch.sweep import Cell, distinct
 
 #: Seconds between looks at the running processes.

@@ -6,13 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avsbench_harness.engine.heartbeat import Heartbeat, is_claimed, read_heartbeat
+from avsbench_harness.engine.heartbeat import CLAIM, Heartbeat, is_claimed, read_heartbeat
 from avsbench_harness.engine.run import Run
 from avsbench_harness.launch.queue import queued_runs
 from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
-
-#: The lock in a run's folder that whoever carries the run out holds.
-CLAIM = ".claim"
 
 
 @dataclass(frozen=True)

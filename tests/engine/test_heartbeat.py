@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,19 @@ def test_the_lock_of_a_dead_machine_is_taken_over(tmp_path: Path, capsys) -> Non
         assert "taken over from process 1 on elsewhere, silent for 125 s" in capsys.readouterr().err
         assert take_claim(tmp_path, ".claim") is None
         claim.release()
+
+
+@pytest.mark.parametrize("held", [(".claim", ".lock"), (".lock",)])
+def test_all_locks_of_a_dead_machine_are_taken_over(tmp_path: Path, held: tuple[str, ...]) -> None:
+    """A sweep takes the claim first, and then its run the training: of a dead sweep or a dead run."""
+    with ExitStack() as stack:
+        for name in held:
+            stack.enter_context(FileLock(tmp_path / name, is_singleton=False))
+        beat_of(tmp_path, age=LONG + 5)
+        claims = [take_claim(tmp_path, name) for name in (".claim", ".lock")]
+        assert all(claims)
+        for claim in claims:
+            claim.release()
 
 
 def test_a_disk_without_locks_is_no_danger(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from avsbench_harness.engine.heartbeat import CLAIM
 from avsbench_harness.errors import Interrupted
 from avsbench_harness.launch.pool import run_all
-from avsbench_harness.launch.standing import CLAIM, standing, state_of
+from avsbench_harness.launch.standing import standing, state_of
 from avsbench_harness.launch.sweep import cells, estimate
 from avsbench_harness.results.record import read_record, read_records
 
