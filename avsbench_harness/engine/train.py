@@ -241,12 +241,17 @@ class Trainer:
             seconds=self.state.seconds,
             device=self.run.device,
             processes=distributed.world(),
-            clips_per_second=self.state.step * self.recipe.batch_size / max(self.state.seconds, 1e-9),
+            clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=size.parameters,
             gmacs=size.gmacs,
         )
         write_json(self.run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
+
+    def _clips_seen(self) -> int:
+        """How many clips the steps so far took; the last batch of an epoch may be smaller than the others."""
+        epochs, steps = divmod(self.state.step, self.per_epoch)
+        return epochs * len(self.dataset) + steps * self.recipe.batch_size
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
         """The batches of an epoch that are still to be done, with their clips' ids."""

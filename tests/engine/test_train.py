@@ -147,6 +147,13 @@ def test_iterations_may_end_inside_an_epoch(planned, tmp_path: Path) -> None:
     assert [validation.step for validation in checkpoint.validations] == [1]
 
 
+def test_speed_counts_the_clips_of_small_batches(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path, "iterations=5", "batch_size=3")
+    assert len(run.dataset.clips("train")) == 4  # two batches an epoch, the second one of a single clip
+    done = engine.train(run)
+    assert done.clips_per_second * done.seconds == pytest.approx(4 + 4 + 3)
+
+
 def test_an_unknown_metric_says_which_there_are(planned, tmp_path: Path) -> None:
     with pytest.raises(AvsbError, match="gives no 'mIou' to select by; it gives J, F"):
         engine.train(planned(tmp_path, "select.metric=mIou"))
