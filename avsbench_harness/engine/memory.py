@@ -17,6 +17,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.logmel import BANDS, EXAMPLE_FRAMES
 from avsbench_harness.engine.bench import random_batch, system_step, training_step
+from avsbench_harness.engine.distributed import world
 from avsbench_harness.engine.progress import peak_rss_gib
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import AvsbError
@@ -133,21 +134,22 @@ def out_of_memory(
 ) -> AvsbError:
     """The error for a batch on which training runs out of memory; it names the largest part of it that fits.
 
-    The search trains: weights and optimiser are of no use after it.
+    What a process takes at a time is a part of the batch: its share, in micro-batches. The search trains:
+    weights and optimiser are of no use after it.
 
     Args:
         error: what was raised; the tensors that its frames hold are let go.
         run: what was trained, and where.
         losses: of the system.
         optimizer: over its parameters.
-        batch: on the device.
+        batch: this process's share, on the device.
     """
     traceback.clear_frames(error.__traceback__)
     free_cached()
     step = training_step(losses, optimizer, run.recipe, run.device)
-    clips = batch.shape[0]
-    fits = largest_batch(lambda count: step(batch.select(slice(count))), clips)
-    return does_not_fit(run, clips, fits, "--set batch_size=")
+    share, accumulate = batch.shape[0], run.recipe.accumulate
+    fits = largest_batch(lambda count: step(batch.select(slice(count))), -(-share // accumulate))
+    return does_not_fit(run, run.recipe.batch_size, fits * accumulate * world(), "--set batch_size=")
 
 
 def does_not_fit(run: Run, clips: int, fits: int, option: str) -> AvsbError:

@@ -63,6 +63,20 @@ def test_training_that_runs_out_of_memory_names_what_fits(planned, tmp_path: Pat
     assert not list(run.folder.rglob("*.tmp"))
 
 
+def test_what_fits_is_counted_in_whole_batches(planned, tmp_path: Path, monkeypatch) -> None:
+    """A batch in micro-batches, of which one clip fits at a time; so it is with processes."""
+    real = System.losses
+
+    def losses(self, batch: Batch):
+        if batch.shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    monkeypatch.setattr(System, "losses", losses)
+    with pytest.raises(AvsbError, match="a batch of 4 clips .* found that 2 fit: pass --set batch_size=2"):
+        engine.train(planned(tmp_path, "batch_size=4", "accumulate=2"))
+
+
 def test_not_even_one_clip(planned, tmp_path: Path, monkeypatch) -> None:
     def losses(self, batch: Batch):
         raise torch.OutOfMemoryError("CUDA out of memory")
