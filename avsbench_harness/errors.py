@@ -39,6 +39,10 @@ class Busy(AvsbError):
     """Another process works on it (exit code 1)."""
 
 
+class TooManyProcesses(UsageError):
+    """So many processes cannot share a run; that says nothing about the run, which fewer can carry out."""
+
+
 class Interrupted(AvsbError):
     """The run was told to stop and has saved its state (128 and the signal: 130 SIGINT, 143 SIGTERM)."""
 

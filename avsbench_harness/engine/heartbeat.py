@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from avsbench_harness.engine.progress import say
-from avsbench_harness.errors import Interrupted, UsageError
+from avsbench_harness.errors import Interrupted, TooManyProcesses, UsageError
 from avsbench_harness.files import read_json, write_json
 from avsbench_harness.schema import Schema
 
@@ -123,7 +123,7 @@ def take_claim(folder: Path, name: str) -> FileLock | None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = read_heartbeat(folder)
-    claim = _lock(folder / name)
+    claim = _lock(folder / name, _GLANCE)
     if last is not None and not (last.here or last.ended or last.alive):
         for other in (CLAIM, TRAINING):  # its locks live on at the disk's server
             if claim is None or other != name:
@@ -148,8 +148,13 @@ def end_claim(folder: Path, claim: FileLock, reason: str = "") -> None:
     claim.release()
 
 
-def is_claimed(folder: Path, name: str) -> bool:
+def is_worked_on(folder: Path) -> bool:
     """Whether somebody who is alive works on a run, without taking it from anybody."""
+    return is_claimed(folder, CLAIM) or is_claimed(folder, TRAINING)
+
+
+def is_claimed(folder: Path, name: str) -> bool:
+    """Whether somebody who is alive holds one of a run's locks."""
     last = read_heartbeat(folder)
     lock = _lock(folder / name) if (folder / name).exists() else None
     if lock is not None:
@@ -189,7 +194,7 @@ def beating(folder: Path) -> Iterator[None]:
     try:
         _current.thread.start()
         yield
-    except Interrupted:
+    except (Interrupted, TooManyProcesses):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
@@ -215,12 +220,15 @@ def note_progress(step: int, total: int, clips_per_second: float, clips: int) ->
 
 _FIGURES = {"step", "total"}
 
+# Seconds; whoever looks whether a lock is free holds it for an instant.
+_GLANCE = 0.2
 
-def _lock(path: Path) -> FileLock | None:
-    """The lock if it is free; it may be given back in another thread."""
+
+def _lock(path: Path, patience: float = 0.0) -> FileLock | None:
+    """The lock if it gets free within so many seconds; it may be given back in another thread."""
     lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience)
     except Timeout:
         return None
     return lock

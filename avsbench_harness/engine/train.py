@@ -46,7 +46,7 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.speed import speed_up
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
+from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
 
 #: Seconds between checkpoints inside an epoch; a test may shorten it.
@@ -122,7 +122,7 @@ def training_set(run: Run) -> ClipDataset:
 
     Raises:
         MissingDataError: there are no clips, or something of theirs is missing.
-        UsageError: there are fewer clips, or fewer in a batch, than processes.
+        TooManyProcesses: there are fewer clips, or fewer in a batch.
     """
     if not run.dataset.clips("train"):
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
@@ -149,7 +149,7 @@ def _check_shares(run: Run, clips: int) -> None:
     """Refuse processes for which there would be nothing to do."""
     processes, batch = distributed.world(), run.recipe.batch_size
     if processes > min(clips, batch):
-        raise UsageError(
+        raise TooManyProcesses(
             f"{processes} processes need at least as many clips in a batch, and there are "
             f"{min(clips, batch)} (batch_size {batch}, {clips} training clips); start fewer processes."
         )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from avsbench_harness.engine import distributed
 from avsbench_harness.engine.progress import say
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.errors import AvsbError, Busy, Interrupted, SubmissionError, UsageError
+from avsbench_harness.errors import (
+    AvsbError,
+    Busy,
+    Interrupted,
+    SubmissionError,
+    TooManyProcesses,
+    UsageError,
+)
 from avsbench_harness.files import read_json, sha256_file
 from avsbench_harness.results.record import (
     CostEntry,
@@ -57,7 +64,7 @@ def execute(run: Run) -> Record:
         return record
     try:
         return _execute(run)
-    except (Busy, Interrupted, distributed.EndedElsewhere):
+    except (Busy, Interrupted, TooManyProcesses, distributed.EndedElsewhere):
         raise
     except Exception as error:
         if distributed.rank() != 0:

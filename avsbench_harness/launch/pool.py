@@ -19,7 +19,7 @@ from typing import IO
 import torch
 from filelock import FileLock
 
-from avsbench_harness.engine.heartbeat import CLAIM, end_claim, keep_alive, take_claim
+from avsbench_harness.engine.heartbeat import CLAIM, end_claim, is_worked_on, keep_alive, take_claim
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
 from avsbench_harness.launch.standing import Outcome, impossible, is_done
@@ -102,7 +102,7 @@ class _Pool:
             if is_done(cell.run):
                 self._end(Outcome(cell.run.id, "done"))
                 continue
-            claim = take_claim(cell.run.folder, CLAIM)
+            claim = None if is_worked_on(cell.run.folder) else take_claim(cell.run.folder, CLAIM)
             if claim is None:
                 waiting.append(cell)
                 continue

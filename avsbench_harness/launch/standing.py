@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avsbench_harness.engine.heartbeat import CLAIM, Heartbeat, is_claimed, read_heartbeat
+from avsbench_harness.engine.heartbeat import Heartbeat, is_worked_on, read_heartbeat
 from avsbench_harness.engine.run import Run
 from avsbench_harness.launch.queue import queued_runs
 from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
@@ -57,7 +57,7 @@ def look_at(run: Run, queued: Collection[str]) -> Outcome:
     if not run.folder.is_dir():
         return Outcome(run.id, "pending" if record is None else "failed", _reason(record))
     beat = read_heartbeat(run.folder)
-    if is_claimed(run.folder, CLAIM):
+    if is_worked_on(run.folder):
         return Outcome(run.id, "running", progress=beat if beat is not None and beat.total else None)
     if run.id in queued:
         return Outcome(run.id, "queued")

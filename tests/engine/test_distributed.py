@@ -24,6 +24,7 @@ from avsbench_harness.engine.train import train
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.one import execute
+from avsbench_harness.launch.standing import state_of
 
 #: Without batch statistics and random draws; the second batch of an epoch has one clip, less than processes.
 SPLITTABLE = (
@@ -264,6 +265,8 @@ def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str],
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.npz"))
     assert not list(tmp_path.rglob("spec.json"))
+    assert not run.record_file.exists()  # fewer processes can still carry it out
+    assert state_of(run) == "pending"
 
 
 @pytest.mark.slow

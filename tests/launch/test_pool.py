@@ -12,7 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from avsbench_harness.engine.heartbeat import CLAIM
+from avsbench_harness.engine.heartbeat import CLAIM, TRAINING
 from avsbench_harness.errors import Interrupted
 from avsbench_harness.launch.pool import run_all
 from avsbench_harness.launch.standing import standing, state_of
@@ -69,11 +69,12 @@ def test_two_sweeps_do_each_run_once(grid, tmp_path: Path) -> None:
     assert len(read_records(tmp_path / "results")) == 3
 
 
-def test_a_run_in_other_hands_is_waited_for(grid, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock", [CLAIM, TRAINING])  # of another sweep, of `avsb run`
+def test_a_run_in_other_hands_is_waited_for(grid, tmp_path: Path, lock: str) -> None:
     (cell,) = cells(grid(), tmp_path, "cpu")
     assert cell.run is not None
     cell.run.folder.mkdir(parents=True)
-    claim = FileLock(cell.run.folder / CLAIM, thread_local=False)  # another thread gives it back
+    claim = FileLock(cell.run.folder / lock, thread_local=False)  # another thread gives it back
     claim.acquire()
     assert state_of(cell.run) == "running"
     done = threading.Event()
