@@ -23,7 +23,7 @@ def list_(json: JsonOption = False) -> None:
     Examples:
       avsb ablate list
     """
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from avsbench_harness.results.ablation import ablations
@@ -32,7 +32,7 @@ def list_(json: JsonOption = False) -> None:
     if json:
         print_json({name: ablation.model_dump(mode="json") for name, ablation in found.items()})
         return
-    table = Table("ablation", "of", "what is varied", "tasks", "rows")
+    table = Table(Column("ablation", no_wrap=True), "of", "what is varied", "tasks", "rows")
     for name, ablation in found.items():
         table.add_row(
             Text(name),

@@ -47,10 +47,10 @@ def display(out: Path) -> Iterator[Callable[[Outcome], None]]:
 
 def states_table(outcomes: Iterable[Outcome]) -> Table:
     """One row per run: its state, and how far and how fast it is or why it failed."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("run", "state", "step", "clips/s", "time left", "reason")
+    table = Table(Column("run", overflow="fold"), "state", "step", "clips/s", "time left", "reason")
     for outcome in outcomes:
         beat = outcome.progress
         step = rate = left = ""

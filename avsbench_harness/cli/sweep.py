@@ -141,17 +141,23 @@ def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("row", "run", "hash", "state", "time")
+    table = Table(
+        "row",
+        Column("run", overflow="fold"),
+        Column("hash", no_wrap=True),
+        Column("state", overflow="fold"),
+        "time",
+    )
     for row in rows:
         seconds = row.get("seconds")
         table.add_row(
             Text(row["row"]),
             Text(row["run"]),
             row.get("hash", "")[:12],
-            Text(row.get("reason") or row["state"]),
+            Text(row.get("reason", row["state"]).splitlines()[0]),
             "n/a (no record of such a run)" if seconds is None else duration(seconds),
         )
     print_rich(table)

@@ -67,6 +67,22 @@ def test_ablations_are_listed_and_planned(avsb, tiny: str, real_s4: Path, tmp_pa
 
 
 @pytest.mark.slow
+def test_names_are_whole_on_a_narrow_terminal(
+    avsb, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a user types or looks for is not cut in the tables of 80 columns; a reason is its first line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = avsb("ablate", "list").out
+    assert all(f" avsegformer/table2{letter} " in listed for letter in "abcd")
+    plan = avsb("ablate", "run", "catr/table3", "--task", "s4", *short("", real_s4, tmp_path), "--dry-run").out
+    runs = [line.split("│")[2].strip() for line in plan.splitlines() if line.startswith("│")]
+    assert "s4-catr-pvt-s0-" in "".join(runs)
+    assert "…" not in "".join(runs)
+    missing = avsb("ablate", "run", "catr/table3", *short("", real_s4, tmp_path), "--dry-run").out
+    assert "holds no MS3" in " ".join(line.split("│")[4].strip() for line in missing.splitlines() if "│" in line)
+    assert "visual_frames" not in missing
+
+
 def test_an_ablation_end_to_end(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
     options = [f"{tiny}/table1", *short(tiny, real_s4, tmp_path), "--seeds", "2", "--jobs", "2"]
     done = avsb("ablate", "run", *options)
