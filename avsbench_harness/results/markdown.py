@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from urllib.parse import quote
 
 
 def line(cells: Sequence[str]) -> str:
@@ -16,6 +17,17 @@ def text(value: str) -> str:
     for mark in ("\\", "|", "<", ">", "[", "]", "`", "*", "_"):
         value = value.replace(mark, "\\" + mark)
     return " ".join(value.split())
+
+
+def link(seed: int | None, run_id: str, folder: str = "") -> str:
+    """A link to a run's record, named by its seed; a stranger's id cannot end it.
+
+    Args:
+        seed: of the run, ``None`` for a submission made elsewhere.
+        run_id: of the record.
+        folder: from the page to the records, ending in a slash.
+    """
+    return f"[{'record' if seed is None else f's{seed}'}]({folder}{quote(run_id)}.json)"
 
 
 def percent(value: float, *, sign: bool = False) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from avsbench_harness.files import write_text
 from avsbench_harness.results.leaderboard import Row, Table, tables, unplaced
-from avsbench_harness.results.markdown import line, percent, spread, text
+from avsbench_harness.results.markdown import line, link, percent, spread, text
 from avsbench_harness.results.record import Record, read_records
 from avsbench_harness.results.reported import Figure, figures
 from avsbench_harness.tasks import TASKS
@@ -192,16 +192,16 @@ def _one_line(value: str) -> str:
 
 
 def _section(table: Table) -> str:
-    title = TASKS[table.task].title if table.task in TASKS else table.task
-    part = "" if table.part == "all" else f", {table.part} clips"
+    title = TASKS[table.task].title if table.task in TASKS else text(table.task)
+    part = "" if table.part == "all" else f", {text(table.part)} clips"
     word = ", synthetic" if table.synthetic else ""
     heads = [
         "rank", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns), "reported",
         "seeds", "M parameters", "GMACs", "clips/s", "GiB", "date", "records",
     ]  # fmt: skip
     lines = [
-        f"\n## {title}: {text(table.data)}, {table.split}{part}{word}\n",
-        f"Protocol `{table.protocol}`, ground truth `{table.solution[:12]}`.{speed_note(table)}\n",
+        f"\n## {title}: {text(table.data)}, {text(table.split)}{part}{word}\n",
+        f"Protocol `{table.protocol}`, ground truth `{text(table.solution[:12])}`.{speed_note(table)}\n",
         line(heads),
         line(["---"] * len(heads)),
     ]
@@ -212,10 +212,7 @@ def _section(table: Table) -> str:
 
 def _cells(row: Row, table: Table) -> list[str]:
     newest = row.measured_with
-    links = " ".join(
-        f"[{'s' + str(record.seed) if record.seed is not None else 'record'}]({record.run_id}.json)"
-        for record in row.records
-    )
+    links = " ".join(link(record.seed, record.run_id) for record in row.records)
     return [
         str(row.rank),
         text(row.method + (f" ({row.variant})" if row.variant else "")),
@@ -225,7 +222,7 @@ def _cells(row: Row, table: Table) -> list[str]:
         text(reported(row, table)),
         str(len(row.records)),
         *map(text, cost_cells(row)),
-        newest.created[:10],
+        text(newest.created[:10]),
         links,
     ]
 
@@ -235,7 +232,7 @@ def _failed_cells(record: Record, width: int) -> list[str]:
     known = ["n/a", text(name), text(record.backbone or "n/a"), text(record.preset or "n/a")]
     reason = f"n/a (failed: {text(record.reason or 'no reason given')})"
     rest = [""] * (width - len(known) - 3)
-    return [*known, reason, *rest, record.created[:10], f"[record]({record.run_id}.json)"]
+    return [*known, reason, *rest, text(record.created[:10]), link(None, record.run_id)]
 
 
 def cost_cells(row: Row) -> list[str]:
@@ -290,7 +287,8 @@ def reported(row: Row, table: Table) -> str:
     for figure in figures():
         own = (figure.method, figure.backbone, figure.task) == (row.method, row.backbone, table.task)
         if figure.main and own:
-            found.setdefault(f"{figure.paper} {figure.table}", []).append(f"{figure.metric} {figure.value:g}")
+            source = ", ".join(filter(None, (f"{figure.paper} {figure.table}", figure.setting)))
+            found.setdefault(source, []).append(f"{figure.metric} {figure.value:g}")
     return "; ".join(f"{', '.join(values)} ({source})" for source, values in found.items())
 
 

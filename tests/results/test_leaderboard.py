@@ -100,8 +100,8 @@ def test_rows_are_ranked_and_link_their_records() -> None:
         "| 1 | combo (released) | pvt | full | 80.00 (79.00-81.00) | 90.00 | "
         "J 84.7, F 91.9 (COMBO Table 1) | 1 | n/a | n/a | n/a | n/a | 2026-01-02 | [s0](b.json) |",
         "| 2 | catr (released) | pvt | full | 70.00 (69.00-71.00) | 90.00 | "
-        "J 81.4, F 89.6, J 84.4, F 91.3 (CATR Table 1); J 81.4, F 89.6 (COMBO Table 1) | 1 | n/a | n/a | n/a "
-        "| n/a | 2026-01-02 | [s0](a.json) |",
+        "J 81.4, F 89.6 (CATR Table 1); J 84.4, F 91.3 (CATR Table 1, supplementary labels); "
+        "J 81.4, F 89.6 (COMBO Table 1) | 1 | n/a | n/a | n/a | n/a | 2026-01-02 | [s0](a.json) |",
     ]
     assert "Protocol `object/1`, ground truth `ffffffffffff`" in page
 
@@ -148,6 +148,16 @@ def test_text_from_records_cannot_break_the_table() -> None:
     page = to_markdown([record("a", 0.5, method="x|y<script>", backbone="a\nb")])
     (row,) = lines(page, "| 1 | x")
     assert row.startswith(r"| 1 | x\|y\<script\> (released) | a b |")
+
+
+def test_no_field_of_a_record_can_break_the_page() -> None:
+    data = {"split": "te\n|st", "solution": "`<b>`"}
+    evil = record("r.json) | <i>\n](x", 0.5, created="<b>|\n2026", data=data)
+    page = to_markdown([evil]).split(REPORTED)[0]
+    assert "te \\|st" in page
+    assert "[s0](r.json%29%20%7C%20%3Ci%3E%0A%5D%28x.json)" in page
+    assert "<b>" not in page.replace("\\<b\\>", "")
+    assert "<i>" not in page
 
 
 def test_an_empty_page_says_what_to_do(tmp_path: Path) -> None:
