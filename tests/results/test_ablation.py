@@ -176,7 +176,7 @@ def test_the_table_is_a_function_of_the_records(tiny: str, real_s4: Path, tmp_pa
     assert "| n/a (not in the paper) | - |" in rows[0]
     assert rows[1].startswith("| default | 92.50 ± 3.54 | full |")
     assert rows[2].startswith(r"| wide \| \<b\> | 87.50 ± 3.54 |")
-    assert rows[0].endswith("| 2 |")
+    assert "| 2 | [s0](../" in rows[0]
     assert write_tables(name, results)[0].read_text() == text
     import pandas as pd
 
@@ -208,3 +208,14 @@ def test_directions_are_compared_with_the_paper() -> None:
     ):
         assert tables.direction(table, section, tables.Measured(row, (), {"J": gap}), "J") == word
     assert tables.direction(table, section, tables.Measured(row, (), {"J": None}), "J") == ""
+
+
+def test_equal_figures_have_no_direction() -> None:
+    """combo/table7, S4: F is 90.1 with weights 5 and 10."""
+    from avsbench_harness.results.paired import Gap
+
+    _, table = tables.get_ablation("combo/table7")
+    section = tables.Section("s4", "r50", "full", "avsbench", False, "f" * 64, ())
+    row = next(row for row in table.rows_of("s4") if row.name == "5")
+    measured = tables.Measured(row, (), {"F": Gap(0.02, (0.01, 0.03))})
+    assert tables.direction(table, section, measured, "F") == "none in the paper"
