@@ -15,7 +15,7 @@ from avsbench_harness.data.audio import read_audio
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.images import read_frame
 from avsbench_harness.data.layout import Dataset
-from avsbench_harness.files import atomic_write, sha256_json
+from avsbench_harness.files import atomic_write, sha256_file, sha256_json
 from avsbench_harness.results import figures
 from avsbench_harness.submission import Solution, Submission
 from avsbench_harness.submission.codes import OBJECT
@@ -111,10 +111,13 @@ def _draw(clip: Clip, submission: Submission, solution: Solution, path: Path) ->
 
 
 def _sound(clip: Clip, site: Path) -> tuple[str, str]:
-    """A recording's picture and a copy of it, relative to the site; empty where there is none."""
+    """A recording's picture and a copy of it, relative to the site; empty where there is none.
+
+    They are named by what they hold: clips of other data sets may have the same id.
+    """
     if clip.audio is None:
         return "", ""
-    name = _name("sound", clip.id)
+    name = _name("sound", sha256_file(clip.audio), str(len(clip.frames)))
     picture, sound = Path("media") / f"{name}.png", Path("media") / f"{name}{clip.audio.suffix}"
     if not (site / picture).is_file():
         samples, rate = read_audio(clip.audio)

@@ -74,12 +74,16 @@ def test_names_are_whole_on_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     listed = avsb("ablate", "list").out
     assert all(f" avsegformer/table2{letter} " in listed for letter in "abcd")
-    plan = avsb("ablate", "run", "catr/table3", "--task", "s4", *short("", real_s4, tmp_path), "--dry-run").out
+    plan = avsb(
+        "ablate", "run", "catr/table3", "--task", "s4", *short("", real_s4, tmp_path), "--dry-run"
+    ).out
     runs = [line.split("│")[2].strip() for line in plan.splitlines() if line.startswith("│")]
     assert "s4-catr-pvt-s0-" in "".join(runs)
     assert "…" not in "".join(runs)
     missing = avsb("ablate", "run", "catr/table3", *short("", real_s4, tmp_path), "--dry-run").out
-    assert "holds no MS3" in " ".join(line.split("│")[4].strip() for line in missing.splitlines() if "│" in line)
+    assert "holds no MS3" in " ".join(
+        line.split("│")[4].strip() for line in missing.splitlines() if "│" in line
+    )
     assert "visual_frames" not in missing
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.layout import open_dataset
 from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.one import execute, record_failure
 from avsbench_harness.launch.plan import Request, plan
 from avsbench_harness.launch.truth import data_of
 from avsbench_harness.results import figures
-from avsbench_harness.results.gallery import choose
+from avsbench_harness.results.gallery import _sound, choose
 from avsbench_harness.results.record import read_record
 from avsbench_harness.results.site import build, file_of
 from avsbench_harness.tasks import get_task
@@ -58,7 +59,10 @@ def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             execute(run)
         record_failure(plan(dataclasses.replace(request, seed=7)), "out of <b>memory</b>")
         source = read_record(run.record_file)
-        evil = source.model_copy(update={"run_id": "evil", "method": "<script>alert(1)</script>|\n"})
+        evil = source.model_copy(update={
+            "run_id": "evil", "method": "<script>alert(1)</script>|\n",
+            "created": f"{source.created[:4]}-00-00",
+        })  # fmt: skip
         (out / "results" / "evil.json").write_text(evil.model_dump_json())
         for end in (".clips.csv",):
             shutil.copy(run.record_file.with_suffix(end), out / "results" / f"evil{end}")
@@ -133,6 +137,10 @@ addEventListener("load", async () => {
   report.up = values();
   table.tHead.rows[0].cells[head].click();
   report.down = values();
+  const dates = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent.startsWith("date"));
+  const date = (row) => row.cells[dates]?.textContent;
+  table.tHead.rows[0].cells[dates].click();
+  report.dates = [...table.tBodies[0].rows].map(date).filter((text) => text !== undefined);
   const choice = frame.contentDocument.getElementById("backbone");
   choice.value = "r50";
   choice.dispatchEvent(new Event("change"));
@@ -175,6 +183,8 @@ def test_in_a_browser_tables_sort_runs_open_and_images_load(site: Path, tmp_path
     assert len(report["up"]) == 3
     assert report["up"] == sorted(report["up"])
     assert report["down"] == report["up"][::-1]
+    assert report["dates"] == sorted(report["dates"])
+    assert report["dates"][0].endswith("-00-00")
     assert report["hidden"] > 0  # reported rows with other backbones
     assert report["pictures"] > 6
     assert report["loaded"] == report["pictures"]
@@ -191,6 +201,20 @@ def test_clips_are_chosen_by_score_and_by_disagreement() -> None:
         "best": ["g", "f"], "median": ["e", "d"], "worst": ["b", "a"], "disagreement": ["g", "f"],
     }  # fmt: skip
     assert {kind for kind, _, _ in choose(table.head(1), "J", None)} == {"best", "median", "worst"}
+
+
+def test_clips_of_one_name_keep_their_own_sounds(tmp_path: Path) -> None:
+    """Every synthetic data set calls its clips alike."""
+    import soundfile
+
+    found = set()
+    for name, loudness in (("one", 0.1), ("two", 0.5)):
+        sound = tmp_path / f"{name}.wav"
+        soundfile.write(sound, np.full(16000, loudness), 16000)
+        clip = Clip("synte000000", (sound,), (None,), sound, None, "", "s4")
+        found.add(_sound(clip, tmp_path / "site"))
+        assert (tmp_path / "site" / _sound(clip, tmp_path / "site")[1]).read_bytes() == sound.read_bytes()
+    assert len({picture for picture, _ in found}) == len({sound for _, sound in found}) == 2
 
 
 def test_outlines_have_their_colours() -> None:

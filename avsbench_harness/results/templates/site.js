@@ -1,5 +1,8 @@
 "use strict";
 
+// The number that a cell begins with; a date begins with none.
+const number = (text) => (/^-?[\d.]+(e[-+]?\d+)?(\s|$)/i.test(text) ? parseFloat(text) : NaN);
+
 // Tables: a click on a heading sorts by it, a second one the other way round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
@@ -14,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       };
       const order = (one, two) => {
         const [a, b] = [key(one), key(two)];
-        const [x, y] = [parseFloat(a), parseFloat(b)];
+        const [x, y] = [number(a), number(b)];
         return isNaN(x) || isNaN(y) ? a.localeCompare(b) : x - y;
       };
       const rows = [...table.tBodies[0].rows].sort((one, two) => (up ? order(one, two) : order(two, one)));
