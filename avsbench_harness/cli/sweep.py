@@ -117,7 +117,8 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resourc
 
 
 def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
-    """The runs of a grid with hash, state and estimated time."""
+    """The runs of a grid with hash, state and estimated time; one that cannot be makes the exit code 1."""
+    from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.standing import state_of
     from avsbench_harness.launch.sweep import estimate
     from avsbench_harness.results.record import read_records
@@ -140,7 +141,13 @@ def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
         )
     if json:
         print_json(rows)
-        return
+    else:
+        _print_plan(rows)
+    if any(cell.run is None for cell in planned):
+        raise typer.Exit(AvsbError.exit_code)
+
+
+def _print_plan(rows: Sequence[dict[str, Any]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 

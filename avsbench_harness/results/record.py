@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from avsbench_harness import __version__
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import atomic_write, read_json, write_json
 from avsbench_harness.schema import Schema
 
@@ -192,8 +192,16 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record; a file that is none is a ``UsageError``."""
-    values = read_json(path)
+    """Read one record.
+
+    Raises:
+        MissingDataError: there is no such file.
+        UsageError: it is no record.
+    """
+    try:
+        values = read_json(path)
+    except OSError as error:
+        raise MissingDataError(f"Cannot read {path}: {error.strerror}.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a record: it holds no keys and values.")
     return Record.parse(values, str(path))

@@ -80,7 +80,9 @@ def test_names_are_whole_on_a_narrow_terminal(
     runs = [line.split("│")[2].strip() for line in plan.splitlines() if line.startswith("│")]
     assert "s4-catr-pvt-s0-" in "".join(runs)
     assert "…" not in "".join(runs)
-    missing = avsb("ablate", "run", "catr/table3", *short("", real_s4, tmp_path), "--dry-run").out
+    impossible = avsb("ablate", "run", "catr/table3", *short("", real_s4, tmp_path), "--dry-run")
+    assert impossible.code == 1
+    missing = impossible.out
     assert "holds no MS3" in " ".join(
         line.split("│")[4].strip() for line in missing.splitlines() if "│" in line
     )
