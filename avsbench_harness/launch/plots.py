@@ -30,7 +30,7 @@ def threshold_figure(submissions: Sequence[Path], solution: Path | None, data: P
     Raises:
         UsageError: a submission is of a task without thresholds.
     """
-    curves = {}
+    curves = []
     for path in submissions:
         with read_submission(path) as predicted:
             truth = ground_truth(predicted.header, solution, data)
@@ -38,9 +38,11 @@ def threshold_figure(submissions: Sequence[Path], solution: Path | None, data: P
                 curve = score_submission(predicted, known).mean_curve
         if curve is None:
             raise UsageError(f"{path} is of {predicted.header.task}, which has no thresholds.")
-        name = predicted.header.method
-        curves[name if name not in curves else f"{name} ({path.stem})"] = curve
-    return figures.threshold_curves(curves)
+        curves.append((predicted.header.method, path, curve))
+    names = [name for name, _, _ in curves]
+    return figures.threshold_curves(
+        {name if names.count(name) == 1 else f"{name} ({path.stem})": curve for name, path, curve in curves}
+    )
 
 
 def ablation_figure(

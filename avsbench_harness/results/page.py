@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from avsbench_harness.errors import unknown
 from avsbench_harness.files import write_text
 from avsbench_harness.results.leaderboard import Row, Table, tables, unplaced
 from avsbench_harness.results.markdown import line, link, percent, spread, text
@@ -65,20 +66,31 @@ def render(folder: Path, backbone: str | None = None) -> str:
         folder: with the records and their tables.
         backbone: only rows with this one.
     """
-    return to_markdown(chosen(read_records(folder), backbone), folder)
+    return to_markdown(chosen(read_records(folder), backbone), folder, backbone)
 
 
 def chosen(records: Iterable[Record], backbone: str | None) -> list[Record]:
-    """The records with a backbone, or all."""
-    return [record for record in records if backbone is None or record.backbone == backbone]
+    """The records with a backbone, or all.
+
+    Raises:
+        UsageError: there are records, and none with that backbone.
+    """
+    found = list(records)
+    known = {record.backbone for record in found if record.backbone}
+    if backbone is None:
+        return found
+    if found and backbone not in known:
+        raise unknown("backbone of the records", backbone, known)
+    return [record for record in found if record.backbone == backbone]
 
 
-def to_markdown(records: Sequence[Record], folder: Path | None = None) -> str:
+def to_markdown(records: Sequence[Record], folder: Path | None = None, backbone: str | None = None) -> str:
     """The whole page.
 
     Args:
         records: what to show.
         folder: where their per-clip tables lie, by which rows share ranks; ``None`` ranks by value alone.
+        backbone: show reported figures of this one only.
     """
     made = tables(records, folder)
     parts = [HEADER]
@@ -94,7 +106,7 @@ def to_markdown(records: Sequence[Record], folder: Path | None = None) -> str:
             FAILED,
             *(f"- {text(one.run_id)}: n/a (failed: {text(one.reason or '')})\n" for one in left),
         ]
-    return "".join([*parts, REPORTED, *_reported_sections()])
+    return "".join([*parts, REPORTED, *_reported_sections(backbone)])
 
 
 def to_frame(made: Iterable[Table]) -> pd.DataFrame:
@@ -142,12 +154,13 @@ def to_latex(made: Iterable[Table]) -> str:
 
 def _latex(table: Table) -> str:
     word = " (SYNTHETIC)" if table.synthetic else ""
-    heads = ["", "method", "backbone", *(heading for _, _, heading in table.columns)]
+    heads = ["", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns)]
     rows = [
         [
             str(row.rank),
             row.method + (f" ({row.variant})" if row.variant else ""),
             row.backbone or "n/a",
+            row.recipe,
             *(_plain(row, table, protocol, metric) for protocol, metric, _ in table.columns),
         ]
         for row in table.rows
@@ -157,7 +170,7 @@ def _latex(table: Table) -> str:
         [
             f"% {table.task}, {_one_line(table.data)}, {table.split}{word}; protocol {table.protocol}; "
             f"ground truth {table.solution[:12]}",
-            r"\begin{tabular}{rll" + "r" * len(table.columns) + "}",
+            r"\begin{tabular}{rlll" + "r" * len(table.columns) + "}",
             r"\toprule",
             " & ".join(map(_tex, heads)) + r" \\",
             r"\midrule",
@@ -309,12 +322,13 @@ def reported_rows(task: str, known: Iterable[Figure]) -> list[tuple[str, str, st
     return made
 
 
-def _reported_sections() -> list[str]:
-    """The main tables of the papers, task by task."""
+def _reported_sections(backbone: str | None) -> list[str]:
+    """The main tables of the papers, task by task; of one backbone, or of all."""
+    shown = [figure for figure in figures() if backbone in (None, figure.backbone)]
     parts = []
     heads = ["method", "backbone", "reported (%)", "by", "protocol"]
     for task in TASKS.values():
         lines = [f"\n## {task.title}: reported\n", line(heads), line(["---"] * len(heads))]
-        lines += [line([text(cell) for cell in row]) for row in reported_rows(task.name, figures())]
+        lines += [line([text(cell) for cell in row]) for row in reported_rows(task.name, shown)]
         parts.append("\n".join(lines) + "\n")
     return parts

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.results.leaderboard import COLUMNS, tables, to_json
 from avsbench_harness.results.page import (
     REPORTED,
@@ -246,6 +246,10 @@ def test_backbones_can_be_chosen(tmp_path: Path) -> None:
     page = render(tmp_path, "r50")
     assert "(b.json)" in page
     assert "(a.json)" not in page
+    assert "| combo: COMBO (ours) | r50 |" in page
+    assert "| combo: COMBO (ours) | pvt |" not in page
+    with pytest.raises(UsageError, match=r"Unknown backbone of the records 'r5'. Did you mean 'r50'"):
+        render(tmp_path, "r5")
 
 
 def test_exports_hold_the_numbers_and_escape_the_names(tmp_path: Path) -> None:
@@ -255,8 +259,8 @@ def test_exports_hold_the_numbers_and_escape_the_names(tmp_path: Path) -> None:
     assert list(frame["metric"]) == ["J", "F"]
     assert frame["mean"][0] == pytest.approx(39 / 40)
     latex = to_latex(made)
-    assert r"1 & a\_b\&c (released) & pvt & 97.50 & 98.91 \\" in latex
-    assert latex.count(r"\begin{tabular}{rllrr}") == 1
+    assert r"1 & a\_b\&c (released) & pvt & full & 97.50 & 98.91 \\" in latex
+    assert latex.count(r"\begin{tabular}{rlllrr}") == 1
 
 
 def test_validation_finds_what_was_changed(tmp_path: Path) -> None:
@@ -318,6 +322,8 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str, message: str) -> 
     with pytest.raises(UsageError, match=message) as caught:
         read_record(path)
     assert "b.json" in str(caught.value)
+    with pytest.raises(MissingDataError, match=r"Cannot read .*none.json: No such file"):
+        read_record(tmp_path / "none.json")
 
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
