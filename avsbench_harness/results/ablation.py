@@ -11,7 +11,7 @@ import functools
 import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -201,7 +201,7 @@ def sections(method: Method, ablation: Ablation, records: Iterable[Record], fold
                 found.append(_section(ablation, members[0], rows, folder))
     order = list(TASKS)
     return sorted(
-        found,
+        _told_apart(found),
         key=lambda one: (
             one.synthetic,
             order.index(one.task),
@@ -211,6 +211,17 @@ def sections(method: Method, ablation: Ablation, records: Iterable[Record], fold
             one.solution,
         ),
     )
+
+
+def _told_apart(found: Sequence[Section]) -> list[Section]:
+    """The sections, with hashes of the full method's recipe and data where two would be called the same."""
+    names = [(one.task, one.backbone, one.preset, one.data, one.solution) for one in found]
+    made = []
+    for name, one in zip(names, found, strict=True):
+        full = next(row.records[0] for row in one.rows if not row.row.set)
+        label = f"{one.preset} {full.recipe_hash}, data {(full.data.fingerprint or 'n/a')[:8]}"
+        made.append(one if names.count(name) == 1 else replace(one, preset=label))
+    return made
 
 
 def to_markdown(name: str, ablation: Ablation, made: Sequence[Section]) -> str:

@@ -191,7 +191,7 @@ def _row_json(row: Row, table: Table) -> dict[str, object]:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    groups: dict[tuple[str, str, str, str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str, str, str], list[Record]] = defaultdict(list)
     for record in records:
         key = (
             record.method,
@@ -199,15 +199,19 @@ def _rows(records: Sequence[Record]) -> list[Row]:
             record.backbone or "",
             record.preset or "submitted",
             record.recipe_hash or record.run_id,
+            (record.data.fingerprint or "") if record.spec else "",
         )
         groups[key].append(record)
-    several = defaultdict(set)
-    for method, variant, backbone, preset, digest in groups:
-        several[method, variant, backbone, preset].add(digest)
+    recipes, data = defaultdict(set), defaultdict(set)
+    for key in groups:
+        recipes[key[:4]].add(key[4])
+        data[key[:4]].add(key[5])
     rows = []
-    for (method, variant, backbone, preset, digest), members in groups.items():
-        alone = len(several[method, variant, backbone, preset]) == 1
-        recipe = preset if alone else f"{preset} {digest}"
+    for (method, variant, backbone, preset, digest, fingerprint), members in groups.items():
+        name = method, variant, backbone, preset
+        recipe = preset if len(recipes[name]) == 1 else f"{preset} {digest}"
+        if len(data[name]) > 1:  # of the same ground truth; seeds are of the same training data as well
+            recipe += f", data {fingerprint[:8] or 'n/a'}"
         ordered = tuple(sorted(members, key=lambda record: (record.seed or 0, record.run_id)))
         rows.append(Row(method, variant, backbone, recipe, ordered))
     return rows

@@ -188,6 +188,17 @@ def test_the_table_is_a_function_of_the_records(tiny: str, real_s4: Path, tmp_pa
     assert narrow["seeds"] == 2
 
 
+def test_tables_of_other_trainings_are_told_apart(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    name, results = f"{tiny}/table1", tmp_path / "results"
+    for steps in (1, 2):
+        choice = Choice(data=real_s4, preset="smoke", changes={"iterations": steps})
+        for cell in cells(grid(name, choice), tmp_path, "cpu"):
+            record_of(cell, steps, results)
+    page, _ = write_tables(name, results)
+    recipes = [line for line in page.read_text().splitlines() if line.startswith("Recipe `smoke ")]
+    assert len(set(recipes)) == 2
+
+
 def test_a_table_without_records_says_how_to_make_them(tiny: str, tmp_path: Path) -> None:
     page, _ = write_tables(f"{tiny}/table1", tmp_path)
     assert "`avsb ablate run tiny/table1` makes them" in page.read_text()

@@ -121,6 +121,17 @@ def test_recipes_of_one_name_stay_apart() -> None:
     assert all(row.recipe.startswith("full ") for row in table.rows)
 
 
+def test_seeds_of_other_training_data_are_no_seeds() -> None:
+    made = [
+        record(f"r{seed}", 0.8, seed=seed, data={"fingerprint": f"{seed // 2}" * 64}) for seed in range(4)
+    ]
+    (table,) = tables(made)
+    assert [(row.recipe, len(row.records)) for row in table.rows] == [
+        ("full, data 00000000", 2),
+        ("full, data 11111111", 2),
+    ]
+
+
 def test_other_truths_protocols_tasks_and_synthetic_data_get_their_own_tables() -> None:
     made = [
         record("a", 0.7),
