@@ -11,6 +11,7 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.files import write_text
 from avsbench_harness.launch.sweep import Change, Grid
 from avsbench_harness.results import ablation as tables
+from avsbench_harness.results.ablation_page import to_csv, to_markdown
 from avsbench_harness.results.record import read_records
 
 
@@ -71,6 +72,6 @@ def write_tables(name: str, results: Path) -> tuple[Path, Path]:
     made = tables.sections(method, ablation, read_records(results), results)
     table = name.rpartition("/")[2]
     page = results / "ablations" / f"{method.name}-{table}.md"
-    write_text(page, tables.to_markdown(f"{method.name}/{table}", ablation, made))
-    write_text(page.with_suffix(".csv"), tables.to_csv(ablation, made))
+    write_text(page, to_markdown(f"{method.name}/{table}", ablation, made))
+    write_text(page.with_suffix(".csv"), to_csv(ablation, made))
     return page, page.with_suffix(".csv")

@@ -13,7 +13,14 @@ from avsbench_harness.launch.sweep import cells
 from avsbench_harness.method import get_method
 from avsbench_harness.nn.meta import on_meta
 from avsbench_harness.results import ablation as tables
-from avsbench_harness.results.record import DataEntry, EnvironmentEntry, Record, ScoreEntry, write_record
+from avsbench_harness.results.record import (
+    CostEntry,
+    DataEntry,
+    EnvironmentEntry,
+    Record,
+    ScoreEntry,
+    write_record,
+)
 from avsbench_harness.results.reported import figures
 from avsbench_harness.scoring import score_object
 from avsbench_harness.tasks import get_task
@@ -197,6 +204,18 @@ def test_tables_of_other_trainings_are_told_apart(tiny: str, real_s4: Path, tmp_
     page, _ = write_tables(name, results)
     recipes = [line for line in page.read_text().splitlines() if line.startswith("Recipe `smoke ")]
     assert len(set(recipes)) == 2
+
+
+def test_sizes_stand_beside_those_of_the_paper(real_s4: Path, tmp_path: Path) -> None:
+    """combo/table4 has a column with the parameters of both rows."""
+    choice = Choice(data=real_s4, preset="smoke", changes={"maskige": "felzenszwalb"})
+    sizes = {"w. shared weights": 130_000_000, "w/o shared weights": 160_000_000}
+    for cell in cells(grid("combo/table4", choice), tmp_path, "cpu"):
+        record_of(cell, 1, tmp_path / "results", cost=CostEntry(parameters=sizes[cell.row], gmacs=1.0))
+    page = write_tables("combo/table4", tmp_path / "results")[0].read_text()
+    assert "| M parameters measured | M parameters reported |" in page
+    assert "| 130.0 | 135.5 | 1 | [s0]" in page
+    assert "| 160.0 | 158.9 | 1 | [s0]" in page
 
 
 def test_a_table_without_records_says_how_to_make_them(tiny: str, tmp_path: Path) -> None:
