@@ -55,14 +55,13 @@ def measurement_faults(folder: Path) -> tuple[int, list[str]]:
 def _faults(path: Path, record: Record) -> Iterator[str]:
     if record.run_id != path.stem:
         yield f"the record is of run {record.run_id}, not of the run that its file is named after."
+    yield from _strays_from_spec(record)
     if record.status == "failed":
         if record.scores or not record.reason:
             yield "a failed run has scores, or no reason."
         return
     if not record.scores:
         yield "a run that is done has no scores."
-    if record.spec is not None and record.spec_hash != spec_hash(record.spec):
-        yield "the hash of the spec is not that of the spec."
     for entry in record.scores:
         if entry.protocol not in COLUMNS or entry.part != "all":
             continue
@@ -75,3 +74,22 @@ def _faults(path: Path, record: Record) -> Iterator[str]:
             stated = entry.metrics.get(metric)
             if stated is not None and abs(float(values[metric]) - stated) > TOLERANCE:
                 yield f"{metric} is {stated}, and the table of clips gives {float(values[metric])}."
+
+
+def _strays_from_spec(record: Record) -> Iterator[str]:
+    """What a record says of its run otherwise than the spec that decided the run."""
+    spec = record.spec
+    if spec is None:
+        return
+    if record.spec_hash != spec_hash(spec):
+        yield "the hash of the spec is not that of the spec."
+    elif not record.run_id.endswith(record.spec_hash[:10]):
+        yield "the run's id does not end in the hash of the spec."
+    said = {
+        name: getattr(record, name) for name in ("method", "variant", "backbone", "task", "preset", "seed")
+    }
+    data = {f"data.{name}": getattr(record.data, name) for name in ("name", "synthetic", "fingerprint")}
+    written = {**spec, **{f"data.{name}": value for name, value in (spec.get("data") or {}).items()}}
+    for name, value in {**said, **data}.items():
+        if value != written.get(name):
+            yield f"{name} is {value!r}, and the spec says {written.get(name)!r}."

@@ -296,7 +296,7 @@ def test_validation_reads_names_hashes_and_failures(tmp_path: Path) -> None:
         (tmp_path / f"a{end}").rename(tmp_path / f"c{end}")
     (fault,) = faults(tmp_path)[1]
     assert "is of run a" in fault
-    broken = record("c", None, status="failed", scores=[], submission_sha256=None)
+    broken = record("c", None, status="failed", scores=[], submission_sha256=None, spec=None)
     (tmp_path / "c.json").unlink()
     write_failure(tmp_path / "c.json", broken)
     (fault,) = faults(tmp_path)[1]
