@@ -115,7 +115,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _row(row: Row, table: Table) -> dict[str, Any]:
-    texts: list[tuple[str, float | None]] = [
+    texts: list[tuple[str, float | str | None]] = [
         (str(row.rank), row.rank),
         (row.method + (f" ({row.variant})" if row.variant else ""), None),
         (row.backbone or "n/a", None),
@@ -128,7 +128,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     newest = row.measured_with
     texts += [(page.reported(row, table), None), (str(len(row.records)), len(row.records))]
     texts += [(cell, None) for cell in page.cost_cells(row)]
-    texts.append((newest.created[:10], None))
+    texts.append((newest.created[:10], newest.created[:10]))
     return {
         "backbone": row.backbone,
         "cells": [{"text": text, "sort": sort} for text, sort in texts],
@@ -171,7 +171,7 @@ def _run_page(
                 entry.protocol,
                 f"{entry.clips} ({entry.part})",
                 metric_name,
-                "n/a" if value is None else percent(value),
+                _score_text(metric_name, value),
                 " to ".join(percent(end) for end in entry.intervals.get(metric_name) or ()),
             )
             for entry in record.scores
@@ -184,6 +184,12 @@ def _run_page(
         "facts": _facts(record),
         "spec": None if record.spec is None else yaml.safe_dump(record.spec, sort_keys=False),
     }
+
+
+def _score_text(metric: str, value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:g} classes" if metric == "classes_seen" else percent(value)
 
 
 def _facts(record: Record) -> list[tuple[str, Any]]:

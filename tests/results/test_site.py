@@ -203,6 +203,17 @@ def test_clips_are_chosen_by_score_and_by_disagreement() -> None:
     assert {kind for kind, _, _ in choose(table.head(1), "J", None)} == {"best", "median", "worst"}
 
 
+def test_a_number_of_classes_is_no_percentage(data: Path, tmp_path: Path) -> None:
+    build(data / "records", tmp_path / "site")
+    page = (
+        tmp_path
+        / "site"
+        / "runs"
+        / file_of(read_record(next((data / "records").glob("avss-combo*s0*.json"))))
+    )
+    assert "<td>classes_seen</td><td>5 classes</td>" in page.read_text(encoding="utf-8")
+
+
 def test_clips_of_one_name_keep_their_own_sounds(tmp_path: Path) -> None:
     """Every synthetic data set calls its clips alike."""
     import soundfile
