@@ -168,11 +168,7 @@ def _print_plan(rows: Sequence[dict[str, Any]]) -> None:
             "n/a (no record of such a run)" if seconds is None else duration(seconds),
         )
     print_rich(table)
-    left = [
-        row
-        for row in rows
-        if row["state"] in ("pending", "queued", "running") and row.get("seconds") is not None
-    ]
+    left = [row for row in rows if row["state"] != "done" and row.get("seconds") is not None]
     if left:
         typer.echo(f"estimated time of what is left: {duration(sum(row['seconds'] for row in left))}")
 

@@ -102,7 +102,7 @@ def _section(ablation: Ablation, section: Section) -> str:
     lines = [
         f"\n## {TASKS[section.task].title}, {text(section.backbone)}: {text(section.data)}{word}\n",
         f"Recipe `{text(section.preset)}`, protocol `{canonical(section.task)}`, ground truth "
-        f"`{text(section.solution[:12])}`.{theirs}\n",
+        f"`{text(section.solution[:12]) or 'n/a'}`.{theirs}\n",
         line(heads),
         line(["---"] * len(heads)),
     ]

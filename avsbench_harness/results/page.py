@@ -95,7 +95,7 @@ def to_markdown(records: Sequence[Record], folder: Path | None = None, backbone:
     made = tables(records, folder)
     parts = [HEADER]
     parts += [_section(table) for table in made if not table.synthetic]
-    if not made:
+    if not records:
         parts.append(EMPTY)
     synthetic = [_section(table) for table in made if table.synthetic]
     if synthetic:

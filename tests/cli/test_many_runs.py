@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from avsbench_harness.results.record import read_record
+
 
 def short(tiny: str, real_s4: Path, out: Path) -> list[object]:
     return ["--data", real_s4, "--preset", "smoke", "--set", "iterations=1", "--out", out, "--device", "cpu"]
@@ -109,6 +111,13 @@ def test_an_ablation_end_to_end(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
     assert "<svg" in figure.read_text()
     assert avsb("results", "validate", "--results", tmp_path / "results").code == 0
     assert avsb("leaderboard", "--results", tmp_path / "results", "--check").code == 0
+    assert "estimated time" not in avsb("ablate", "run", *options, "--dry-run").out
+    failed = read_record(records[0]).model_copy(
+        update={"status": "failed", "reason": "no power", "scores": []}
+    )
+    records[0].write_text(failed.model_dump_json())
+    # The same command tries a failed run again, so its time counts.
+    assert "estimated time of what is left" in avsb("ablate", "run", *options, "--dry-run").out
 
 
 def test_a_run_is_reproduced_to_the_bit(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from avsbench_harness.engine.recipe import assignments, resolve
 from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.ablate import Choice, grid, write_tables
+from avsbench_harness.launch.one import record_failure
 from avsbench_harness.launch.sweep import cells
 from avsbench_harness.method import get_method
 from avsbench_harness.nn.meta import on_meta
@@ -216,6 +217,16 @@ def test_sizes_stand_beside_those_of_the_paper(real_s4: Path, tmp_path: Path) ->
     assert "| M parameters measured | M parameters reported |" in page
     assert "| 130.0 | 135.5 | 1 | [s0]" in page
     assert "| 160.0 | 158.9 | 1 | [s0]" in page
+
+
+def test_failed_rows_say_why(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    name, results = f"{tiny}/table1", tmp_path / "results"
+    results.mkdir()
+    for cell in cells(grid(name, Choice(data=real_s4, preset="smoke")), tmp_path, "cpu"):
+        record_failure(cell.run, "out of | memory")
+    page = write_tables(name, results)[0].read_text()
+    assert r"| default | n/a (failed: out of \| memory) | full |" in page
+    assert "ground truth `n/a`" in page
 
 
 def test_a_table_without_records_says_how_to_make_them(tiny: str, tmp_path: Path) -> None:

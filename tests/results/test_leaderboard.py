@@ -191,6 +191,7 @@ def test_a_failed_run_gives_way_to_a_scored_one_and_never_replaces_it(tmp_path: 
     write_failure(tmp_path / "a.json", failed)
     page = to_markdown(read_records(tmp_path))
     assert r"- a: n/a (failed: out \| of memory)" in page
+    assert "no records yet" not in page
     made = scored(tmp_path, "a", 0)
     write_failure(tmp_path / "a.json", failed)
     assert read_record(tmp_path / "a.json") == made
