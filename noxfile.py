@@ -36,6 +36,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def compiled(session: nox.Session) -> None:
+    """Every method with the code that ``torch.compile`` generates; takes a quarter of an hour."""
+    session.run(
+        "pytest",
+        "tests/methods/test_suite.py",
+        "-k",
+        "test_compiled",
+        "--timeout=1800",
+        *session.posargs,
+        env={"AVSB_TEST_COMPILER": "inductor"},
+    )
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed and memory as ratios within one run; prints figures, judges nothing but the stated ratios."""
     session.run("pytest", "tests/benchmarks", "-m", "not gpu", "-s", *session.posargs)

@@ -58,7 +58,8 @@ class MethodSuite:
         clips_are_independent: whether in evaluation mode a clip's prediction does not depend on the others.
         padding_is_inert: whether a padded clip is predicted like one without its missing frames.
         across_clips: loss terms that compare frames of different clips of a batch.
-        compiler: the backend of ``torch.compile`` that is tested; ``inductor`` generates code.
+        compiler: the backend of ``torch.compile`` that is tested, from ``AVSB_TEST_COMPILER``;
+            ``inductor`` generates code.
         unused: parameters (prefixes of their names) that no loss reaches, each for a documented reason.
     """
 
@@ -74,7 +75,7 @@ class MethodSuite:
     padding_is_inert: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
     across_clips: ClassVar[tuple[str, ...]] = ()
-    compiler: ClassVar[str] = "eager"
+    compiler: ClassVar[str] = os.environ.get("AVSB_TEST_COMPILER", "eager")
 
     def models(self, seed: int = 0) -> Iterator[Model]:
         """A network for each task, in evaluation mode, the same for the same seed."""

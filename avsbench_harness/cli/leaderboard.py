@@ -38,7 +38,7 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
-    from avsbench_harness.errors import AvsbError, MissingDataError, unknown
+    from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
     from avsbench_harness.results import page
     from avsbench_harness.results.leaderboard import tables, to_json
     from avsbench_harness.results.record import read_records
@@ -47,6 +47,8 @@ def leaderboard(
         raise unknown("format", form, ("md", "csv", "latex", "json"))
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; `avsb run` makes one, or pass --results.")
+    if check and (html or backbone or form != "md"):
+        raise UsageError("--check only compares the page; leave --html, --backbone and --format out.")
     if check:
         if page.is_stale(results):
             raise AvsbError(

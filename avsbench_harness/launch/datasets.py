@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.root import data_root
 from avsbench_harness.engine.progress import say
 from avsbench_harness.files import cache_dir
-from avsbench_harness.tasks import Task
+from avsbench_harness.tasks import S4, Task
 
 #: Clips per split and number of object kinds of the synthetic set that stands in where there is no data.
 SMOKE_CLIPS = (16, 4, 8)
@@ -16,15 +17,23 @@ SMOKE_KINDS = 4
 SMOKE_SEED = 0
 
 
-def choose_dataset(task: Task, data: Path | None) -> Dataset:
+def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> Dataset:
     """The data set of a task in a data root, or the stand-in set.
 
     Args:
         task: which layout to read.
         data: data root; else ``AVSB_DATA_DIR``; else the stand-in set.
+        singles: whether S4's clips are needed too; the stand-in set then has them beside the task's.
     """
     root = data_root(data)
-    return stand_in(task) if root is None else open_dataset(root, task)
+    if root is not None:
+        return open_dataset(root, task)
+    dataset = stand_in(task)
+    if singles and task is not S4:
+        single = stand_in(S4).folder
+        with suppress(FileExistsError):
+            (dataset.root / single.name).symlink_to(single, target_is_directory=True)
+    return dataset
 
 
 def stand_in(task: Task) -> Dataset:

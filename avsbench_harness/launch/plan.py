@@ -14,7 +14,13 @@ import torch
 from avsbench_harness import __version__
 from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskiges, missing_maskiges
-from avsbench_harness.data.propagate import check_supplement
+from avsbench_harness.data.propagate import (
+    FLOWS,
+    check_supplement,
+    propagate,
+    supplement_folder,
+    unlabelled,
+)
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.data.separation import NO_SEPARATOR, check_separator
 from avsbench_harness.engine.distributed import own_device, world
@@ -110,8 +116,9 @@ def plan(request: Request) -> Run:
     device = own_device(choose_device(request.device))
     if recipe.compile:
         check_compiler(device)
-    dataset = choose_dataset(task, request.data)
+    dataset = choose_dataset(task, request.data, singles=recipe.supplement is not None)
     _make_synthetic_maskiges(dataset, recipe)
+    _make_synthetic_pseudo_masks(dataset, recipe)
     spec, files = _spec(request, method, task, variant, preset, recipe, dataset, taken)
     run = Run(
         spec=spec,
@@ -135,6 +142,18 @@ def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
     if missing_maskiges(dataset, clips, recipe.maskige):
         say(f"Making the maskiges of {len(clips)} clips.")
         make_maskiges(clips, recipe.maskige, jobs=1 if len(clips) < 100 else None)
+
+
+def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
+    """Carry the first masks of a synthetic set on, on the way; for real data that is a command of its own."""
+    if not (dataset.synthetic and recipe.supplement in FLOWS):
+        return
+    single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
+    clips = single.clips("train")
+    folder = supplement_folder(single, recipe.supplement)
+    if not all((folder / path).is_file() for clip in clips for path in unlabelled(clip).values()):
+        say(f"Making the pseudo-masks of {len(clips)} clips.")
+        propagate(single, recipe.supplement, jobs=1 if len(clips) < 100 else None)
 
 
 def warning(run: Run) -> str | None:

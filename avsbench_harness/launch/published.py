@@ -91,7 +91,10 @@ def import_checkpoint(
     for name, value in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             value.zero_()
-    model.load_upstream(state)
+    try:
+        model.load_upstream(state)
+    except UsageError as error:  # of what only the values tell
+        raise UsageError(f"{file}: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "weights.safetensors"
         save_tensors(converted, model.state_dict())

@@ -51,6 +51,7 @@ def load_renamed(
 
     Raises:
         MisfitError: entries are missing, left over, of the wrong shape, or not tensors.
+        UsageError: everything fits, but some values are not finite.
     """
     own = module.state_dict()
     found: dict[str, Tensor] = {}
@@ -79,6 +80,12 @@ def load_renamed(
             f"This state dict does not fit {what}: {'; '.join(fault for fault in faults if fault)}. "
             "Check that task, backbone and variant are those of the checkpoint.",
             fit=fitting / (fitting + len(missing) + len(left_over) + len(misshapen)),
+        )
+    broken = [name for name, value in found.items() if not (value.is_meta or value.isfinite().all())]
+    if broken:
+        raise UsageError(
+            f"This state dict fits {what}, but not all values are numbers: {counted('not finite', broken)}. "
+            "The file is damaged, or its training diverged."
         )
     with torch.no_grad():
         for name, value in found.items():

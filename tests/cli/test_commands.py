@@ -201,3 +201,10 @@ def test_clips_are_decoded_ahead_of_runs(avsb, real_s4: Path, tmp_path: Path, mo
     unwritable = avsb(*common)
     assert unwritable.code == 1
     assert "set AVSB_CACHE_DIR to another folder" in unwritable.err
+
+
+@pytest.mark.parametrize("other", [("--html", "site"), ("--backbone", "r50"), ("--format", "csv")])
+def test_a_check_of_the_page_writes_nothing_else(avsb, data: Path, other: tuple[str, str]) -> None:
+    refused = avsb("leaderboard", "--results", data / "records", "--check", *other)
+    assert refused.code == 2
+    assert "--check only compares the page" in refused.err

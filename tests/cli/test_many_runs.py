@@ -39,8 +39,8 @@ def test_a_sweep_shows_its_plan(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
         ([], "needs a YAML file or --method"),
         (["--method", "combo", "--seeds", "2..1"], "0..2 or 0,1,2"),
         (["--method", "combo", "--set", "lr"], "--set takes key=value"),
-        (["none.yaml"], "There is no recipe file none.yaml"),
-        (["status", "none.yaml"], "There is no recipe file none.yaml"),
+        (["none.yaml"], "There is no file none.yaml"),
+        (["status", "none.yaml"], "There is no file none.yaml"),
         (["one.yaml", "two.yaml"], "takes one file with a grid"),
     ],
 )

@@ -73,7 +73,7 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_yaml(path)
-    with pytest.raises(UsageError, match="no recipe file"):
+    with pytest.raises(UsageError, match="no file"):
         read_yaml(tmp_path / "none.yaml")
 
 

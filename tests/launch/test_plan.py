@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from avsbench_harness.engine.inputs import training_clips
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
 from avsbench_harness.launch import datasets
 from avsbench_harness.launch import plan as planning
@@ -52,6 +54,21 @@ def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypat
     assert planning.warning(run) is None
 
 
+def test_pseudo_masks_of_the_stand_in_set_are_made_on_the_way(
+    tiny: str, real_s4: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """MS3's training takes S4's clips with pseudo-masks too; the set for MS3 alone has none."""
+    monkeypatch.setattr(datasets, "SMOKE_CLIPS", (2, 1, 1))
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
+    asked = request(tiny, real_s4, data=None, task="ms3")
+    assert not [clip for clip in training_clips(plan(asked)) if clip.id.startswith("s4/")]
+    run = plan(replace(asked, assignments=["supplement=tvl1"]))
+    singles = [clip for clip in training_clips(run) if clip.id.startswith("s4/")]
+    assert len(singles) == 2
+    assert all(mask is not None and mask.is_file() for clip in singles for mask in clip.masks)
+    assert plan(replace(asked, assignments=["supplement=tvl1"])).id == run.id
+
+
 def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkeypatch) -> None:
     monkeypatch.setattr(datasets, "SMOKE_CLIPS", (2, 1, 1))
     run = plan(request(tiny, real_s4, data=None))
@@ -72,7 +89,7 @@ def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkey
         ({"task": "s3"}, UsageError, "Unknown task 's3'"),
         ({"preset": "ful"}, UsageError, "Did you mean 'full'"),
         ({"assignments": ["optimzer.lr=1"]}, UsageError, "Did you mean 'optimizer'"),
-        ({"recipe": Path("no.yaml")}, UsageError, "no recipe file"),
+        ({"recipe": Path("no.yaml")}, UsageError, "no file"),
         ({"seed": -1}, UsageError, "--seed must be 0 or more"),
         ({"data": Path("nowhere")}, MissingDataError, "Single-source"),
         ({"pretrained": True}, MissingDataError, "avsb weights add r50"),

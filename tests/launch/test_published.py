@@ -121,6 +121,18 @@ def test_counters_that_old_files_lack_are_zero(publishing: str, tmp_path: Path, 
     assert load_file(found.entry.path)["backbone.1.num_batches_tracked"].item() == 0
 
 
+def test_a_file_of_a_training_that_diverged_is_refused(
+    publishing: str, tmp_path: Path, own_cache: Path
+) -> None:
+    network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
+    state = {f"net.{name}": value.clone() for name, value in network.state_dict().items()}
+    state[next(iter(state))].view(-1)[0] = float("nan")
+    file = publish(state, "bare", tmp_path)
+    with pytest.raises(UsageError, match=rf"^{file}: .* 1 not finite .*diverged"):
+        import_checkpoint(publishing, file, task="s4", backbone="r50")
+    assert weights.entries() == []
+
+
 def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
     file = publish(constants(keys), "module", tmp_path)

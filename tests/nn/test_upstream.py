@@ -74,3 +74,12 @@ def test_pvt_names_are_those_of_timms_feature_extractor() -> None:
     for name, ours in original.items():
         assert pvt_v2_name(name) == ours
         assert ours in wanted
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    module = torch.nn.Linear(2, 1)
+    before = module.weight.clone()
+    state = {"weight": torch.tensor([[1.0, float("nan")]]), "bias": torch.zeros(1)}
+    with pytest.raises(UsageError, match=r"not all values are numbers: 1 not finite \(weight\)"):
+        load_renamed(module, state, lambda name: name, what="a line")
+    assert torch.equal(module.weight, before)
