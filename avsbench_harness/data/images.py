@@ -11,7 +11,7 @@ from PIL import Image
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.masks import read_object_mask, read_semantic_mask, resize_mask
 from avsbench_harness.data.pixels import Fit as Fit
-from avsbench_harness.data.pixels import Size, fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image, load_plain
 from avsbench_harness.tasks import MASK_SIZE, Task
 
 
@@ -26,7 +26,10 @@ def read_frame(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8
     Raises:
         MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
     """
-    image = load_image(path)
+    plain = load_plain(path)
+    if plain is not None and plain.shape == (*_sides(size), 3):  # it would stay as it is
+        return plain
+    image = load_image(path) if plain is None else Image.fromarray(plain)
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.asarray(fit_image(image, size, fit, Image.Resampling.BILINEAR))
@@ -42,9 +45,13 @@ def read_clip_masks(
         annotated: (t,) bool, frames that have ground truth.
     """
     read = read_semantic_mask if task.semantic else read_object_mask
-    sides = (size, size) if isinstance(size, int) else size[::-1]
-    masks = np.zeros((len(clip.masks), *sides), dtype=np.uint8)
+    masks = np.zeros((len(clip.masks), *_sides(size)), dtype=np.uint8)
     for frame, path in enumerate(clip.masks):
         if path is not None:
             masks[frame] = resize_mask(read(path), size, fit)
     return masks, np.array([path is not None for path in clip.masks], dtype=np.bool_)
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    """(h,w) of a size."""
+    return (size, size) if isinstance(size, int) else (size[1], size[0])

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from avsbench_harness.data.errors import UnreadableImageError
@@ -21,6 +25,14 @@ Fit = Literal["squeeze", "crop"]
 
 #: Side of a square in pixels, or (width, height).
 Size = int | tuple[int, int]
+
+# The start of a PNG file: signature, then length, name and contents of its header.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">16xIIBBBBB")
+_GREY, _RGB = 0, 2
+
+# Pictures with more pixels are no frames of a video.
+_MOST_PIXELS = 2**26
 
 # What Pillow raises on damaged files; all of them mean that the file, not the program, is wrong.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -33,6 +45,9 @@ def load_image(path: Path) -> Image.Image:
         MissingDataError: there is no such file.
         UnreadableImageError: it is not an image, or is cut short or damaged.
     """
+    plain = load_plain(path)
+    if plain is not None:
+        return Image.fromarray(plain)
     try:
         with Image.open(path) as image:
             image.load()
@@ -44,6 +59,41 @@ def load_image(path: Path) -> Image.Image:
     except _DAMAGE as error:
         reason = f"cannot be read as an image ({_reason(error)}); fetch it again"
         raise UnreadableImageError(path, reason) from error
+
+
+def load_plain(path: Path) -> NDArray[np.uint8] | None:
+    """A PNG file of 8-bit colours (h,w,3) or greys (h,w), decoded the fast way; ``None`` leaves it to Pillow.
+
+    What needs thought (palettes, transparency, other depths, huge, damaged or missing files) is Pillow's, so
+    that results do not depend on which of the two is there.
+    """
+    decode = _fast_decoder()
+    if decode is None or path.suffix.lower() != ".png":
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if content[:8] != _PNG or content[12:16] != b"IHDR" or len(content) < _HEADER.size:
+        return None
+    width, height, depth, colours, _, _, interlaced = _HEADER.unpack(content[: _HEADER.size])
+    simple = depth == 8 and colours in (_GREY, _RGB) and not interlaced
+    if not simple or width * height > _MOST_PIXELS or b"tRNS" in content[: content.find(b"IDAT")]:
+        return None
+    try:
+        return decode(content)
+    except Exception:  # whatever it finds amiss, Pillow says it
+        return None
+
+
+@cache
+def _fast_decoder() -> Callable[[bytes], NDArray[np.uint8]] | None:
+    """The decoder of the extra ``fast``, where it is installed: twice as fast as Pillow's."""
+    try:
+        from imagecodecs import png_decode
+    except ImportError:
+        return None
+    return png_decode
 
 
 def _reason(error: Exception) -> str:

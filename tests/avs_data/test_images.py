@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from avsbench_harness.data import pixels
 from avsbench_harness.data.errors import UnreadableImageError
 from avsbench_harness.data.images import read_clip_masks, read_frame
 from avsbench_harness.data.layout import open_dataset
@@ -148,3 +152,92 @@ def test_folder_in_place_of_an_image(tmp_path):
     (tmp_path / "frame.png").mkdir()
     with pytest.raises(UnreadableImageError, match=r"frame\.png cannot be read"):
         load_image(tmp_path / "frame.png")
+
+
+def outcome(path: Path, monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> object:
+    """What comes of reading a file by the fast decoder or without it: mode and pixels, or the error."""
+    with monkeypatch.context() as patch:
+        if not fast:
+            patch.setattr(pixels, "_fast_decoder", lambda: None)
+        try:
+            image = load_image(path)
+        except UnreadableImageError as error:
+            return str(error)
+        return image.mode, np.asarray(image).tolist()
+
+
+@pytest.fixture
+def fast_decoder() -> None:
+    pytest.importorskip("imagecodecs", reason="the extra `fast` is not installed")
+
+
+def png(array: np.ndarray, mode: str | None = None, **options: object) -> bytes:
+    content, image = io.BytesIO(), Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(content, "png", **options)
+    return content.getvalue()
+
+
+DRAW = np.random.default_rng(0)
+GAMMA = PngImagePlugin.PngInfo()
+GAMMA.add(b"gAMA", (20_000).to_bytes(4, "big"))
+COLOURS = DRAW.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+GREYS = COLOURS[..., 0]
+PICTURES = {
+    "colours": png(COLOURS),
+    "greys": png(GREYS),
+    "stored": png(COLOURS, compress_level=0),
+    "transparent colour": png(COLOURS, transparency=(1, 2, 3)),
+    "transparent grey": png(GREYS, transparency=7),
+    "alpha": png(np.dstack([COLOURS, GREYS])),
+    "grey and alpha": png(np.dstack([GREYS, GREYS])),
+    "bits": png(GREYS > 127),
+    "deep": png(GREYS.astype(np.uint16) * 257),
+    "gamma": png(COLOURS, pnginfo=GAMMA, icc_profile=b"no profile"),
+    "palette": png(GREYS, "P"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_fast_decoder_gives_pillows_pixels(name: str, fast_decoder, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(PICTURES[name])
+    found = outcome(path, monkeypatch, fast=True)
+    assert isinstance(found, tuple)
+    assert found == outcome(path, monkeypatch, fast=False)
+    quick = pixels.load_plain(path) is not None
+    assert quick == (name in ("colours", "greys", "stored", "gamma"))
+
+
+@pytest.mark.parametrize("fit", ["squeeze", "crop"])
+@pytest.mark.parametrize("size", [224, 32, 300])
+def test_frames_are_the_same_with_the_fast_decoder(
+    fit: str, size: int, fast_decoder, tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "frame.png"
+    Image.fromarray(DRAW.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(path)
+    found = read_frame(path, size, fit)
+    monkeypatch.setattr(pixels, "_fast_decoder", lambda: None)
+    np.testing.assert_array_equal(found, read_frame(path, size, fit))
+
+
+@pytest.mark.parametrize("name", ["colours", "greys"])
+def test_damaged_files_come_to_the_same_with_the_fast_decoder(
+    name: str, fast_decoder, tmp_path: Path, monkeypatch
+) -> None:
+    """A changed byte or a lost end: Pillow's error or pixels, or what the file said before the damage."""
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    draw = np.random.default_rng(seed)
+    path = tmp_path / "picture.png"
+    path.write_bytes(PICTURES[name])
+    good = outcome(path, monkeypatch, fast=False)
+    for trial in range(300):
+        content = bytearray(PICTURES[name])
+        place = int(draw.integers(len(content)))
+        if trial % 3 == 0:
+            content = content[:place]
+        else:
+            content[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(content)
+        found = outcome(path, monkeypatch, fast=True)
+        assert found in (good, outcome(path, monkeypatch, fast=False)), (trial, place)

@@ -6,6 +6,7 @@ elapsed time. The plain loader opens, resizes and normalises one file after the 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -91,7 +92,10 @@ def test_from_the_cache(dataset: ClipDataset, monkeypatch, tmp_path: Path) -> No
 
 
 def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
-    """Decoding a PNG has its price per core, so what can be asked for grows with the cores, up to 3 x."""
+    """Three times the plain loader is the aim, on two cores too; with Pillow alone it takes three of them.
+
+    Some of that is left to whatever else the machine does meanwhile.
+    """
     numbers = iter(range(1000))
 
     def build() -> int:
@@ -106,5 +110,7 @@ def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_pa
         }
     )
     ratio = max(found["files"], found["first build"]) / found["plain"]
-    print(f"{ratio:.2f} x the plain loader on {os.cpu_count()} cores")
-    assert ratio >= 0.75 * min(os.cpu_count() or 1, 4)
+    cores = os.cpu_count() or 1
+    decoder = "Pillow" if importlib.util.find_spec("imagecodecs") is None else "imagecodecs"
+    print(f"{ratio:.2f} x the plain loader on {cores} cores, by {decoder}")
+    assert ratio >= 0.8 * min(3, cores if decoder == "Pillow" else 1.5 * cores)
