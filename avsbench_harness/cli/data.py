@@ -286,9 +286,13 @@ def cache(
     maskige: Annotated[
         str | None, typer.Option("--maskige", help="With maskiges of this source: felzenszwalb, published.")
     ] = None,
+    sound: Annotated[
+        bool,
+        typer.Option(help="Sound too: VGGish's embeddings if its weights are in the store, else log-mels."),
+    ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Decode frames, masks and maskiges once, so that runs read them from memory-mapped files.
+    """Decode frames, masks, maskiges and sound once, so that runs read them from memory-mapped files.
 
     Training and prediction do this by themselves when they first need the clips; this does it ahead of them,
     on a machine without a GPU for example. What is there already is not decoded again.
@@ -300,21 +304,25 @@ def cache(
       avsb data cache AVSBench --task ms3 --maskige felzenszwalb
     """
     from avsbench_harness.data.layout import open_dataset
-    from avsbench_harness.engine.decode import decode_split
+    from avsbench_harness.engine.decode import Decoded, Heard, decode_split, hear_split
     from avsbench_harness.engine.interrupt import stop_request
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
+    kept: list[tuple[Decoded, Heard | None]] = []
     with stop_request() as stop:
-        kept = [
-            decode_split(dataset, part, size, fit, maskige, stop) for part in splits if dataset.counts()[part]
-        ]
+        for part in splits:
+            if dataset.counts()[part]:
+                decoded = decode_split(dataset, part, size, fit, maskige, stop)
+                kept.append((decoded, hear_split(dataset, part, stop) if sound else None))
     if json:
-        print_json([part.to_json() for part in kept])
-    else:
-        for part in kept:
-            typer.echo(part.sentence)
+        print_json([{**seen.to_json(), "sound": heard and heard.to_json()} for seen, heard in kept])
+        return
+    for seen, heard in kept:
+        typer.echo(seen.sentence)
+        if heard is not None:
+            typer.echo(heard.sentence)
 
 
 @app.command()

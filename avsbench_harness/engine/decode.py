@@ -1,17 +1,21 @@
-"""Clips decoded once into the cache: before a run reads them, or by a command of its own."""
+"""Clips and their sound, kept in the cache once: before a run reads them, or by a command of its own."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from avsbench_harness.data.decoded import DecodedClips, FileDecoder, Fit
 from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.loader import ClipDataset
-from avsbench_harness.engine.inputs import maskige_paths
+from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
+from avsbench_harness.engine.inputs import hearing, maskige_paths
 from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.progress import bar, say
 from avsbench_harness.errors import AvsbError, unknown
+from avsbench_harness.files import cache_dir, sha256_file
+from avsbench_harness.nn.audio_encoder import build_audio_encoder
+from avsbench_harness.nn.weights import find
 from avsbench_harness.tasks import Split
 
 
@@ -72,6 +76,50 @@ def decode_split(
         raise AvsbError(shortage)
     count, written = fill(decoded, split, stop)
     return Decoded(split, len(clips), count, written, str(decoded.store.folder))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What keeping the sound of a split came to.
+
+    Attributes:
+        split: which.
+        clips: how many it has.
+        form: ``embeddings`` of the frozen VGGish, or ``log-mels`` for runs that train their audio encoder.
+        folder: where they lie.
+    """
+
+    split: Split
+    clips: int
+    form: Literal["embeddings", "log-mels"]
+    folder: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return f"{self.split}: sound of {self.clips} clips as {self.form} in {self.folder}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes."""
+        return asdict(self)
+
+
+def hear_split(dataset: Dataset, split: Split, stop: StopRequest | None = None) -> Heard:
+    """Keep the sound of a split as recipes take it: embeddings where VGGish's weights are in the store.
+
+    Raises:
+        MissingDataError: a clip has no sound on disk.
+        UsageError: a recording cannot be read.
+        Interrupted: ``stop`` was asked for; what was kept stays.
+    """
+    clips, weights = dataset.clips(split), find("vggish")
+    with hearing(split, len(clips), stop) as advance:
+        if weights is None:
+            log_mel_clips(clips, dataset.task, advance)
+            return Heard(split, len(clips), "log-mels", str(cache_dir() / "log-mels"))
+        encoder = build_audio_encoder("vggish", weights)
+        embed_clips(clips, dataset.task, encoder, sha256_file(weights), progress=advance)
+        return Heard(split, len(clips), "embeddings", str(cache_dir() / "embeddings"))
 
 
 def keep_decoded(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import making, maskige_files
 from avsbench_harness.data.propagate import supplemented
-from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
+from avsbench_harness.engine.embeddings import Progress, embed_clips, log_mel_clips
+from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
@@ -46,17 +48,30 @@ def audio_inputs(
     """
     clips = run.dataset.clips(split) if clips is None else clips
     audio, separator = run.spec.audio, run.recipe.audio.separator
-    with bar() as progress:
-        display = progress.add_task(f"sound of {split}", total=len(clips), note="")
-
-        def advance(count: int) -> None:
-            progress.advance(display, count)
-
+    with hearing(split, len(clips)) as advance:
         if audio.trained:
             return log_mel_clips(clips, run.task, advance, separator)
         assert audio.weights is not None  # a frozen encoder has weights: the plan sees to it
         encoder = build_audio_encoder(audio.encoder, run.weights["audio"])
         return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance, separator)
+
+
+@contextmanager
+def hearing(split: Split, clips: int, stop: StopRequest | None = None) -> Iterator[Progress]:
+    """A progress bar for the sound of a split, advanced by the number of clips done.
+
+    Raises:
+        Interrupted: ``stop`` was asked for, between clips.
+    """
+    with bar() as progress:
+        display = progress.add_task(f"sound of {split}", total=clips, note="")
+
+        def advance(count: int) -> None:
+            if stop:
+                raise stop.error("The sounds kept so far stay; the same command goes on from there.")
+            progress.advance(display, count)
+
+        yield advance
 
 
 def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | None:

@@ -26,13 +26,18 @@ def test_vggish_weights_in_the_store_are_frozen_and_recorded(
     assert avsb("weights", "add", "vggish", wrong).code == 2
     assert avsb("weights", "add", "vggish", named).code == 0
 
+    ahead = avsb("data", "cache", real_s4, "--task", "s4", "--json").json
+    assert {part["sound"]["form"] for part in ahead} == {"embeddings"}
+    kept = tmp_path / "cache" / "embeddings" / "5x128" / "arrays.bin"
+    before = kept.stat().st_mtime_ns
+    assert kept.stat().st_size == 9 * 5 * 128 * 4
+
     common = ("run", "--method", tiny, "--data", real_s4, "--out", tmp_path, "--device", "cpu", "--json")
     frozen = ("--set", "audio.encoder=vggish", "--set", "audio.freeze=true", "--set", "epochs=1")
     record = avsb(*common, *frozen).json
     assert record["spec"]["audio"] == {"encoder": "vggish", "weights": digest, "trained": False}
     assert not any("audio encoder" in note for note in record["notes"])
-    kept = tmp_path / "cache" / "embeddings" / "5x128" / "arrays.bin"
-    assert kept.stat().st_size == 9 * 5 * 128 * 4
+    assert kept.stat().st_mtime_ns == before  # the run found all of it
 
     trained = avsb(*common, *frozen[:2], "--set", "audio.freeze=false", "--set", "iterations=1").json
     assert trained["spec"]["audio"]["trained"]
