@@ -68,7 +68,6 @@ def test_ablations_are_listed_and_planned(avsb, tiny: str, real_s4: Path, tmp_pa
     assert "Unknown ablation of combo 'table99'" in wrong.err
 
 
-@pytest.mark.slow
 def test_names_are_whole_on_a_narrow_terminal(
     avsb, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +90,7 @@ def test_names_are_whole_on_a_narrow_terminal(
     assert "visual_frames" not in missing
 
 
+@pytest.mark.slow
 def test_an_ablation_end_to_end(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
     options = [f"{tiny}/table1", *short(tiny, real_s4, tmp_path), "--seeds", "2", "--jobs", "2"]
     done = avsb("ablate", "run", *options)

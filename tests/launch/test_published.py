@@ -133,6 +133,7 @@ def test_a_file_of_a_training_that_diverged_is_refused(
     assert weights.entries() == []
 
 
+@pytest.mark.slow
 def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
     file = publish(constants(keys), "module", tmp_path)
@@ -170,6 +171,7 @@ def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Pat
         import_checkpoint("avsegformer", file, task="s4", backbone="swin_t")
 
 
+@pytest.mark.slow
 def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
     data: Path, tmp_path: Path, own_cache: Path
 ) -> None:
@@ -202,6 +204,7 @@ def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache
         import_checkpoint("tpavi", publish(constants(other), "bare", tmp_path), task="s4", backbone="r50")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_asked_for(tmp_path: Path, own_cache: Path, tiny: str) -> None:
     file = publish({"a": torch.ones(1)}, "bare", tmp_path)
     with pytest.raises(UsageError, match="cannot do avss"):
