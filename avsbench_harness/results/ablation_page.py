@@ -89,7 +89,8 @@ def to_csv(ablation: Ablation, made: Sequence[Section]) -> str:
 
 def _section(ablation: Ablation, section: Section) -> str:
     metrics = METRICS[get_task(section.task).semantic]
-    word = ", **synthetic**" if section.synthetic else ""
+    named = "" if section.synthetic and section.data == "synthetic" else text(section.data)
+    data = ", ".join(filter(None, (named, "**synthetic**" if section.synthetic else "")))
     heads = ["row"]
     for metric in metrics:
         heads += [f"{metric} measured", f"{metric} to full", f"{metric} reported", f"{metric} direction"]
@@ -100,7 +101,7 @@ def _section(ablation: Ablation, section: Section) -> str:
     protocols = sorted({figure.protocol or "unknown" for figure in printed if figure})
     theirs = f" Reported protocol: {text(', '.join(protocols))}." if protocols else ""
     lines = [
-        f"\n## {TASKS[section.task].title}, {text(section.backbone)}: {text(section.data)}{word}\n",
+        f"\n## {TASKS[section.task].title}, {text(section.backbone)}: {data}\n",
         f"Recipe `{text(section.preset)}`, protocol `{canonical(section.task)}`, ground truth "
         f"`{text(section.solution[:12]) or 'n/a'}`.{theirs}\n",
         line(heads),

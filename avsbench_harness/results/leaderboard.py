@@ -46,6 +46,14 @@ class Table:
     failed: tuple[Record, ...] = ()
 
     @property
+    def title(self) -> str:
+        """Task, data and split in words; every table of synthetic data says that it is."""
+        task = TASKS[self.task].title if self.task in TASKS else self.task
+        word = ", synthetic" if self.synthetic and self.data != "synthetic" else ""
+        part = "" if self.part == "all" else f", {self.part} clips"
+        return f"{task}: {self.data}{word}, {self.split}{part}"
+
+    @property
     def columns(self) -> list[tuple[str, str, str]]:
         """(protocol, metric, heading) of every column of scores."""
         own = [(self.protocol, metric, heading) for metric, heading in COLUMNS[self.protocol]]

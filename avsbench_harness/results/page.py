@@ -205,15 +205,12 @@ def _one_line(value: str) -> str:
 
 
 def _section(table: Table) -> str:
-    title = TASKS[table.task].title if table.task in TASKS else text(table.task)
-    part = "" if table.part == "all" else f", {text(table.part)} clips"
-    word = ", synthetic" if table.synthetic else ""
     heads = [
         "rank", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns), "reported",
         "seeds", "M parameters", "GMACs", "clips/s", "GiB", "date", "records",
     ]  # fmt: skip
     lines = [
-        f"\n## {title}: {text(table.data)}, {text(table.split)}{part}{word}\n",
+        f"\n## {text(table.title)}\n",
         f"Protocol `{table.protocol}`, ground truth `{text(table.solution[:12])}`.{speed_note(table)}\n",
         line(heads),
         line(["---"] * len(heads)),

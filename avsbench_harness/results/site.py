@@ -93,11 +93,8 @@ def _render(environment: jinja2.Environment, path: Path, template: str, **values
 
 
 def _table(table: Table) -> dict[str, Any]:
-    part = "" if table.part == "all" else f", {table.part} clips"
-    word = ", synthetic" if table.synthetic else ""
-    title = TASKS[table.task].title if table.task in TASKS else table.task
     return {
-        "title": f"{title}: {table.data}, {table.split}{part}{word}",
+        "title": table.title,
         "synthetic": table.synthetic,
         "protocol": table.protocol,
         "solution": table.solution[:12],

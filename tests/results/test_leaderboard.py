@@ -144,7 +144,7 @@ def test_other_truths_protocols_tasks_and_synthetic_data_get_their_own_tables() 
     ]
     page = to_markdown(made)
     assert len(lines(page, "## ")) == 5
-    assert page.index("(semantic)") < page.index("# Synthetic benchmarks") < page.index(", synthetic")
+    assert page.index("(semantic)") < page.index("# Synthetic benchmarks") < page.index(": synthetic, test")
     assert [table["synthetic"] for table in to_json(tables(made))] == [False] * 4 + [True]
 
 
