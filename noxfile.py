@@ -20,7 +20,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package, strictly."""
+    """Types of the package and the methods, strictly."""
     session.run("mypy")
 
 

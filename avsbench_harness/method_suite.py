@@ -209,7 +209,7 @@ class MethodSuite:
             losses = model.train().losses(self.batch(model.task))
             assert losses
             assert all(term.dim() == 0 and term.isfinite() for term in losses.values())
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(losses.values())).sum().backward()
             missing = [
                 name
                 for name, parameter in model.named_parameters()
@@ -276,7 +276,7 @@ class MethodSuite:
                 torch.manual_seed(step)
                 total = torch.stack(list(model.losses(batch).values())).sum()
                 optimizer.zero_grad()
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
                 optimizer.step()
                 totals.append(float(total.detach()))
             assert min(totals[3:]) < totals[0], f"{model.task.name}: {totals}"
@@ -402,7 +402,7 @@ def _assert_same_gradients(
     for losses, model in ((one, one_model), (other, other_model)):
         torch.manual_seed(0)
         terms = torch.stack(list(losses(batch).values()))
-        terms.sum().backward()  # type: ignore[no-untyped-call]
+        terms.sum().backward()
         values.append(terms.detach())
         learned = [parameter for parameter in model.parameters() if parameter.grad is not None]
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in learned]))  # type: ignore[union-attr]

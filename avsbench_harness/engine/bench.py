@@ -201,7 +201,7 @@ def measure(
         with in_precision(recipe.precision, device.type):
             maps: Sequence[Tensor] = backbone(frames)
             total = torch.stack([level.mean() for level in maps]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
 
     model.eval()
     backbone.eval()
@@ -273,7 +273,7 @@ def _seconds(call: Callable[[], None], device: torch.device) -> tuple[float, flo
         call()
         return time.perf_counter() - started, time.process_time() - busy
     with torch.cuda.device(device):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         call()
         end.record()

@@ -52,7 +52,7 @@ def training_peak(run: Run, method: str) -> float:
 
 def _cuda_peak(run: Run) -> float:
     free_cached()
-    torch.cuda.init()  # type: ignore[no-untyped-call]
+    torch.cuda.init()
     torch.cuda.reset_peak_memory_stats(run.device)
     before = torch.cuda.memory_allocated(run.device)
     try:

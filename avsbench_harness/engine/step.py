@@ -101,7 +101,7 @@ class Stepper:
                     total = values.sum()
                 with recomputing(self._system.model.backbone, self._run.recipe):
                     # DistributedDataParallel averages over processes, and the weights are for a sum.
-                    self.scaler.scale(total * world() if world() > 1 else total).backward()  # type: ignore[no-untyped-call]
+                    self.scaler.scale(total * world() if world() > 1 else total).backward()
             found.append(values.detach())
         if whole:
             return {"loss": found[0].sum(), **{name: term.detach() for name, term in losses.items()}}

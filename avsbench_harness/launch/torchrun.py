@@ -42,7 +42,7 @@ def torchrun(processes: int, arguments: Sequence[str]) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     launch = ["--standalone", f"--nproc-per-node={processes}", "--module", "avsbench_harness", *arguments]
     try:
-        run.run(run.parse_args(launch))  # type: ignore[no-untyped-call]
+        run.run(run.parse_args(launch))
     except SignalException as error:  # passed on to the processes, which have saved their state and said so
         raise EndedElsewhere(130 if error.sigval == signal.SIGINT else 143) from None
     except ChildFailedError as error:

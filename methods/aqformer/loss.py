@@ -53,10 +53,10 @@ def masked_average(maps: Tensor, probability: Tensor) -> Tensor:
     Returns:
         (...,dim)
     """
-    size = maps.shape[-2:]
-    small = F.adaptive_avg_pool2d(probability.flatten(0, -3)[:, None].float(), size)
-    weights = small.view(*probability.shape[:-2], size.numel(), 1)
-    averages: Tensor = (maps.flatten(-2).float() @ weights).squeeze(-1) / size.numel()
+    height, width = maps.shape[-2:]
+    small = F.adaptive_avg_pool2d(probability.flatten(0, -3)[:, None].float(), (height, width))
+    weights = small.view(*probability.shape[:-2], height * width, 1)
+    averages: Tensor = (maps.flatten(-2).float() @ weights).squeeze(-1) / (height * width)
     return averages
 
 

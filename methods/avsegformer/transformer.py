@@ -140,5 +140,6 @@ class QueryDecoder(nn.Module):
     def layer_by_layer(self, queries: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Each layer's queries (N,Q,dim) and its attention to the tokens (N,Q,S), see ``with_attention``."""
         for layer in self.layers:
+            assert isinstance(layer, QueryLayer)
             queries, attention = layer.with_attention(queries, tokens)
             yield queries, attention

@@ -57,8 +57,6 @@ class Targets:
 
 
 @torch.no_grad()
-@torch.autocast("cpu", enabled=False)
-@torch.autocast("cuda", enabled=False)
 def matching_cost(reference: Tensor, masks: Tensor, targets: Targets, options: Options) -> Tensor:
     """Cost of every query for every target (paper equation 8), (Q,G): the mean over frames.
 
@@ -69,15 +67,16 @@ def matching_cost(reference: Tensor, masks: Tensor, targets: Targets, options: O
         options: weights and definitions.
     """
     total = reference.new_zeros(reference.shape[1], len(targets.masks))
-    for frame in range(len(reference)):
-        log_probability = reference[frame].log_softmax(dim=-1)[:, targets.references[:, frame]]
-        if options.match_reference_by == "probability":
-            total -= options.match_reference * log_probability.exp()
-        else:
-            total -= options.match_reference * log_probability
-        truth = targets.masks[:, frame]
-        dice = [_dice_coefficients(part, truth, options) for part in masks[frame].split(QUERIES)]
-        total -= options.match_dice * torch.cat(dice)
+    with torch.autocast(reference.device.type, enabled=False):
+        for frame in range(len(reference)):
+            log_probability = reference[frame].log_softmax(dim=-1)[:, targets.references[:, frame]]
+            if options.match_reference_by == "probability":
+                total -= options.match_reference * log_probability.exp()
+            else:
+                total -= options.match_reference * log_probability
+            truth = targets.masks[:, frame]
+            dice = [_dice_coefficients(part, truth, options) for part in masks[frame].split(QUERIES)]
+            total -= options.match_dice * torch.cat(dice)
     return total / len(reference)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from timm.utils.model import freeze_batch_norm_2d
+from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined] # not in its __all__
 from torch import Tensor, nn
 
 from avsbench_harness.nn.backbone import Backbone, build_backbone

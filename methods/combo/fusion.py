@@ -76,7 +76,7 @@ class BilateralFusion(nn.Module):
         Returns:
             The same shapes; a fused map in channels-last memory.
         """
-        shape = features.shape[-2:]
+        height, width = features.shape[-2:]
         pixels = features.flatten(2).transpose(1, 2)
         if self.visual_embedding is not None:
             pixels = pixels + self.visual_embedding
@@ -84,7 +84,7 @@ class BilateralFusion(nn.Module):
         placed = sound if self.audio_positions is None else sound + self.audio_positions
         if self.attends:
             positions = sine_positions(
-                *shape, features.shape[1], normalize=True, device=features.device, dtype=visual.dtype
+                height, width, features.shape[1], normalize=True, device=features.device, dtype=visual.dtype
             ).flatten(0, 1)
             logits = self._logits(visual, positions, placed)
             over_positions = logits.softmax(dim=1)
@@ -96,7 +96,7 @@ class BilateralFusion(nn.Module):
                 weights = pixels.new_ones(*pixels.shape[:2], self.heads)
             base = visual if self.normed_residual else pixels
             given = self._to_pixels(base, self._drop(weights), placed if self.placed_values else sound)
-            fused = given.transpose(1, 2).unflatten(2, shape)
+            fused = given.transpose(1, 2).unflatten(2, (height, width))
         if self.to_audio:
             base = sound if self.normed_residual else audio
             seen = visual + positions if self.placed_values else visual
@@ -121,7 +121,7 @@ class BilateralFusion(nn.Module):
         # A head gives every pixel a multiple of one vector, so the output projection needs that vector only.
         out = self.visual_out.weight.view(-1, self.heads, FUSION_DIM // self.heads)
         given = torch.einsum("nhd,chd->nhc", values, out)
-        bias = self.visual_out.bias
+        bias: Tensor = self.visual_out.bias
         if self.visual_gamma is not None:
             given, bias = given * self.visual_gamma, self.visual_gamma * bias
         return pixels + (weights @ given + bias)

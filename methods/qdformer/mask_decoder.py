@@ -79,7 +79,9 @@ class MaskDecoder(nn.Module):
         self.filters = two_layers(dim, dim, dim + 1)
         self.classify = two_layers(dim, dim, classes)
         self.locate = two_layers(dim, dim, 4)
-        nn.init.constant_(self.classify[-1].bias, -torch.tensor((1 - CLASS_PRIOR) / CLASS_PRIOR).log().item())
+        last = self.classify[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, -torch.tensor((1 - CLASS_PRIOR) / CLASS_PRIOR).log().item())
 
     def forward(self, queries: Tensor, video: Tensor, maps: Sequence[Tensor]) -> FramePredictions:
         """Predict the F frames that exist.

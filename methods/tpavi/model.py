@@ -14,6 +14,7 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
 from avsbench_harness.nn.model import Model
+from avsbench_harness.nn.timm_names import STRIDES
 from avsbench_harness.nn.upstream import load_renamed
 from avsbench_harness.tasks import Task
 
@@ -103,7 +104,7 @@ class TPAVIModel(Model):
         valid = batch.valid_frames()
         if not valid.any():
             dim, zeros = self.options.dim, batch.images.new_zeros
-            levels = [zeros(0, dim, height // stride, width // stride) for stride in self.backbone.strides]
+            levels = [zeros(0, dim, height // stride, width // stride) for stride in STRIDES]
             return zeros(0, self.task.channels, height, width), levels, [zeros(0, dim) for _ in levels]
         audio = batch.audio.masked_fill(~valid[..., None], 0)
         levels, sounds = [], []
