@@ -54,6 +54,7 @@ def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypat
     assert planning.warning(run) is None
 
 
+@pytest.mark.slow
 def test_pseudo_masks_of_the_stand_in_set_are_made_on_the_way(
     tiny: str, real_s4: Path, tmp_path: Path, monkeypatch
 ) -> None:
