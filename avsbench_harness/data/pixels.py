@@ -71,19 +71,25 @@ def load_plain(path: Path) -> NDArray[np.uint8] | None:
     if decode is None or path.suffix.lower() != ".png":
         return None
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            header = file.read(_HEADER.size)
+            content = header + file.read() if _is_plain(header) else b""
     except OSError:
         return None
-    if content[:8] != _PNG or content[12:16] != b"IHDR" or len(content) < _HEADER.size:
-        return None
-    width, height, depth, colours, _, _, interlaced = _HEADER.unpack(content[: _HEADER.size])
-    simple = depth == 8 and colours in (_GREY, _RGB) and not interlaced
-    if not simple or width * height > _MOST_PIXELS or b"tRNS" in content[: content.find(b"IDAT")]:
+    if not content or b"tRNS" in content[: content.find(b"IDAT")]:
         return None
     try:
         return decode(content)
     except Exception:  # whatever it finds amiss, Pillow says it
         return None
+
+
+def _is_plain(header: bytes) -> bool:
+    """Whether a file starts as a PNG of 8-bit colours or greys, row by row and not too large."""
+    if header[:8] != _PNG or header[12:16] != b"IHDR" or len(header) < _HEADER.size:
+        return False
+    width, height, depth, colours, _, _, interlaced = _HEADER.unpack(header)
+    return depth == 8 and colours in (_GREY, _RGB) and not interlaced and width * height <= _MOST_PIXELS
 
 
 @cache

@@ -124,17 +124,24 @@ def supplemented(dataset: Dataset, clips: Sequence[Clip], source: str) -> list[C
     """
     _check_s4(dataset)
     check_supplement(source, dataset.task)
+    missing = missing_pseudo_masks(dataset, clips, source)
+    if missing:
+        raise MissingDataError(
+            f"There is no pseudo-mask {missing[0]}; `{making(dataset, source)}` makes them."
+        )
     folder = supplement_folder(dataset, source)
     found = []
     for clip in clips:
         given = {frame: folder / path for frame, path in unlabelled(clip).items()}
-        missing = [path for path in given.values() if not path.is_file()]
-        if missing:
-            raise MissingDataError(
-                f"There is no pseudo-mask {missing[0]}; `{making(dataset, source)}` makes them."
-            )
         found.append(replace(clip, masks=tuple(given.get(k, mask) for k, mask in enumerate(clip.masks))))
     return found
+
+
+def missing_pseudo_masks(dataset: Dataset, clips: Sequence[Clip], source: str) -> list[Path]:
+    """Those of a source that are not there."""
+    folder = supplement_folder(dataset, source)
+    wanted = [folder / path for clip in clips for path in unlabelled(clip).values()]
+    return [path for path in wanted if not path.is_file()]
 
 
 def unlabelled(clip: Clip) -> dict[int, Path]:

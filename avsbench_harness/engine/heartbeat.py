@@ -108,8 +108,7 @@ def keep_alive(folder: Path, pid: int) -> None:
     """Renew the heartbeat of a child that does not write one yet, or no more; cheap where it does."""
     last = read_heartbeat(folder)
     if last is None or last.ended or last.age > 2 * INTERVAL:
-        figures = {} if last is None else last.model_dump(include=_FIGURES)
-        write_heartbeat(folder, pid=pid, **figures)
+        write_heartbeat(folder, pid=pid, **_figures(last))
 
 
 def take_claim(folder: Path, name: str) -> FileLock | None:
@@ -135,16 +134,13 @@ def take_claim(folder: Path, name: str) -> FileLock | None:
     if claim is not None and last is not None and not (last.ended or last.alive):
         say(f"{folder.name}: taken over from process {last.pid} on {last.host}, silent for {last.age:.0f} s.")
     if claim is not None:
-        figures = {} if last is None else last.model_dump(include=_FIGURES)
-        write_heartbeat(folder, **figures)
+        write_heartbeat(folder, **_figures(last))
     return claim
 
 
 def end_claim(folder: Path, claim: FileLock, reason: str = "") -> None:
     """Let go of a run; ``reason`` says why it could not be carried out."""
-    last = read_heartbeat(folder)
-    figures = {} if last is None else last.model_dump(include=_FIGURES)
-    write_heartbeat(folder, ended=True, reason=reason, **figures)
+    write_heartbeat(folder, ended=True, reason=reason, **_figures(read_heartbeat(folder)))
     claim.release()
 
 
@@ -168,8 +164,7 @@ class _Beating:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        last = read_heartbeat(folder)
-        self.figures: dict[str, Any] = {} if last is None else last.model_dump(include=_FIGURES)
+        self.figures = _figures(read_heartbeat(folder))
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -218,7 +213,10 @@ def note_progress(step: int, total: int, clips_per_second: float, clips: int) ->
         }
 
 
-_FIGURES = {"step", "total"}
+def _figures(last: Heartbeat | None) -> dict[str, Any]:
+    """What stays true of a heartbeat when somebody else writes the next one."""
+    return {} if last is None else last.model_dump(include={"step", "total"})
+
 
 # Seconds; whoever looks whether a lock is free holds it for an instant.
 _GLANCE = 0.2

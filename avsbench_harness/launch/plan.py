@@ -17,9 +17,8 @@ from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskige
 from avsbench_harness.data.propagate import (
     FLOWS,
     check_supplement,
+    missing_pseudo_masks,
     propagate,
-    supplement_folder,
-    unlabelled,
 )
 from avsbench_harness.data.root import VARIABLE, data_root
 from avsbench_harness.data.separation import NO_SEPARATOR, check_separator
@@ -150,8 +149,7 @@ def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
         return
     single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
     clips = single.clips("train")
-    folder = supplement_folder(single, recipe.supplement)
-    if not all((folder / path).is_file() for clip in clips for path in unlabelled(clip).values()):
+    if missing_pseudo_masks(single, clips, recipe.supplement):
         say(f"Making the pseudo-masks of {len(clips)} clips.")
         propagate(single, recipe.supplement, jobs=1 if len(clips) < 100 else None)
 
