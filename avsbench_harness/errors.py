@@ -51,6 +51,11 @@ class Interrupted(AvsbError):
         self.exit_code = exit_code
 
 
+def one_line(message: object, most: int = 500) -> str:
+    """A message, or an exception's, without line breaks and of at most so many characters."""
+    return " ".join(str(message).split())[:most]
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A hint to append to "unknown X": the nearest known name, else all of them.
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import MissingDataError, UsageError, one_line
 from avsbench_harness.files import sha256_file
 
 #: How many digits of its files' hash name a model.
@@ -58,7 +58,7 @@ class Sam:
             )
             processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:150]
+            reason = one_line(error, 150)
             raise UsageError(
                 f"{folder} holds no Segment Anything model of transformers ({reason})."
             ) from error

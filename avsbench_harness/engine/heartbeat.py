@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from avsbench_harness.engine.progress import say
-from avsbench_harness.errors import Interrupted, TooManyProcesses, UsageError
+from avsbench_harness.errors import Interrupted, TooManyProcesses, UsageError, one_line
 from avsbench_harness.files import read_json, write_json
 from avsbench_harness.schema import Schema
 
@@ -30,6 +30,9 @@ CLAIM, TRAINING = ".claim", ".lock"
 
 #: A process on another machine is taken for dead after so many intervals without a heartbeat.
 MISSED = 12
+
+# Seconds; whoever looks whether a lock is free holds it for an instant.
+_GLANCE = 0.2
 
 
 class Heartbeat(Schema):
@@ -192,7 +195,7 @@ def beating(folder: Path) -> Iterator[None]:
     except (Interrupted, TooManyProcesses):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
+        reason = one_line(error)
         raise
     finally:
         ending, _current = _current, None
@@ -216,10 +219,6 @@ def note_progress(step: int, total: int, clips_per_second: float, clips: int) ->
 def _figures(last: Heartbeat | None) -> dict[str, Any]:
     """What stays true of a heartbeat when somebody else writes the next one."""
     return {} if last is None else last.model_dump(include={"step", "total"})
-
-
-# Seconds; whoever looks whether a lock is free holds it for an instant.
-_GLANCE = 0.2
 
 
 def _lock(path: Path, patience: float = 0.0) -> FileLock | None:

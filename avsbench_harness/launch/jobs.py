@@ -21,7 +21,7 @@ from avsbench_harness.engine.heartbeat import CLAIM, INTERVAL, MISSED, beating, 
 from avsbench_harness.engine.interrupt import NOTICES, stop_request
 from avsbench_harness.engine.recipe import read_yaml
 from avsbench_harness.engine.run import Run
-from avsbench_harness.errors import AvsbError, Busy, Interrupted, UsageError
+from avsbench_harness.errors import AvsbError, Busy, Interrupted, UsageError, one_line
 from avsbench_harness.launch.one import execute
 from avsbench_harness.launch.plan import Request, plan
 from avsbench_harness.launch.queue import Cluster, job_of, note_job, queued_runs
@@ -95,7 +95,7 @@ class Job:
             if notice is None:
                 raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:500]
+            reason = one_line(error)
             raise
         finally:
             end_claim(folder, claim, reason)

@@ -17,6 +17,7 @@ from avsbench_harness.errors import (
     SubmissionError,
     TooManyProcesses,
     UsageError,
+    one_line,
 )
 from avsbench_harness.files import read_json, sha256_file
 from avsbench_harness.results.record import (
@@ -70,7 +71,7 @@ def execute(run: Run) -> Record:
         if distributed.rank() != 0:
             raise
         reason = str(error) if isinstance(error, AvsbError) else f"{type(error).__name__}: {error}"
-        record_failure(run, " ".join(reason.split())[:500])
+        record_failure(run, one_line(reason))
         raise
 
 
