@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from avsbench_harness import cli
+from avsbench_harness.engine.run import Run
+from avsbench_harness.launch.request import Request, plan
 
-DATA = Path(__file__).parent / "data"
+Planner = Callable[..., Run]
+
+DATA = Path(__file__).parent / "fixtures"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,3 +87,17 @@ def avsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Result(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def planned(tiny: str, real_s4: Path) -> Planner:
+    """A run of the tiny method on the small real set; keyword arguments change the request."""
+
+    def make(out: Path, *assignments: str, seed: int = 0, data: Path = real_s4, task: str = "s4") -> Run:
+        changes: Sequence[str] = assignments
+        return plan(
+            Request(method=tiny, backbone="r50", task=task, data=data, out=out, seed=seed, device="cpu",
+                    workers=0, assignments=changes)
+        )  # fmt: skip
+
+    return make

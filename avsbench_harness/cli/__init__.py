@@ -32,7 +32,7 @@ from avsbench_harness.cli import (
     weights,
 )
 from avsbench_harness.cli.common import print_json
-from avsbench_harness.engine.distributed import EndedElsewhere, leave, speaks
+from avsbench_harness.distributed import PeerFailedError, hard_exit, should_report_error
 from avsbench_harness.errors import AvsbError
 
 app = typer.Typer(
@@ -87,15 +87,18 @@ def main() -> None:
     try:
         _main()
     except SystemExit as stop:
-        leave(stop.code)
+        hard_exit(stop.code)
         raise
 
 
 def _main() -> None:
+    from avsbench_harness.console import configure_logging
+
+    configure_logging()
     try:
         app()
     except AvsbError as error:
-        if isinstance(error, EndedElsewhere) or not speaks():
+        if isinstance(error, PeerFailedError) or not should_report_error():
             sys.exit(error.exit_code)
         if "--json" in sys.argv:
             print_json({"error": str(error), "exit_code": error.exit_code})

@@ -26,7 +26,7 @@ def list_(json: JsonOption = False) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from avsbench_harness.results.ablation import ablations
+    from avsbench_harness.ablation.tables import ablations
 
     found = ablations()
     if json:
@@ -80,9 +80,9 @@ def run(
       avsb ablate run combo/table5 --task s4 --backbone r50 --seeds 3 --data AVSBench
       avsb ablate run avsegformer/table2a --dry-run
     """
-    from avsbench_harness.engine.recipe import split_assignment
     from avsbench_harness.launch.ablate import Choice, grid, write_tables
     from avsbench_harness.launch.sweep import cells
+    from avsbench_harness.recipe.resolve import split_assignment
 
     placed = read_placement(executor, resources)
     choice = Choice(

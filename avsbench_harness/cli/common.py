@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from avsbench_harness.engine.run import Run
+
+logger = logging.getLogger(__name__)
+
 
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DataOption: TypeAlias = Annotated[
@@ -84,8 +88,7 @@ def _describe_run(
     ] = None,
 ) -> Run:
     """The run that the options describe."""
-    from avsbench_harness.engine.progress import say
-    from avsbench_harness.launch.plan import Request, plan, warning
+    from avsbench_harness.launch.request import Request, plan, warning
 
     planned = plan(
         Request(
@@ -108,7 +111,7 @@ def _describe_run(
     )
     line = warning(planned)
     if line:
-        say(line)
+        logger.info(line)
     return planned
 
 
@@ -130,16 +133,16 @@ def describes_run(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(nproc: int | None, **values: Any) -> None:
-        from avsbench_harness.engine import distributed
+        from avsbench_harness import distributed
 
         if nproc is not None and nproc != 1:
             from avsbench_harness.launch.torchrun import torchrun
 
             torchrun(nproc, _without_nproc(sys.argv[1:]))
             return
-        with distributed.session():
+        with distributed.process_group():
             described = {parameter.name: values.pop(parameter.name) for parameter in shared}
-            with distributed.first():
+            with distributed.main_process_first():
                 run = _describe_run(**described)
             command(run, **values)
 

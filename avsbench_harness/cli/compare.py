@@ -38,7 +38,7 @@ def compare(
       avsb compare a.npz b.npz --solution s4-test.npz
       avsb compare a.npz b.npz --solution s4-test.npz --clips 30 --json
     """
-    from avsbench_harness.launch.truth import ground_truth
+    from avsbench_harness.launch.resolve_solution import ground_truth
     from avsbench_harness.scoring import compare as compare_scores
     from avsbench_harness.scoring import score_submission
     from avsbench_harness.submission import read_solution, read_submission

@@ -19,7 +19,7 @@ RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench;
 
 
 def _root(given: Path | None) -> Path:
-    from avsbench_harness.data.root import data_root
+    from avsbench_harness.data.avsbench.tree import data_root
 
     root = data_root(given)
     if root is None:
@@ -44,13 +44,13 @@ def check(
       avsb data check AVSBench
       avsb data check AVSBench --task s4 --json
     """
-    from avsbench_harness.data.check import check_dataset
-    from avsbench_harness.data.report import render_report
-    from avsbench_harness.engine.progress import bar
+    from avsbench_harness.console import progress_bar
+    from avsbench_harness.data.avsbench.check import check_dataset
+    from avsbench_harness.data.avsbench.report import render_report
     from avsbench_harness.tasks import get_task
 
     tasks = [get_task(name) for name in task] if task else None
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task("check", total=None, note="")
         report = check_dataset(
             _root(root),
@@ -75,7 +75,7 @@ def info(root: RootArgument = None, json: JsonOption = False) -> None:
     Examples:
       avsb data info AVSBench
     """
-    from avsbench_harness.data.describe import describe_dataset, render_description
+    from avsbench_harness.data.avsbench.describe import describe_dataset, render_description
 
     found = describe_dataset(_root(root))
     if json:
@@ -106,13 +106,13 @@ def synth(
       avsb data synth --task s4 --clips 200,40,40 --out synthetic --seed 1
       avsb data synth --task avss --clips 60,20,20 --out synthetic-avss
     """
-    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.console import progress_bar
+    from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.data.synth import write_synthetic
-    from avsbench_harness.engine.progress import bar
     from avsbench_harness.tasks import get_task
 
     chosen, counts = get_task(task), _counts(clips)
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task("draw", total=sum(counts), note="")
         write_synthetic(
             out,
@@ -170,9 +170,9 @@ def maskige(
       avsb data maskige AVSBench --task ms3 --split test --jobs 8
       avsb data maskige AVSBench --task s4 --segmenter sam --weights sam-vit-huge
     """
-    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.console import progress_bar
+    from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges
-    from avsbench_harness.engine.progress import bar
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
     if segmenter not in (*SEGMENTERS, "sam"):
@@ -188,7 +188,7 @@ def maskige(
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
     clips = [clip for part in splits for clip in dataset.clips(part)]
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task("maskiges", total=len(clips), note="")
         made = make_maskiges(
             clips, chosen, jobs=jobs, progress=lambda count: progress.advance(display, count)
@@ -238,17 +238,17 @@ def propagate(
       avsb data propagate AVSBench --flow ilk --jobs 8
       avsb data propagate AVSBench --from aot-masks
     """
-    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.console import progress_bar
+    from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.data.propagate import propagate as carry_on
     from avsbench_harness.data.propagate import take
-    from avsbench_harness.engine.progress import bar
     from avsbench_harness.tasks import S4
 
     if flow is not None and given is not None:
         raise UsageError("--flow makes masks, and --from takes others; pass one of them.")
     dataset = open_dataset(_root(root), S4)
     count = dataset.counts()["train"]
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task("pseudo-masks", total=count, note="")
 
         def advance(clips: int) -> None:
@@ -303,7 +303,7 @@ def cache(
       avsb data cache AVSBench --task ms3 --split train --size 384 --fit pad
       avsb data cache AVSBench --task ms3 --maskige felzenszwalb
     """
-    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.engine.decode import Decoded, Heard, decode_split, hear_split
     from avsbench_harness.engine.interrupt import stop_request
     from avsbench_harness.tasks import SPLITS, get_split, get_task
@@ -344,7 +344,7 @@ def solution(
       avsb data solution AVSBench --task s4 --out s4-test.npz
       avsb data solution AVSBench --task ms3 --split val --private 0.5 --out ms3-val.npz
     """
-    from avsbench_harness.data.layout import open_dataset
+    from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.engine.solutions import pack_solution
     from avsbench_harness.tasks import get_split, get_task
 

@@ -43,11 +43,10 @@ def _facts() -> dict[str, Any]:
 
     import torch
 
-    from avsbench_harness.data.root import data_root
-    from avsbench_harness.data.tree import found_tasks
+    from avsbench_harness.data.avsbench.tree import data_root, found_tasks
     from avsbench_harness.files import cache_dir
-    from avsbench_harness.nn import weights
     from avsbench_harness.results.record import environment
+    from avsbench_harness.weights import store
 
     root = data_root(None)
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -58,7 +57,7 @@ def _facts() -> dict[str, Any]:
         "cache": str(cache_dir()),
         "data": "none: set AVSB_DATA_DIR or pass --data" if root is None else str(root),
         "tasks": [task.name for task in found_tasks(root)] if root is not None and root.is_dir() else [],
-        "weights": {entry.name: entry.sha256[:12] for entry in weights.entries()}
+        "weights": {entry.name: entry.sha256[:12] for entry in store.entries()}
         or "none: `avsb weights add` takes VGGish and ImageNet weights",
     }
 

@@ -44,9 +44,9 @@ def tokens(
       avsb inspect tokens RUN-ID --data AVSBench
       avsb inspect tokens runs/RUN-ID --projection tsne --classes man,guitar,piano --figure tokens.png
     """
-    from avsbench_harness.engine.tokens import audio_tokens
-    from avsbench_harness.launch.trained import trained_run
-    from avsbench_harness.results.tokens import draw_tokens, place_tokens
+    from avsbench_harness.analysis.token_plots import draw_tokens, place_tokens
+    from avsbench_harness.analysis.tokens import audio_tokens
+    from avsbench_harness.launch.open_run import trained_run
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)

@@ -39,8 +39,8 @@ def leaderboard(
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
-    from avsbench_harness.results import page
-    from avsbench_harness.results.leaderboard import tables, to_json
+    from avsbench_harness.leaderboard import page
+    from avsbench_harness.leaderboard.table import tables, to_json
     from avsbench_harness.results.record import read_records
 
     if form not in ("md", "csv", "latex", "json"):
@@ -77,7 +77,7 @@ def leaderboard(
 
 
 def _write_site(results: Path, site: Path, data: Path | None) -> Path:
-    from avsbench_harness.launch.truth import data_of
-    from avsbench_harness.results.site import build
+    from avsbench_harness.launch.resolve_solution import data_of
+    from avsbench_harness.leaderboard.site import build
 
     return build(results, site, lambda record: data_of(record, data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from avsbench_harness.launch.standing import Outcome
+    from avsbench_harness.launch.status import Outcome
+
+logger = logging.getLogger(__name__)
+
 
 STATES = ("pending", "queued", "running", "done", "failed")
 
@@ -26,7 +30,7 @@ _URGENCY = ("running", "failed", "queued", "done", "pending")
 @contextmanager
 def display(out: Path) -> Iterator[Callable[[Outcome], None]]:
     """What to call when a run's state changes, while runs under ``out`` are carried out."""
-    from avsbench_harness.engine.progress import console
+    from avsbench_harness.console import console
 
     if not console.is_terminal:
         yield tell
@@ -72,11 +76,9 @@ def count(outcomes: Iterable[Outcome]) -> str:
 
 def tell(outcome: Outcome) -> None:
     """One line when a run starts and when it ends."""
-    from avsbench_harness.engine.progress import say
-
     took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
-    say(f"{outcome.state}: {outcome.name}{took}{reason}")
+    logger.info(f"{outcome.state}: {outcome.name}{took}{reason}")
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import typer
 from avsbench_harness.cli.common import JsonOption, print_json, print_rich
 
 if TYPE_CHECKING:
-    from avsbench_harness.launch.sizes import Size, Training
+    from avsbench_harness.launch.model_sizes import Size, Training
     from avsbench_harness.method import Entry
 
 
@@ -35,7 +35,7 @@ def methods(
             _show_entries(entries)
         return
     method = get_method(name)
-    from avsbench_harness.launch.sizes import sizes, trainings
+    from avsbench_harness.launch.model_sizes import sizes, trainings
 
     counted, recipes = sizes(method), trainings(method)
     if json:
@@ -76,7 +76,7 @@ def _show_sizes(counted: list[Size]) -> None:
 def _show_recipes(recipes: list[Training]) -> None:
     from rich.text import Text
 
-    from avsbench_harness.launch.sizes import as_yaml, set_values
+    from avsbench_harness.launch.model_sizes import as_yaml, set_values
 
     first, *others = recipes
     print_rich(Text(f"\nRecipe full: {_named(first)}\n{as_yaml(set_values(first.recipe))}"))

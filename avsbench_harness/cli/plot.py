@@ -28,8 +28,8 @@ def thresholds(
     Examples:
       avsb plot thresholds submissions/example.npz --solution submissions/example-solution.npz --out curve.pdf
     """
-    from avsbench_harness.launch.plots import threshold_figure
-    from avsbench_harness.results.figures import save
+    from avsbench_harness.launch.paper_plots import threshold_figure
+    from avsbench_harness.results.plots import save
 
     save(threshold_figure(submissions, solution, data), out)
     _tell(out, json)
@@ -51,8 +51,8 @@ def ablation(
     Examples:
       avsb plot ablation combo/table5 --out table5.pdf
     """
-    from avsbench_harness.launch.plots import ablation_figure
-    from avsbench_harness.results.figures import save
+    from avsbench_harness.launch.paper_plots import ablation_figure
+    from avsbench_harness.results.plots import save
 
     save(ablation_figure(name, results, metric, task, backbone), out)
     _tell(out, json)
@@ -73,8 +73,8 @@ def clips(
     Examples:
       avsb plot clips submissions/mine.npz --clip abc_1 --data AVSBench --out strip.png
     """
-    from avsbench_harness.launch.plots import clip_figure
-    from avsbench_harness.results.figures import save
+    from avsbench_harness.launch.paper_plots import clip_figure
+    from avsbench_harness.results.plots import save
 
     save(clip_figure(submissions, clip, solution, data), out)
     _tell(out, json)

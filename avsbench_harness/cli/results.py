@@ -29,7 +29,7 @@ def validate(
       avsb results validate --results elsewhere/results --json
     """
     from avsbench_harness.errors import AvsbError, MissingDataError
-    from avsbench_harness.results.validate import faults, measurement_faults
+    from avsbench_harness.leaderboard.validate import faults, measurement_faults
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; `avsb run` makes one, or pass --results.")

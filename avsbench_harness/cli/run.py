@@ -39,9 +39,9 @@ def run(
       avsb run --method avsegformer --backbone pvt --data AVSBench --nproc 4
       torchrun --nproc-per-node 4 -m avsbench_harness run --method avsegformer --backbone pvt --data AVSBench
     """
-    from avsbench_harness.engine.distributed import rank
-    from avsbench_harness.launch.one import execute
-    from avsbench_harness.results.page import write_leaderboard
+    from avsbench_harness.distributed import rank
+    from avsbench_harness.launch.execute import execute
+    from avsbench_harness.leaderboard.page import write_leaderboard
 
     if dry_run:
         if rank() == 0:
@@ -66,7 +66,7 @@ def train(planned: Run, json: JsonOption = False) -> None:
       avsb train --method avsegformer --backbone pvt --data AVSBench
       avsb train --method avsegformer --backbone pvt --recipe mine.yaml --seed 3
     """
-    from avsbench_harness.engine.distributed import rank
+    from avsbench_harness.distributed import rank
     from avsbench_harness.errors import UsageError
 
     if planned.spec.checkpoint is not None:
@@ -94,8 +94,8 @@ def predict(
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
-    from avsbench_harness.engine.distributed import rank
-    from avsbench_harness.launch.one import make_weights
+    from avsbench_harness.distributed import rank
+    from avsbench_harness.launch.execute import make_weights
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)

@@ -55,8 +55,8 @@ def score(
       avsb score mine.npz --solution s4-test.npz --protocol avsbench --batch 4 --json
     """
     from avsbench_harness.errors import UsageError
-    from avsbench_harness.launch.one import record_submission, recorded_protocols, score_for_record
-    from avsbench_harness.launch.truth import ground_truth
+    from avsbench_harness.launch.execute import record_submission, recorded_protocols, score_for_record
+    from avsbench_harness.launch.resolve_solution import ground_truth
     from avsbench_harness.scoring import Scores, get_protocol, score_protocols, score_submission
     from avsbench_harness.submission import read_solution, read_submission
 

@@ -13,8 +13,8 @@ from avsbench_harness.cli.live import count, display, duration, states_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from avsbench_harness.launch.jobs import Resources
-    from avsbench_harness.launch.standing import Outcome
+    from avsbench_harness.launch.slurm import Resources
+    from avsbench_harness.launch.status import Outcome
     from avsbench_harness.launch.sweep import Cell, Grid
 
 JOBS = typer.Option("--jobs", min=1, help="Runs at a time: one per GPU, or sharing the cores.")
@@ -92,9 +92,9 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resourc
     With ``resources`` the runs are jobs of a SLURM cluster, else ``jobs`` processes of this machine.
     """
     from avsbench_harness.errors import AvsbError
-    from avsbench_harness.launch.jobs import run_jobs
-    from avsbench_harness.launch.pool import run_all
-    from avsbench_harness.results.page import write_leaderboard
+    from avsbench_harness.launch.local import run_all
+    from avsbench_harness.launch.slurm import run_jobs
+    from avsbench_harness.leaderboard.page import write_leaderboard
 
     with display(out) as notify:
         if resources is None:
@@ -119,7 +119,7 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resourc
 def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
     """The runs of a grid with hash, state and estimated time; one that cannot be makes the exit code 1."""
     from avsbench_harness.errors import AvsbError
-    from avsbench_harness.launch.standing import state_of
+    from avsbench_harness.launch.status import state_of
     from avsbench_harness.launch.sweep import estimate
     from avsbench_harness.results.record import read_records
 
@@ -175,7 +175,7 @@ def _print_plan(rows: Sequence[dict[str, Any]]) -> None:
 
 def show_states(planned: Sequence[Cell], json: bool) -> None:
     """How every run of a grid stands."""
-    from avsbench_harness.launch.standing import standing
+    from avsbench_harness.launch.status import standing
 
     outcomes = standing(planned)
     if json:
@@ -199,7 +199,7 @@ def read_placement(executor: str, resources: Path | None) -> Resources | None:
         if resources is not None:
             raise UsageError("--resources is for --executor slurm; a local sweep takes --jobs.")
         return None
-    from avsbench_harness.launch.jobs import Resources, check_executor, read_resources
+    from avsbench_harness.launch.slurm import Resources, check_executor, read_resources
 
     asked = Resources() if resources is None else read_resources(resources)
     check_executor("slurm")
@@ -219,9 +219,9 @@ def _words(words: list[str]) -> tuple[Path | None, bool]:
 
 def _grid(file: Path | None, options: dict[str, Any]) -> Grid:
     """The grid of a file, or of the options."""
-    from avsbench_harness.engine.recipe import split_assignment
     from avsbench_harness.errors import UsageError
     from avsbench_harness.launch.sweep import Grid, read_grid
+    from avsbench_harness.recipe.resolve import split_assignment
 
     if file is not None:
         if options:

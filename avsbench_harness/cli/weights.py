@@ -29,9 +29,9 @@ def add(
       avsb weights add vggish vggish-10086976.pth
       avsb weights add r50 resnet50-0676ba61.pth
     """
-    from avsbench_harness.nn import weights
+    from avsbench_harness.weights import store
 
-    entry = weights.add(name, file)
+    entry = store.add(name, file)
     if json:
         print_json(asdict(entry))
     else:
@@ -58,7 +58,7 @@ def import_(
       avsb weights import combo model_best.pth --task s4 --backbone pvt
       avsb run --method combo --backbone pvt --from-checkpoint combo-released-s4-pvt
     """
-    from avsbench_harness.launch.published import import_checkpoint
+    from avsbench_harness.weights.published import import_checkpoint
 
     found = import_checkpoint(method, file, task=task, backbone=backbone, variant=variant)
     entry = found.entry
@@ -87,9 +87,9 @@ def list_(json: JsonOption = False) -> None:
     Examples:
       avsb weights list
     """
-    from avsbench_harness.nn import weights
+    from avsbench_harness.weights import store
 
-    entries = weights.entries()
+    entries = store.entries()
     if json:
         print_json([asdict(entry) for entry in entries])
         return
@@ -102,7 +102,7 @@ def list_(json: JsonOption = False) -> None:
     # Names are what other commands ask for: they break over lines rather than being cut.
     table = Table(Column("name", overflow="fold"), "file", "SHA-256", "MiB", "added")
     for entry in entries:
-        digest = entry.source_sha256 if isinstance(entry, weights.Published) else entry.sha256
+        digest = entry.source_sha256 if isinstance(entry, store.Published) else entry.sha256
         table.add_row(
             Text(entry.name), Text(entry.file), digest[:12], f"{entry.size / 2**20:.1f}", entry.added
         )

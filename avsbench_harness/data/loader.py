@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from avsbench_harness.data.augment import Augment
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
+from avsbench_harness.data.cache.decoded import ClipSource, FileDecoder
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.decoded import ClipSource, FileDecoder, Fit
-from avsbench_harness.data.transform import augment
+from avsbench_harness.data.transforms import augment
+from avsbench_harness.recipe.augment import Augment
+from avsbench_harness.recipe.schema import Fit
 from avsbench_harness.tasks import Task
 
 #: A clip to read, by its index, and the epoch that it is read for.
@@ -49,7 +50,7 @@ class ClipDataset(Dataset[Sample]):
     """Clips as tensors.
 
     ``source`` gives their pixels: ``decoder``, which reads the files every time, until it is replaced by one
-    that gives the same, such as :class:`~avsbench_harness.data.decoded.DecodedClips`.
+    that gives the same, such as :class:`~avsbench_harness.data.cache.decoded.DecodedClips`.
 
     Args:
         clips: which clips, in the order of their indices.

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.parallel import each_clip
 from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
 from avsbench_harness.errors import MissingDataError, UsageError, unknown

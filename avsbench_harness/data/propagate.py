@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.layout import Dataset
 from avsbench_harness.data.masks import read_object_mask, resize_mask
 from avsbench_harness.data.parallel import each_clip
 from avsbench_harness.data.pixels import load_image

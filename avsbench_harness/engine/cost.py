@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from avsbench_harness.bench.measure import random_batch
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.bench import random_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.model import Model
 

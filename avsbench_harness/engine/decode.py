@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
-from avsbench_harness.data.decoded import DecodedClips, FileDecoder, Fit
-from avsbench_harness.data.layout import Dataset
+from avsbench_harness.console import progress_bar
+from avsbench_harness.data.avsbench.layout import Dataset
+from avsbench_harness.data.cache.decoded import DecodedClips, FileDecoder
 from avsbench_harness.data.loader import ClipDataset
 from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
 from avsbench_harness.engine.inputs import hearing, maskige_paths
 from avsbench_harness.engine.interrupt import StopRequest
-from avsbench_harness.engine.progress import bar, say
 from avsbench_harness.errors import AvsbError, unknown
 from avsbench_harness.files import cache_dir, sha256_file
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
-from avsbench_harness.nn.weights import find
+from avsbench_harness.recipe.schema import Fit
 from avsbench_harness.tasks import Split
+from avsbench_harness.weights.store import find
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def decode_split(
     clips = dataset.clips(split)
     maskiges = None if maskige is None else maskige_paths(dataset, split, maskige)
     try:
-        decoded = DecodedClips(FileDecoder(clips, dataset.task, size, cast(Fit, fit), maskiges), say)
+        decoded = DecodedClips(FileDecoder(clips, dataset.task, size, cast(Fit, fit), maskiges))
         shortage = decoded.shortage()
     except OSError as error:
         raise AvsbError(
@@ -140,13 +144,15 @@ def keep_decoded(
         Interrupted: the run was told to stop; what was decoded is kept.
     """
     try:
-        decoded = DecodedClips(dataset.decoder, say)
+        decoded = DecodedClips(dataset.decoder)
         shortage = decoded.shortage()
     except OSError as error:
-        say(f"The cache cannot be written ({error}); clips are decoded from their files at every reading.")
+        logger.info(
+            f"The cache cannot be written ({error}); clips are decoded from their files at every reading."
+        )
         return
     if shortage is not None:
-        say(f"{shortage} Until then clips are decoded from their files at every reading.")
+        logger.info(f"{shortage} Until then clips are decoded from their files at every reading.")
         return
     dataset.source = decoded
     if ahead:
@@ -155,7 +161,7 @@ def keep_decoded(
 
 def fill(decoded: DecodedClips, split: Split, stop: StopRequest | None = None) -> tuple[int, int]:
     """Decode what the cache lacks, with a progress bar; returns how many clips that were, and their bytes."""
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task(f"decode {split}", total=len(decoded.decoder.clips), note="")
 
         def advance(count: int) -> None:

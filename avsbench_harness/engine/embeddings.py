@@ -7,6 +7,7 @@ read from the cache when they are asked for: those of a large data set do not fi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from avsbench_harness.data.cache import ArrayCache, StoredArrays, array_key
-from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.logmel import (
+from avsbench_harness.data.audio.logmel import (
     BANDS,
     EXAMPLE_FRAMES,
     FRONT_END_VERSION,
@@ -28,11 +27,15 @@ from avsbench_harness.data.logmel import (
     length_rule,
     sound_file,
 )
-from avsbench_harness.data.separation import NO_SEPARATOR, SEPARATORS, separate
-from avsbench_harness.engine.progress import say
+from avsbench_harness.data.audio.separation import NO_SEPARATOR, SEPARATORS, separate
+from avsbench_harness.data.cache.arrays import ArrayCache, StoredArrays, array_key
+from avsbench_harness.data.clip import Clip
 from avsbench_harness.files import cache_dir, sha256_file
 from avsbench_harness.nn.vggish import EMBEDDING_SIZE
 from avsbench_harness.tasks import Task
+
+logger = logging.getLogger(__name__)
+
 
 #: Changes whenever an encoder's code changes the embeddings it computes; part of the cache key.
 ENCODER_VERSION = 1
@@ -52,15 +55,15 @@ def log_mel_clips(
 ) -> StoredArrays:
     """Log-mel examples per clip id, float32 (T,1,96,64), for runs that train the audio encoder.
 
-    See :func:`avsbench_harness.data.logmel.clip_log_mel`. ``progress`` is called with the number of clips
-    done since the last call. With a separator (``data.separation``) those of S sources, (T,S,1,96,64).
+    See :func:`avsbench_harness.data.audio.logmel.clip_log_mel`. ``progress`` is called with the number of
+    clips done since the last call. With a separator (``data.separation``) those of S sources, (T,S,1,96,64).
 
     Raises:
         MissingDataError: a clip has no sound on disk.
         UsageError: a recording cannot be read.
     """
     cache = ArrayCache(
-        cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS), say
+        cache_dir() / "log-mels", (task.frames, *_sources(separator), 1, EXAMPLE_FRAMES, BANDS)
     )
 
     def make(clip: Clip) -> str:
@@ -109,7 +112,7 @@ def embed_clips(
         MissingDataError: a clip has no sound on disk.
         UsageError: a recording cannot be read.
     """
-    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE), say)
+    cache = ArrayCache(cache_dir() / "embeddings", (task.frames, *_sources(separator), EMBEDDING_SIZE))
 
     def lookup(clip: Clip) -> tuple[str, NDArray[np.float32] | None]:
         """The clip's key, and its log-mel examples if the cache does not have its embeddings."""

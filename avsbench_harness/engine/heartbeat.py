@@ -6,6 +6,7 @@ the lock of a machine that died, or may not pass locks between machines at all; 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -17,10 +18,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from avsbench_harness.engine.progress import say
 from avsbench_harness.errors import Interrupted, TooManyProcesses, UsageError, one_line
 from avsbench_harness.files import read_json, write_json
 from avsbench_harness.schema import Schema
+
+logger = logging.getLogger(__name__)
+
 
 #: Seconds between heartbeats; a test may shorten it.
 INTERVAL = float(os.environ.get("AVSB_HEARTBEAT_SECONDS", "10"))
@@ -135,7 +138,9 @@ def take_claim(folder: Path, name: str) -> FileLock | None:
         claim.release()  # this disk does not pass locks between machines
         return None
     if claim is not None and last is not None and not (last.ended or last.alive):
-        say(f"{folder.name}: taken over from process {last.pid} on {last.host}, silent for {last.age:.0f} s.")
+        logger.info(
+            f"{folder.name}: taken over from process {last.pid} on {last.host}, silent for {last.age:.0f} s."
+        )
     if claim is not None:
         write_heartbeat(folder, **_figures(last))
     return claim

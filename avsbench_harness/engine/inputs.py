@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.console import progress_bar
+from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import making, maskige_files
 from avsbench_harness.data.propagate import supplemented
 from avsbench_harness.engine.embeddings import Progress, embed_clips, log_mel_clips
 from avsbench_harness.engine.interrupt import StopRequest
-from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
@@ -63,7 +63,7 @@ def hearing(split: Split, clips: int, stop: StopRequest | None = None) -> Iterat
     Raises:
         Interrupted: ``stop`` was asked for, between clips.
     """
-    with bar() as progress:
+    with progress_bar() as progress:
         display = progress.add_task(f"sound of {split}", total=clips, note="")
 
         def advance(count: int) -> None:

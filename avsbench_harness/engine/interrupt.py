@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from avsbench_harness.engine.distributed import highest
+from avsbench_harness.distributed import all_reduce_max
 from avsbench_harness.errors import Interrupted
 
 #: Signals that ask to stop; a second one stops at once.
@@ -29,7 +29,7 @@ class StopRequest:
 
     def anywhere(self) -> bool:
         """Whether this process or another one of the run was told to stop; all of them must ask together."""
-        number = highest(self.signal or 0)
+        number = all_reduce_max(self.signal or 0)
         if number and self.signal is None:
             self.signal = signal.Signals(number)
         return self.signal is not None

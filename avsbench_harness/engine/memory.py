@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avsbench_harness.bench.measure import random_batch, system_step, training_step
+from avsbench_harness.data.audio.logmel import BANDS, EXAMPLE_FRAMES
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.data.layout import Dataset
-from avsbench_harness.data.logmel import BANDS, EXAMPLE_FRAMES
-from avsbench_harness.engine.bench import random_batch, system_step, training_step
-from avsbench_harness.engine.distributed import world
+from avsbench_harness.distributed import world_size
 from avsbench_harness.engine.progress import peak_rss_gib
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import AvsbError
@@ -149,7 +149,7 @@ def out_of_memory(
     step = training_step(losses, optimizer, run.recipe, run.device)
     share, accumulate = batch.shape[0], run.recipe.accumulate
     fits = largest_batch(lambda count: step(batch.select(slice(count))), -(-share // accumulate))
-    return does_not_fit(run, run.recipe.batch_size, fits * accumulate * world(), "--set batch_size=")
+    return does_not_fit(run, run.recipe.batch_size, fits * accumulate * world_size(), "--set batch_size=")
 
 
 def does_not_fit(run: Run, clips: int, fits: int, option: str) -> AvsbError:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avsbench_harness.engine.recipe import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 from avsbench_harness.nn.model import ParamGroup
+from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 
 
 def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> torch.optim.Optimizer:

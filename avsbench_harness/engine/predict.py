@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from avsbench_harness import distributed
+from avsbench_harness.console import progress_bar
 from avsbench_harness.data.loader import ClipDataset, in_order, load
-from avsbench_harness.engine import distributed
+from avsbench_harness.distributed import broadcast_tensor_
+from avsbench_harness.engine.acceleration import speed_up
 from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.progress import bar
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.engine.speed import speed_up
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import AvsbError, MissingDataError
-from avsbench_harness.nn.processes import as_first_process
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
@@ -50,7 +50,7 @@ def predict(run: Run, split: Split) -> Path:
     speed_up(system.to(run.device), run.recipe)
     path = run.submission_file(split)
     with stop_request() as stop:
-        with distributed.first():
+        with distributed.main_process_first():
             clips = evaluation_clips(run, split, stop)
         write_predictions(run, system, split, clips, path, stop)
     return path
@@ -86,15 +86,15 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
         stop: asked between batches.
     """
     for values in system.buffers():  # batch norms count other clips in every process
-        as_first_process(values)
+        broadcast_tensor_(values)
     path = run.folder / "val.npz"
     write_predictions(run, system, "val", dataset, path, stop)
     if distributed.rank() != 0:
-        return distributed.shared(dict[str, float | None]())
+        return distributed.broadcast(dict[str, float | None]())
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
         scores = score_submission(submission, solution)
     path.unlink()
-    return distributed.shared(dict(scores.metrics))
+    return distributed.broadcast(dict(scores.metrics))
 
 
 def write_predictions(
@@ -106,7 +106,7 @@ def write_predictions(
     writes them in the data set's order.
     """
     clips = dataset.clips
-    with distributed.first(), read_solution(solution_file(run.dataset, split)) as solution:
+    with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
         fingerprint = solution.fingerprint
     header = Header(
         task=run.task.name,
@@ -118,13 +118,13 @@ def write_predictions(
     )
     system.eval()
     with ExitStack() as stack:
-        progress = stack.enter_context(bar())
+        progress = stack.enter_context(progress_bar())
         display = progress.add_task(f"predict {split}", total=len(clips), note="")
         writer = stack.enter_context(SubmissionWriter(path, header)) if distributed.rank() == 0 else None
         for own in _rounds(run, system, dataset):
             if stop.anywhere():
                 raise stop.error(f"Nothing was written to {path}; the same command predicts again.")
-            for batch in distributed.gathered(own):
+            for batch in distributed.gather(own):
                 for index, masks in batch:
                     assert writer is not None  # only rank 0 gathers
                     writer.add(clips[index].id, masks)
@@ -137,7 +137,7 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
     In the last round there may be none left for it.
     """
     batches = in_order(len(dataset.clips), run.recipe.batch_size)
-    own = batches[distributed.rank() :: distributed.world()]
+    own = batches[distributed.rank() :: distributed.world_size()]
     loaded = load(dataset, own, workers=run.workers, device=run.device)
     for keys, batch in zip(own, loaded, strict=True):
         with autocast(run):
@@ -148,7 +148,7 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
             seen = without_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
             found.append((index, to_masks(seen, run.task, clip.id)))
         yield found
-    if len(own) < -(-len(batches) // distributed.world()):
+    if len(own) < -(-len(batches) // distributed.world_size()):
         yield []
 
 

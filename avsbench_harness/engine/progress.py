@@ -1,50 +1,13 @@
-"""What a run shows while it works: progress on a terminal, a log file always."""
+"""The training log of a run, and its speed and memory."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from avsbench_harness.engine.distributed import rank
-
-Item = TypeVar("Item")
-
-console = Console(stderr=True, quiet=rank() > 0)
-
-
-def bar() -> Progress:
-    """A progress display on stderr; invisible where stderr is not a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
-
-
-def track(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """The items, with a progress bar while they are worked on."""
-    with bar() as progress:
-        display = progress.add_task(description, total=len(items), note="")
-        for item in items:
-            yield item
-            progress.advance(display)
-
-
-def say(message: str) -> None:
-    """One line for people, on stderr; brackets are text, not markup."""
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+from typing import Any
 
 
 class TrainingLog:

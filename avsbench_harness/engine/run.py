@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from avsbench_harness.data.layout import Dataset
-from avsbench_harness.engine.recipe import Recipe
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.files import sha256_json
 from avsbench_harness.method import Method
+from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
 

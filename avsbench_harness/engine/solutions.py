@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.console import track
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.images import read_clip_masks
-from avsbench_harness.data.layout import Dataset
-from avsbench_harness.engine.progress import track
 from avsbench_harness.errors import MissingDataError, SubmissionError
 from avsbench_harness.files import cache_dir, sha256_json
 from avsbench_harness.submission import read_solution, write_solution

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.distributed import all_reduce_sum, even_slice, rank, world_size
 from avsbench_harness.engine import optim
-from avsbench_harness.engine.distributed import rank, share, summed, world
+from avsbench_harness.engine.acceleration import recomputing
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.speed import recomputing
 from avsbench_harness.engine.system import System, autocast
 from avsbench_harness.nn.model import Model
 
@@ -48,7 +48,7 @@ class Stepper:
     def prepare(self) -> None:
         """Look again at which parameters learn; call it whenever some were frozen or thawed."""
         learning = [parameter.requires_grad for parameter in self._system.parameters()]
-        if world() == 1 or learning == self._learning:
+        if world_size() == 1 or learning == self._learning:
             return
         self._learning = learning
         self._losses = self._system
@@ -82,7 +82,7 @@ class Stepper:
 
     def _gradients(self, parts: list[Batch]) -> dict[str, Tensor]:
         """Backward through all parts; returns the terms of the whole batch."""
-        whole = world() == 1 and len(parts) == 1
+        whole = world_size() == 1 and len(parts) == 1
         weights: Tensor | None = None
         found: list[Tensor] = []
         names: list[str] = []
@@ -101,11 +101,11 @@ class Stepper:
                     total = values.sum()
                 with recomputing(self._system.model.backbone, self._run.recipe):
                     # DistributedDataParallel averages over processes, and the weights are for a sum.
-                    self.scaler.scale(total * world() if world() > 1 else total).backward()
+                    self.scaler.scale(total * world_size() if world_size() > 1 else total).backward()
             found.append(values.detach())
         if whole:
             return {"loss": found[0].sum(), **{name: term.detach() for name, term in losses.items()}}
-        terms = summed(torch.stack(found).sum(dim=0))
+        terms = all_reduce_sum(torch.stack(found).sum(dim=0))
         return {"loss": terms.sum(), **dict(zip(names, terms, strict=True))}
 
     def _synchronised(self, now: bool) -> AbstractContextManager[None]:
@@ -137,25 +137,25 @@ def part_weights(model: Model, names: Sequence[str], parts: Sequence[Batch]) -> 
             )
         )
     own = torch.stack(rows)
-    total = summed(own.clamp(min=0).sum(dim=0)).clamp(min=1e-9)
+    total = all_reduce_sum(own.clamp(min=0).sum(dim=0)).clamp(min=1e-9)
     return torch.where(own < 0, 1.0, own / total).float()
 
 
 def own_share(clips: int) -> slice:
     """The clips of a batch that this process reads; the first one where there is none for it."""
-    found = share(clips, world(), rank())
+    found = even_slice(clips, world_size(), rank())
     return found if found.stop > found.start else slice(0, 1)
 
 
 def _parts(batch: Batch, clips: int, accumulate: int) -> list[Batch]:
     """This process's share of a batch of ``clips`` clips in micro-batches, as many as others have."""
-    count = min(accumulate, -(-clips // world()))
-    if world() == 1 and count == 1:
+    count = min(accumulate, -(-clips // world_size()))
+    if world_size() == 1 and count == 1:
         return [batch]
-    begin = share(clips, world(), rank()).start
+    begin = even_slice(clips, world_size(), rank()).start
     found = []
     for index in range(rank() * count, (rank() + 1) * count):
-        place = share(clips, world() * count, index)
+        place = even_slice(clips, world_size() * count, index)
         own = batch.select(slice(place.start - begin, place.stop - begin))
         found.append(own if place.stop > place.start else _blank(batch.select(slice(0, 1))))
     return found

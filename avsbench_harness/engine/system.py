@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.initial import read_weights, take_over
+from avsbench_harness.engine.load_weights import read_weights, take_over
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup

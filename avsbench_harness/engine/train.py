@@ -7,6 +7,7 @@ of clips, the augmentation, the learning rate and every random draw are function
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -19,10 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avsbench_harness import distributed
+from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.frame_sampling import ThinSounds, thin_clips, thin_files
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
-from avsbench_harness.data.thinning import ThinSounds, thin_clips, thin_files
-from avsbench_harness.engine import distributed, optim
+from avsbench_harness.engine import optim
+from avsbench_harness.engine.acceleration import speed_up
 from avsbench_harness.engine.checkpoint import (
     Best,
     Checkpoint,
@@ -39,15 +43,17 @@ from avsbench_harness.engine.heartbeat import TRAINING, beating, note_progress, 
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.memory import out_of_memory
+from avsbench_harness.engine.metric_buffer import Reading, Readings
 from avsbench_harness.engine.predict import evaluation_clips, validate
-from avsbench_harness.engine.progress import Meter, TrainingLog, bar, say
-from avsbench_harness.engine.readings import Reading, Readings
+from avsbench_harness.engine.progress import Meter, TrainingLog
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.speed import speed_up
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
+
+logger = logging.getLogger(__name__)
+
 
 #: Seconds between checkpoints inside an epoch; a test may shorten it.
 CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
@@ -61,7 +67,7 @@ def train(run: Run) -> Checkpoint:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     with ExitStack() as stack:
-        with distributed.first():
+        with distributed.main_process_first():
             if distributed.rank() == 0:
                 stack.enter_context(alone(run))
         stop = stack.enter_context(stop_request())
@@ -99,7 +105,7 @@ def finished(run: Run) -> Checkpoint | None:
 
 def _train(run: Run, stop: StopRequest) -> Checkpoint:
     set_determinism(run)
-    with distributed.first():
+    with distributed.main_process_first():
         dataset = training_set(run)
         if distributed.rank() == 0:
             write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
@@ -109,7 +115,7 @@ def _train(run: Run, stop: StopRequest) -> Checkpoint:
     path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
     with closing(TrainingLog(path, trainer.state.step)) as log:
         trainer.loop(log)
-    with distributed.first():
+    with distributed.main_process_first():
         if distributed.rank() == 0:
             trainer.finish()
     done = finished(run)
@@ -147,7 +153,7 @@ def training_set(run: Run) -> ClipDataset:
 
 def _check_shares(run: Run, clips: int) -> None:
     """Refuse processes for which there would be nothing to do."""
-    processes, batch = distributed.world(), run.recipe.batch_size
+    processes, batch = distributed.world_size(), run.recipe.batch_size
     if processes > min(clips, batch):
         raise TooManyProcesses(
             f"{processes} processes need at least as many clips in a batch, and there are "
@@ -176,13 +182,13 @@ class Trainer:
             if stored.state.scaler:
                 self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
-            say(f"Going on from step {self.state.step} of {self.total}.")
+            logger.info(f"Going on from step {self.state.step} of {self.total}.")
         self._saved = time.monotonic()
 
     def loop(self, log: TrainingLog) -> None:
         """Steps and validations until the end."""
         meter = Meter(self.run.device)
-        with bar() as progress:
+        with progress_bar() as progress:
             display = progress.add_task("epoch 1", total=self.total, completed=self.state.step, note="")
             while True:
                 self._validate_if_due(log)
@@ -240,7 +246,7 @@ class Trainer:
             validations=self.state.validations,
             seconds=self.state.seconds,
             device=self.run.device,
-            processes=distributed.world(),
+            processes=distributed.world_size(),
             clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=size.parameters,
@@ -289,7 +295,7 @@ class Trainer:
 
     @cached_property
     def _validation_clips(self) -> ClipDataset:
-        with distributed.first():
+        with distributed.main_process_first():
             return evaluation_clips(self.run, "val", self.stop)
 
     def _due(self) -> bool:
@@ -320,7 +326,7 @@ class Trainer:
         if value is None:
             raise AvsbError(f"The validation gives no '{name}' to select by; it gives {', '.join(metrics)}.")
         log.write({"step": state.step, "epoch": epoch, "val": metrics})
-        say(f"epoch {epoch}: val {name} {value:.4f}")
+        logger.info(f"epoch {epoch}: val {name} {value:.4f}")
         best = state.best
         if best is None or value > best.value:
             best = Best(step=state.step, value=value, file=f"best-{state.step:08d}.safetensors")

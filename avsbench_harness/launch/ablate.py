@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avsbench_harness.ablation import tables as tables
+from avsbench_harness.ablation.page import to_csv, to_markdown
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import write_text
 from avsbench_harness.launch.sweep import Change, Grid
-from avsbench_harness.results import ablation as tables
-from avsbench_harness.results.ablation_page import to_csv, to_markdown
 from avsbench_harness.results.record import read_records
 
 

@@ -12,10 +12,10 @@ import yaml
 
 from avsbench_harness.engine.run import RunSpec
 from avsbench_harness.errors import UsageError
-from avsbench_harness.launch.one import execute
-from avsbench_harness.launch.plan import Request, plan
-from avsbench_harness.nn import weights
+from avsbench_harness.launch.execute import execute
+from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.results.record import Record, read_record
+from avsbench_harness.weights import store
 
 #: How far a metric of [0, 1] may move and still count as reproduced.
 TOLERANCE = 1e-3
@@ -112,7 +112,7 @@ def _asked(spec: RunSpec, name: Literal["checkpoint", "init"]) -> str | None:
     taken = getattr(spec, name)
     if taken is None:
         return None
-    for entry in weights.published():
+    for entry in store.published():
         if taken.sha256 in (entry.sha256, entry.source_sha256):
             return entry.name
     return str(taken.file).split("/")[0]

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from avsbench_harness.engine.recipe import assignments, read_yaml
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, UsageError
-from avsbench_harness.launch.plan import Request, plan
+from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.recipe.resolve import assignments, read_yaml
 from avsbench_harness.results.record import Record, read_record
 from avsbench_harness.schema import Schema
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from avsbench_harness.engine.distributed import EndedElsewhere
+from avsbench_harness.distributed import PeerFailedError
 from avsbench_harness.engine.interrupt import NOTICES
 from avsbench_harness.errors import AvsbError, UsageError
 
@@ -44,7 +44,7 @@ def torchrun(processes: int, arguments: Sequence[str]) -> None:
     try:
         run.run(run.parse_args(launch))
     except SignalException as error:  # passed on to the processes, which have saved their state and said so
-        raise EndedElsewhere(130 if error.sigval == signal.SIGINT else 143) from None
+        raise PeerFailedError(130 if error.sigval == signal.SIGINT else 143) from None
     except ChildFailedError as error:
         raise _reason(error.failures, processes) from None
 
@@ -62,7 +62,7 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> AvsbError:
 
     rank, failure = min(failures.items(), key=place)
     if failure.exitcode in _SPOKEN:
-        return EndedElsewhere(failure.exitcode)
+        return PeerFailedError(failure.exitcode)
     how = (
         f"was killed by {signal.Signals(-failure.exitcode).name}"
         if failure.exitcode < 0

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.errors import UsageError, unknown
-from avsbench_harness.nn.state_files import looks_like, read_state
 from avsbench_harness.nn.vggish import EMBEDDING_SIZE, VGGish
+from avsbench_harness.weights.state_files import looks_like, read_state
 
 
 class CompactAudioEncoder(nn.Module):

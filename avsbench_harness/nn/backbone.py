@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.nn import timm_names, weights
-from avsbench_harness.nn.state_files import read_state
+from avsbench_harness.weights import store, timm_names
+from avsbench_harness.weights.state_files import read_state
 
 
 class Backbone(nn.Module):
@@ -117,7 +117,7 @@ def find_pretrained(name: str) -> Path:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    stored = weights.find(name)
+    stored = store.find(name)
     if stored is not None:
         return stored
     full = timm_names.resolve(name)

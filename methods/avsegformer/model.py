@@ -14,8 +14,8 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention
 from avsbench_harness.nn.model import Model
-from avsbench_harness.nn.upstream import load_renamed
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .loss import mix_loss, segmentation_loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from avsbench_harness.nn.upstream import pvt_v2_name
+from avsbench_harness.weights.strict import pvt_v2_name
 
 #: Entries that the published forward pass never uses, and the audio encoder, which is the harness's.
 UNUSED = re.compile(r"vggish\.|head\.(fpn|attn_fc)\.|backbone\.layer[34]_2\.")

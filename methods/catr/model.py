@@ -16,8 +16,8 @@ from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
 from avsbench_harness.nn.model import Model
 from avsbench_harness.nn.positions import sine_positions
-from avsbench_harness.nn.upstream import load_renamed
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .decoder import MaskFeature, QueryDecoder

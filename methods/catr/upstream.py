@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from avsbench_harness.nn.upstream import pvt_v2_name
+from avsbench_harness.weights.strict import pvt_v2_name
 
 #: The audio encoder, which is the harness's.
 AUDIO = re.compile(r"(.*\.)?(vggish|audio_(backbone|encoder|vggish))\.")

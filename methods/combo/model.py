@@ -15,8 +15,8 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.mask_decoder import MaskDecoder, MaskPredictions
 from avsbench_harness.nn.model import Model, ParamGroup
 from avsbench_harness.nn.pixel_decoder import PixelDecoder
-from avsbench_harness.nn.upstream import load_renamed
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .encoder import ChannelWeights, SiamEncoder

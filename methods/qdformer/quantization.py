@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from avsbench_harness.nn.processes import as_first_process, of_all_processes
+from avsbench_harness.distributed import all_gather_rows, broadcast_tensor_
 
 from .options import Options
 
@@ -73,13 +73,13 @@ class Quantizer(nn.Module):
         """
         if self.started:
             return
-        tokens = of_all_processes(tokens.flatten(0, -2))
+        tokens = all_gather_rows(tokens.flatten(0, -2))
         if not tokens.numel():
             return
         pool = tokens.to(self.codebook.dtype)
         order = torch.randperm(len(pool), device=pool.device).repeat(-(-len(self.codebook) // len(pool)))
         self.codebook.copy_(pool[order[: len(self.codebook)]])
-        as_first_process(self.codebook)
+        broadcast_tensor_(self.codebook)
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class Quantizer(nn.Module):
         A revived code is put onto one of the tokens, drawn at random. Call it before the codebook is used
         in the step: it changes the codebook in place.
         """
-        tokens = of_all_processes(tokens.flatten(0, -2))
+        tokens = all_gather_rows(tokens.flatten(0, -2))
         if not tokens.numel():
             return
         found = self.nearest(tokens)
@@ -101,7 +101,7 @@ class Quantizer(nn.Module):
         if self.revive and bool((dead := self.dead()).any()):
             drawn = torch.randint(len(tokens), (int(dead.sum()),), device=tokens.device)
             self.codebook[dead] = tokens[drawn].to(self.codebook.dtype)
-            as_first_process(self.codebook)
+            broadcast_tensor_(self.codebook)
             self.idle.masked_fill_(dead, 0)
 
     def dead(self) -> Tensor:

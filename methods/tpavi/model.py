@@ -14,9 +14,9 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
 from avsbench_harness.nn.model import Model
-from avsbench_harness.nn.timm_names import STRIDES
-from avsbench_harness.nn.upstream import load_renamed
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
+from avsbench_harness.weights.timm_names import STRIDES
 
 from . import upstream
 from .decoder import Decoder

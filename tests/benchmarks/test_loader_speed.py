@@ -20,8 +20,8 @@ from scipy import ndimage
 from torchvision.transforms.v2 import functional
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from avsbench_harness.data.cache.decoded import DecodedClips
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.decoded import DecodedClips
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.tasks import MS3
 
@@ -85,7 +85,7 @@ def rates(calls: dict[str, Callable[[], int]]) -> dict[str, float]:
 
 def test_from_the_cache(dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
-    dataset.source = kept = DecodedClips(dataset.decoder, pytest.fail)
+    dataset.source = kept = DecodedClips(dataset.decoder)
     kept.fill()
     found = rates({"cache": lambda: through(dataset), "cache, 2 workers": lambda: through(dataset, 2)})
     assert found["cache"] >= REQUIRED_RATE
@@ -100,7 +100,7 @@ def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_pa
 
     def build() -> int:
         monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / str(next(numbers))))
-        return DecodedClips(dataset.decoder, pytest.fail).fill()[0]
+        return DecodedClips(dataset.decoder).fill()[0]
 
     found = rates(
         {

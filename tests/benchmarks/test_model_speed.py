@@ -10,10 +10,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbench_harness.engine.bench import measure, random_batch
-from avsbench_harness.engine.recipe import resolve
+from avsbench_harness.bench.measure import measure, random_batch
 from avsbench_harness.method import get_method
 from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import get_task
 
 #: (method, backbone): published multiple and aim of the forward pass, then of the step.

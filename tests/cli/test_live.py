@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from avsbench_harness import console as console_module
 from avsbench_harness.cli.live import count, display
-from avsbench_harness.engine import progress
 from avsbench_harness.engine.heartbeat import Heartbeat
 from avsbench_harness.files import write_json
-from avsbench_harness.launch.standing import Outcome
+from avsbench_harness.launch.status import Outcome
 
 OUTCOMES = [
     Outcome("run-a", "running"),
@@ -35,7 +35,7 @@ def running(tmp_path: Path) -> Path:
 def shown(monkeypatch: pytest.MonkeyPatch, out: Path, *, terminal: bool) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=120, height=50, color_system=None)
-    monkeypatch.setattr(progress, "console", console)
+    monkeypatch.setattr(console_module, "console", console)
     with display(out) as notify:
         for outcome in OUTCOMES:
             notify(outcome)

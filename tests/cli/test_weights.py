@@ -18,7 +18,7 @@ LOAD = """
 
 class Published(TinyModel):
     def load_upstream(self, state):
-        from avsbench_harness.nn.upstream import load_renamed
+        from avsbench_harness.weights.strict import load_renamed
 
         def rename(name):
             return None if name.startswith("vggish.") else name.removeprefix("net.")

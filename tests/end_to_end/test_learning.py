@@ -13,8 +13,8 @@ from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import predict as engine
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.launch.one import execute
-from avsbench_harness.launch.plan import Request, plan
+from avsbench_harness.launch.execute import execute
+from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.scoring import score_object, score_submission
 from avsbench_harness.submission import read_solution, read_submission
 from avsbench_harness.tasks import get_task

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from avsbench_harness.engine.bench import random_batch
+from avsbench_harness.bench.measure import random_batch
 from avsbench_harness.engine.cost import cost
 from avsbench_harness.method import from_folder
 from avsbench_harness.tasks import S4

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from avsbench_harness.data.decoded import DecodedClips, FileDecoder
-from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.cache.decoded import DecodedClips, FileDecoder
 from avsbench_harness.engine import decode
 from avsbench_harness.engine.decode import decode_split, keep_decoded
 from avsbench_harness.engine.interrupt import StopRequest
@@ -27,10 +28,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(decode, "say", lines.append)
-    return lines
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Messages of the module logged so far."""
+    caplog.set_level("INFO", logger="avsbench_harness")
+    return lambda: [record.message for record in caplog.records if record.name == decode.__name__]
 
 
 def trained(run: Run) -> tuple[str, list[str]]:
@@ -41,7 +42,7 @@ def trained(run: Run) -> tuple[str, list[str]]:
 
 
 def test_a_run_decodes_each_clip_once_and_ends_as_without_the_cache(
-    planned, tmp_path: Path, real_s4: Path, monkeypatch, said: list[str]
+    planned, tmp_path: Path, real_s4: Path, monkeypatch, said: Callable[[], list[str]]
 ) -> None:
     decoded: list[str] = []
     real = FileDecoder.read
@@ -64,8 +65,8 @@ def test_a_run_decodes_each_clip_once_and_ends_as_without_the_cache(
     monkeypatch.setattr(decode, "DecodedClips", unwritable)
     assert trained(planned(tmp_path / "three", "epochs=3")) == ended
     assert len(decoded) == len(ids) + 3 * len(ids)
-    assert len(said) == 2  # for train and for val
-    assert all("Permission denied" in line for line in said)
+    assert len(said()) == 2  # for train and for val
+    assert all("Permission denied" in line for line in said())
 
 
 def test_a_run_of_a_few_steps_decodes_what_it_needs(planned, tmp_path: Path, monkeypatch) -> None:
@@ -77,12 +78,12 @@ def test_a_run_of_a_few_steps_decodes_what_it_needs(planned, tmp_path: Path, mon
 
 
 def test_too_little_room_is_said_and_files_are_read(
-    planned, tmp_path: Path, monkeypatch, said: list[str]
+    planned, tmp_path: Path, monkeypatch, said: Callable[[], list[str]]
 ) -> None:
     monkeypatch.setattr(DecodedClips, "shortage", lambda self: "No room.")
     dataset = evaluation_clips(planned(tmp_path), "test")
     assert dataset.source is dataset.decoder
-    assert said == ["No room. Until then clips are decoded from their files at every reading."]
+    assert said() == ["No room. Until then clips are decoded from their files at every reading."]
     with pytest.raises(AvsbError, match=r"No room\."):
         decode_split(planned(tmp_path).dataset, "test", 32, "squeeze", None)
 

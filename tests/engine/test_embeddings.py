@@ -12,8 +12,8 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from avsbench_harness.data.audio.logmel import clip_log_mel
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.logmel import clip_log_mel
 from avsbench_harness.engine import embeddings
 from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
 from avsbench_harness.errors import AvsbError, MissingDataError

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from avsbench_harness.bench.compare import without_encoder
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.memory import largest_batch, run_batch, training_peak
 from avsbench_harness.engine.system import System
 from avsbench_harness.errors import AvsbError
-from avsbench_harness.launch.bench import without_encoder
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 5, 63, 64, 99, 100])

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from avsbench_harness.engine import optim
-from avsbench_harness.engine.recipe import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 from avsbench_harness.nn.model import ParamGroup
+from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 
 
 def factors(schedule: ScheduleRecipe, total: int = 10, per_epoch: int = 2) -> list[float]:

@@ -12,7 +12,7 @@ from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.one import execute
+from avsbench_harness.launch.execute import execute
 
 AUGMENT = (
     "augment={flip: 0.5, affine: {rotation: 20, scale: [0.5, 1.0]}, scale: {factors: [0.5, 1.0, 2.0]}, "

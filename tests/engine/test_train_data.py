@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from avsbench_harness.data import propagate
-from avsbench_harness.data.layout import open_dataset
+from avsbench_harness.data.avsbench.layout import open_dataset
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import predict as prediction
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.predict import without_padding
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.launch.one import execute
+from avsbench_harness.launch.execute import execute
 from avsbench_harness.submission import read_submission
 from avsbench_harness.tasks import MS3, S4
 

@@ -6,7 +6,7 @@ import pytest
 
 from avsbench_harness.launch.sweep import Grid
 
-from .slurm import slurm as slurm
+from .fake_slurm import slurm as slurm
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.launch.plan import Request
+from avsbench_harness.launch.request import Request
 from avsbench_harness.launch.sweep import Grid, cells, distinct, parse_seeds, read_grid
 
 
@@ -74,7 +74,7 @@ def test_a_request_can_be_typed_again(tiny: str, real_s4: Path, monkeypatch: pyt
         asked.append(request)
         raise UsageError("enough")
 
-    monkeypatch.setattr("avsbench_harness.launch.plan.plan", note)
+    monkeypatch.setattr("avsbench_harness.launch.request.plan", note)
     monkeypatch.setattr("sys.argv", ["avsb", "run", *request.arguments()])
     with pytest.raises(SystemExit):
         cli.main()

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.attention import Attention
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, TASKS, Task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 CARD = Path(__file__).parents[2] / "methods" / "aqformer" / "README.md"
 SMALL: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""AVSegFormer against the numbers that the published implementation gave (tests/data/avsegformer)."""
+"""AVSegFormer against the numbers that the published implementation gave (tests/fixtures/avsegformer)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avsbench_methods.avsegformer.upstream import rename
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.files import read_json
 from avsbench_harness.tasks import AVSS, S4, get_task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 #: The published float32 logits are themselves about 1e-5 from float64.
 ATOL = 1e-4

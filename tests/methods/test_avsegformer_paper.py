@@ -17,8 +17,8 @@ from avsbench_methods.avsegformer.reformer import MaskReformer
 from torch import Tensor
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, TASKS, Task
 
 SMALL: dict[str, Any] = {

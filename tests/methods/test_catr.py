@@ -22,14 +22,14 @@ from avsbench_methods.catr.options import Options
 from avsbench_methods.catr.upstream import rename
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import presets, resolve
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json
+from avsbench_harness.recipe.resolve import presets, resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, Task
-from avsbench_harness.testing import seeded_input
+from avsbench_harness.testing.seeded import seeded_input
 
 SMALL: dict[str, Any] = {"queries": 6, "dim": 64, "kernel_channels": 16, "decoder_layers": 2, "ffn_dim": 64}
-KEYS = Path(__file__).parents[1] / "data" / "catr" / "pvt.keys.json"
+KEYS = Path(__file__).parents[1] / "fixtures" / "catr" / "pvt.keys.json"
 TOKENS = pytest.mark.parametrize("tokens", ["clip", "frame"])
 
 

@@ -9,7 +9,7 @@ from avsbench_methods.catr.layers import ROWS, DroppedReLU, ReLUFeedForward
 from avsbench_methods.catr.narrow import NarrowAttention
 
 from avsbench_harness.nn import attention
-from avsbench_harness.testing import seeded_input
+from avsbench_harness.testing.seeded import seeded_input
 
 
 def draw(name: str, *shape: int) -> torch.Tensor:

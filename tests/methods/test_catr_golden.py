@@ -1,4 +1,4 @@
-"""CATR against the numbers that the published implementation gave (tests/data/catr)."""
+"""CATR against the numbers that the published implementation gave (tests/fixtures/catr)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avsbench_methods.catr.options import Options
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.files import read_json
 from avsbench_harness.tasks import get_task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 #: Of masks and of reference logits; the published float32 numbers are 5e-5 and 3e-6 from float64.
 MASKS, REFERENCE = 5e-4, 5e-5
@@ -33,7 +33,7 @@ NAMES = {
 }
 LAYERS = {"": "", "_aux0": "_0", "_aux1": "_1"}
 
-FOLDER = Path(__file__).parents[1] / "data" / "catr"
+FOLDER = Path(__file__).parents[1] / "fixtures" / "catr"
 LOSSES = read_json(FOLDER / "losses.json")
 
 

@@ -19,10 +19,10 @@ from avsbench_methods.catr.options import PAPER, Options
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import presets, resolve
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import presets, resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, TASKS, Task
-from avsbench_harness.testing import seeded_input
+from avsbench_harness.testing.seeded import seeded_input
 
 SMALL: dict[str, Any] = {"queries": 6, "dim": 64, "ffn_dim": 64}
 #: The rows of the paper's Tables 3 to 6 that change the network.

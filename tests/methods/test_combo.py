@@ -21,11 +21,11 @@ from avsbench_methods.combo.options import Options
 from avsbench_methods.combo.upstream import rename
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import presets, resolve
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json
+from avsbench_harness.recipe.resolve import presets, resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, TASKS, Task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 SMALL: dict[str, Any] = {
     "queries": 6,

@@ -1,4 +1,4 @@
-"""COMBO against the numbers that the published implementation gave (tests/data/combo)."""
+"""COMBO against the numbers that the published implementation gave (tests/fixtures/combo)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from avsbench_harness.files import read_json
 from avsbench_harness.nn.mask_decoder import MaskPredictions
 from avsbench_harness.nn.matching import hungarian
 from avsbench_harness.tasks import get_task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 #: Largest differences. timm's PVTv2 is already up to 1e-5 away from the published one.
 LOGITS, MASKS, SCORES = {"r50": 2e-5, "pvt": 5e-5}, 1e-3, {"r50": 1e-3, "pvt": 5e-3}

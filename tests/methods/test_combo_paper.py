@@ -18,9 +18,9 @@ from avsbench_methods.combo.model import ComboModel, sound_probability
 from avsbench_methods.combo.options import PAPER, Options
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.positions import sine_positions
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, Task
 
 SMALL: dict[str, Any] = {

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, Task
 
 SMALL: dict[str, Any] = {

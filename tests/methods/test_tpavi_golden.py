@@ -1,4 +1,4 @@
-"""TPAVI against the numbers that the published implementation gave (tests/data/tpavi)."""
+"""TPAVI against the numbers that the published implementation gave (tests/fixtures/tpavi)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avsbench_methods.tpavi.upstream import rename
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.files import read_json
 from avsbench_harness.tasks import get_task
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 #: The published float32 logits are themselves about 1e-5 from float64.
 ATOL = 2e-4

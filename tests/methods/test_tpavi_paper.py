@@ -15,10 +15,10 @@ from avsbench_methods.tpavi.options import PAPER, Options
 from torch import nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.recipe import resolve
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, S4, TASKS, Task
-from avsbench_harness.testing import seeded_input
+from avsbench_harness.testing.seeded import seeded_input
 
 VARIANTS = ("released", "paper")
 

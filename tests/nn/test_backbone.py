@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.nn import timm_names, weights
 from avsbench_harness.nn.backbone import Backbone, build_backbone, find_pretrained
-from avsbench_harness.nn.state_files import read_state
-from avsbench_harness.nn.timm_names import fit_state, resolve, skeleton
+from avsbench_harness.weights import store, timm_names
+from avsbench_harness.weights.state_files import read_state
+from avsbench_harness.weights.timm_names import fit_state, resolve, skeleton
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,7 @@ def test_pretrained_finds_the_store_first_and_then_the_download_cache(tmp_path: 
 
     own = {name: tensor + 1 for name, tensor in state.items()}
     torch.save(own, tmp_path / "own.pth")
-    entry = weights.add("resnet18", tmp_path / "own.pth")
+    entry = store.add("resnet18", tmp_path / "own.pth")
     assert find_pretrained("resnet18") == entry.path
     body = build_backbone("resnet18", pretrained=True).body.state_dict()
     assert torch.equal(body["layer1.0.conv1.weight"], own["layer1.0.conv1.weight"])

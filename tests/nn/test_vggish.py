@@ -10,7 +10,7 @@ import torch
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder, build_audio_encoder
 from avsbench_harness.nn.vggish import PcaQuantizer, VGGish
-from avsbench_harness.testing import seeded_input, seeded_state
+from avsbench_harness.testing.seeded import seeded_input, seeded_state
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.results.leaderboard import tables, to_json
+from avsbench_harness.leaderboard.page import render
+from avsbench_harness.leaderboard.site import build
+from avsbench_harness.leaderboard.table import tables, to_json
+from avsbench_harness.leaderboard.validate import faults, measurement_faults
 from avsbench_harness.results.measurement import (
     Measurement,
     Spread,
@@ -20,10 +23,7 @@ from avsbench_harness.results.measurement import (
     read_measurements,
     write_measurement,
 )
-from avsbench_harness.results.page import render
 from avsbench_harness.results.record import read_records
-from avsbench_harness.results.site import build
-from avsbench_harness.results.validate import faults, measurement_faults
 
 
 def measurement(**changes: Any) -> Measurement:

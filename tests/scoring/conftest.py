@@ -1,4 +1,4 @@
-"""The clips behind ``tests/data/metrics/metrics_golden.json``, drawn anew.
+"""The clips behind ``tests/fixtures/metrics/metrics_golden.json``, drawn anew.
 
 Smooth random fields make masks (their highest pixels) and predictions (the field again, plus drift and
 grain). Everything is float64 elementwise arithmetic, comparisons and sorts on numbers drawn by name, so it
@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from avsbench_harness.submission import labels_from_scores
-from avsbench_harness.testing import seeded_input
+from avsbench_harness.testing.seeded import seeded_input
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 SEED = 2101
 SIDE = 224
 CLASSES = 71

@@ -27,7 +27,7 @@ probabilities = hnp.arrays(
 
 
 def test_thresholds_are_torchs():
-    golden = Path(__file__).parents[1] / "data" / "metrics" / "metrics_golden.json"
+    golden = Path(__file__).parents[1] / "fixtures" / "metrics" / "metrics_golden.json"
     assert THRESHOLDS.tolist() == json.loads(golden.read_text())["meta"]["thresholds"]
 
 

@@ -1,0 +1,1 @@
+"""The papers' ablation tables, measured vs. reported."""

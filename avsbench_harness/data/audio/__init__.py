@@ -1,0 +1,1 @@
+"""Recordings to log-mel examples, and source separation."""

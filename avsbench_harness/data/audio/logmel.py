@@ -1,0 +1,147 @@
+"""The VGGish front end: 16 kHz samples to log-mel examples, and a clip's recording to its ``T`` examples.
+
+Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017), with the constants of
+the published code that every method of this benchmark uses. Example ``i`` covers ``i * 0.96`` to
+``i * 0.96 + 0.975`` s, which is not second ``i``: the end of a 5 s clip is not heard.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbench_harness.data.audio.waveform import SAMPLE_RATE, read_audio, to_16k
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.pickles import read_float_tensor
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.tasks import Task
+
+#: Changes whenever the numbers that this module computes change; part of every cache key.
+FRONT_END_VERSION = 1
+
+WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms, next power of two, in samples
+BANDS, LOW_HZ, HIGH_HZ = 64, 125.0, 7500.0
+LOG_OFFSET = 0.01
+EXAMPLE_FRAMES = 96  # 0.96 s
+
+#: Samples that one example needs: 96 windows, 10 ms apart.
+EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP + WINDOW
+
+#: Most examples that a published pickle may hold; AVSBench's have 5 (objects) or 10 (semantic).
+_MAX_PICKLED = 64
+
+
+def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The HTK mel scale."""
+    return 1127.0 * np.log1p(hz / 700.0)
+
+
+@cache
+def mel_matrix() -> NDArray[np.float64]:
+    """(257, 64) weights from the bins of a magnitude spectrum to mel bands.
+
+    Triangles are linear in mel (not in Hz), have height 1 (not area 1), and leave out the constant bin.
+    """
+    bins = _hz_to_mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+    low, high = _hz_to_mel(np.array([LOW_HZ, HIGH_HZ]))
+    edges = np.linspace(low, high, BANDS + 2)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - lower) / (centre - lower)
+    falling = (upper - bins) / (upper - centre)
+    weights: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
+    weights[0] = 0.0
+    weights.flags.writeable = False
+    return weights
+
+
+def log_mel_examples(
+    samples_16k: NDArray[np.floating], max_examples: int | None = None
+) -> NDArray[np.float32]:
+    """Log-mel examples (n,1,96,64) of mono samples in [-1, 1] at 16 kHz.
+
+    Windows of 25 ms every 10 ms without padding or centring, periodic Hann, magnitude spectrum, 64 mel
+    bands, ``log(mel + 0.01)``; digital silence is -4.605. Samples after the last whole example are dropped,
+    so a recording under 0.975 s gives n = 0. Everything is float64 until the last cast.
+
+    Args:
+        samples_16k: (samples,).
+        max_examples: stop after so many examples.
+    """
+    samples = np.asarray(samples_16k, dtype=np.float64)
+    frames = max(0, 1 + (len(samples) - WINDOW) // HOP)
+    count = frames // EXAMPLE_FRAMES
+    if max_examples is not None:
+        count = min(count, max_examples)
+    if count == 0:
+        return np.zeros((0, 1, EXAMPLE_FRAMES, BANDS), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP][: count * EXAMPLE_FRAMES]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi / WINDOW * np.arange(WINDOW))
+    magnitude = np.abs(np.fft.rfft(windows * hann, FFT))
+    log_mel = np.log(magnitude @ mel_matrix() + LOG_OFFSET)
+    return log_mel.reshape(count, 1, EXAMPLE_FRAMES, BANDS).astype(np.float32)
+
+
+def sound_file(clip: Clip) -> Path:
+    """The file that a clip's sound comes from: the recording, else the published pickle.
+
+    Raises:
+        MissingDataError: the clip has neither, or the one it has is not on disk.
+    """
+    path = clip.audio or clip.logmel
+    if path is None:
+        raise MissingDataError(f"Clip '{clip.id}' has neither a recording nor a log-mel pickle.")
+    if not path.is_file():
+        raise MissingDataError(f"Clip '{clip.id}': there is no file {path}.")
+    return path
+
+
+def length_rule(task: Task) -> str:
+    """How :func:`clip_log_mel` fills up short clips, as a name; part of every cache key."""
+    return f"{'zeros' if task.semantic else 'repeat'}-{task.frames}"
+
+
+def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
+    """A clip's log-mel examples (T,1,96,64), ``T = task.frames``, from its recording or published pickle.
+
+    Too few examples: in s4 and ms3 the last one is repeated, as when AVSBench's pickles were made; in avss
+    zeros follow (zeros, not the -4.605 of silence), as in the published loader. A recording under one example
+    (0.975 s), on which the published s4 and ms3 script fails, counts there as followed by silence. Too many:
+    the first T are kept, where the published scripts raise.
+
+    Raises:
+        MissingDataError: the clip has no sound on disk.
+        UsageError: the file is not what it should be.
+    """
+    path = sound_file(clip)
+    if clip.audio is not None:
+        examples = _recorded_examples(path, task)
+    else:
+        examples = read_log_mel_pickle(path)[: task.frames]
+    missing = task.frames - len(examples)
+    if missing == 0:
+        return examples
+    filler = np.zeros_like(examples, shape=(1, *examples.shape[1:])) if task.semantic else examples[-1:]
+    return np.concatenate([examples, np.repeat(filler, missing, axis=0)])
+
+
+def _recorded_examples(path: Path, task: Task) -> NDArray[np.float32]:
+    """Up to T examples of a recording; at least one where the last one has to be repeated."""
+    samples = to_16k(*read_audio(path))
+    if not task.semantic and len(samples) < EXAMPLE_SAMPLES:
+        samples = np.pad(samples, (0, EXAMPLE_SAMPLES - len(samples)))
+    return log_mel_examples(samples, task.frames)
+
+
+def read_log_mel_pickle(path: Path) -> NDArray[np.float32]:
+    """The log-mel examples (n,1,96,64) of one of AVSBench's ``audio_log_mel/*.pkl``, without unpickling.
+
+    Raises:
+        UsageError: the file holds anything but a finite float tensor of that shape, 1 <= n <= 64.
+    """
+    examples = read_float_tensor(path, (None, 1, EXAMPLE_FRAMES, BANDS), max_rows=_MAX_PICKLED)
+    if not np.isfinite(examples).all():
+        raise UsageError(f"{path} holds values that are NaN or infinite; make it again or use the recording.")
+    return examples

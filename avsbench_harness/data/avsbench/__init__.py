@@ -1,0 +1,1 @@
+"""The official AVSBench layouts: tables, directory trees, readers and checks."""

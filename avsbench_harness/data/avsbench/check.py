@@ -1,0 +1,243 @@
+"""Whether a data root holds what it should: every file is opened, and no fault hides another."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import soundfile
+from PIL import Image
+
+from avsbench_harness.data.avsbench.layout import Dataset, open_dataset, table_name
+from avsbench_harness.data.avsbench.report import Count, Fault, FaultKind, Report, SplitCounts, TaskReport
+from avsbench_harness.data.avsbench.tree import (
+    find_synthetic_marker,
+    find_task_folder,
+    found_tasks,
+    found_tree,
+)
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.errors import BadFileError, MaskValueError, UnreadableImageError
+from avsbench_harness.data.masks import decode_object_mask, decode_semantic_mask
+from avsbench_harness.data.pixels import load_image
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.files import read_json
+from avsbench_harness.tasks import MASK_SIZE, SPLITS, TASKS, Split, Task
+
+
+def check_dataset(
+    root: Path,
+    tasks: Sequence[Task] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Open every file that the tables name, and compare their numbers with the official ones.
+
+    Args:
+        root: as for :func:`~avsbench_harness.data.avsbench.layout.open_dataset`.
+        tasks: which tasks must be there; by default those that are found, or all if none is.
+        progress: called with (clips done, clips in all) after every clip.
+        workers: threads that decode; by default one per processor.
+    """
+    root = root.expanduser().absolute()
+    opened = [_open(root, task) for task in tasks or found_tasks(root) or TASKS.values()]
+    total = sum(len(clips) for one in opened for clips in one.clips.values())
+    done = 0
+    reports = []
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        for one in opened:
+            results: dict[Split, list[_ClipCheck]] = {split: [] for split in one.clips}
+            for split, clips in one.clips.items():
+                for result in pool.map(partial(_ClipCheck, root, one.task), clips):
+                    results[split].append(result)
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+            reports.append(_report(root, one, results))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the clips that are queued
+    return Report(root, reports)
+
+
+def expected_clips(dataset: Dataset) -> dict[Split, int] | None:
+    """The number of clips per split that a data set should have.
+
+    The official one, or for synthetic data what ``clips`` in their ``synthetic.json`` says: a number for each
+    split, by name or in the order of the splits. ``None`` where that file does not speak of this task.
+
+    Raises:
+        BadFileError: the file is malformed.
+    """
+    if not dataset.synthetic:
+        return dataset.task.clips
+    marker = find_synthetic_marker(dataset.root, dataset.folder)
+    if marker is None or marker.suffix != ".json":
+        return None
+    try:
+        record = read_json(marker)
+    except UsageError as error:
+        raise BadFileError(marker, "is not valid JSON") from error
+    if not isinstance(record, dict) or record.get("task") != dataset.task.name:
+        return None
+    clips = record.get("clips")
+    if isinstance(clips, list) and len(clips) == len(SPLITS):
+        clips = dict(zip(SPLITS, clips, strict=True))
+    if not isinstance(clips, dict) or not all(isinstance(clips.get(split), int) for split in SPLITS):
+        raise BadFileError(marker, f'has no "clips" with a number for each of {", ".join(SPLITS)}')
+    return {split: clips[split] for split in SPLITS}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A task before its files are looked at; ``clips`` is empty where the table could not be read."""
+
+    task: Task
+    folder: Path | None
+    clips: dict[Split, list[Clip]]
+    expected: dict[Split, int] | None
+    faults: list[Fault]
+
+
+def _open(root: Path, task: Task) -> _Opened:
+    folder = find_task_folder(root, task)
+    clips: dict[Split, list[Clip]] = {}
+    expected = None
+    faults: list[Fault] = []
+    try:
+        dataset = open_dataset(root, task)
+        clips = {split: dataset.clips(split) for split in SPLITS}
+        expected = expected_clips(dataset)
+        table = _relative(dataset.table, root)
+        for split, number in (expected or {}).items():
+            if len(clips[split]) != number:
+                message = f"names {len(clips[split]):,} {split} clips; there should be {number:,}"
+                faults.append(Fault(task.name, "count", table, message))
+    except MissingDataError:
+        faults.append(_missing_table(root, folder, task))
+    except BadFileError as error:
+        faults.append(Fault(task.name, "table", _relative(error.path, root), error.reason))
+    return _Opened(task, folder, clips, expected, faults)
+
+
+def _missing_table(root: Path, folder: Path | None, task: Task) -> Fault:
+    """The fault of a task that cannot be opened at all."""
+    if folder is None:
+        message = f"holds no {task.title} data" if root.is_dir() else "is no folder"
+        return Fault(task.name, "missing", ".", message)
+    message = "is not there" if task.semantic else "is not there, nor a metadata.csv to rebuild it from"
+    return Fault(task.name, "missing", _relative(folder / table_name(task), root), message)
+
+
+def _report(root: Path, opened: _Opened, results: dict[Split, list[_ClipCheck]]) -> TaskReport:
+    counts: dict[Split, SplitCounts] = {}
+    for split, checks in results.items():
+        clips = opened.clips[split]
+        present = sum((check.present for check in checks), Counter[str]())
+        counts[split] = SplitCounts(
+            clips=Count(len(clips), opened.expected[split] if opened.expected else None),
+            frames=Count(present["frame"], sum(len(clip.frames) for clip in clips)),
+            masks=Count(present["mask"], sum(mask is not None for clip in clips for mask in clip.masks)),
+            audio=Count(present["audio"], len(clips)),
+        )
+    checks = [check for split in results.values() for check in split]
+    zero_one = sum(check.zero_one for check in checks)
+    notes = []
+    if zero_one:
+        notes.append(
+            f"{zero_one:,} masks are written in 0 and 1. They are read as 0 and 255 here, but as empty by"
+            " other codes."
+        )
+    return TaskReport(
+        task=opened.task.name,
+        folder=opened.folder,
+        synthetic=find_synthetic_marker(root, opened.folder or root) is not None,
+        tree=found_tree(opened.folder or root),
+        counts=counts,
+        faults=[*opened.faults, *(fault for check in checks for fault in check.faults)],
+        notes=notes,
+    )
+
+
+class _ClipCheck:
+    """One clip's files, each opened.
+
+    Attributes:
+        faults: what is wrong with them.
+        present: how many there are, by ``frame``, ``mask`` and ``audio``.
+        zero_one: how many masks are written in 0 and 1.
+    """
+
+    def __init__(self, root: Path, task: Task, clip: Clip) -> None:
+        self._root, self._task = root, task
+        self.faults: list[Fault] = []
+        self.present: Counter[str] = Counter()
+        self.zero_one = 0
+        for frame, mask in zip(clip.frames, clip.masks, strict=True):
+            picture = self._image(frame, "frame")
+            # S4 and MS3 come as squares; an AVSS frame has a size of its own, and its mask the same.
+            size = (picture.size if picture else None) if task.semantic else (MASK_SIZE, MASK_SIZE)
+            if picture is not None:
+                self._size(frame, picture, size)
+            if mask is not None:
+                self._mask(mask, size)
+        if clip.audio is not None:
+            self._audio(clip.audio)
+        elif clip.logmel is not None:  # named only where it was listed
+            self.present["audio"] += 1
+
+    def _fault(self, kind: FaultKind, path: Path, message: str) -> None:
+        self.faults.append(Fault(self._task.name, kind, _relative(path, self._root), message))
+
+    def _image(self, path: Path, what: str) -> Image.Image | None:
+        try:
+            image = load_image(path)
+        except MissingDataError:
+            self._fault("missing", path, "is not there")
+            return None
+        except UnreadableImageError as error:
+            self._fault("unreadable", path, error.reason)
+            image = None
+        self.present[what] += 1
+        return image
+
+    def _size(self, path: Path, image: Image.Image, expected: tuple[int, int] | None) -> None:
+        if expected is not None and image.size != expected:
+            width, height = image.size
+            self._fault("size", path, f"has {width}x{height} pixels instead of {expected[0]}x{expected[1]}")
+
+    def _mask(self, path: Path, size: tuple[int, int] | None) -> None:
+        image = self._image(path, "mask")
+        if image is None:
+            return
+        self._size(path, image, size)
+        try:
+            if self._task.semantic:
+                decode_semantic_mask(image, path)
+            else:
+                self.zero_one += decode_object_mask(image, path)[1]
+        except MaskValueError as error:
+            self._fault("colour", path, error.reason)
+
+    def _audio(self, path: Path) -> None:
+        if not path.is_file():
+            self._fault("missing", path, "is not there")
+            return
+        self.present["audio"] += 1
+        try:
+            if soundfile.info(path).frames == 0:
+                self._fault("unreadable", path, "is a recording without samples")
+        except (soundfile.SoundFileError, OSError) as error:
+            reason = getattr(error, "error_string", type(error).__name__)  # without the path
+            self._fault("unreadable", path, f"cannot be read as a recording ({reason})")
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path as seen from the data root, with forward slashes; a table may lie above the root."""
+    return Path(os.path.relpath(path, root)).as_posix()

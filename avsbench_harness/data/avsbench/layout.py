@@ -1,0 +1,249 @@
+"""A task's data set on disk: from its table to clips, without decoding anything.
+
+Folders and file names are those of the released AVSBench, see :data:`.tree.EXPECTED`. Clips are lists of
+file names derived from the table; readers and :mod:`avsbench_harness.data.avsbench.check` find missing files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from avsbench_harness.data.avsbench import tables
+from avsbench_harness.data.avsbench.tables import Row
+from avsbench_harness.data.avsbench.tree import expectation, find_metadata, find_synthetic_marker, task_folder
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.errors import MissingDataError
+from avsbench_harness.files import sha256_json
+from avsbench_harness.tasks import MS3, S4, SPLITS, Split, Task
+
+#: Recordings are looked for in this order; the released ones are wav.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+
+#: Frames per clip in the parts of AVSBench-semantic.
+SUBSET_FRAMES = {"v1s": 5, "v1m": 5, "v2": 10}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The clips of one task in one folder.
+
+    Attributes:
+        task: the task.
+        root: the data root that was opened.
+        folder: the task's folder in it (or the root itself).
+        table: the csv file that names the clips.
+        synthetic: whether the folder or its root says that the data are synthetic; so must every score on it.
+        rows: the table, in its order.
+    """
+
+    task: Task
+    root: Path
+    folder: Path
+    table: Path
+    synthetic: bool
+    rows: tuple[Row, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """``synthetic``; ``avsbench`` where the table has the official number of clips; else ``custom``."""
+        if self.synthetic:
+            return "synthetic"
+        return "avsbench" if self.counts() == self.task.clips else "custom"
+
+    def counts(self) -> dict[Split, int]:
+        """Number of clips per split."""
+        return {split: sum(row.split == split for row in self.rows) for split in SPLITS}
+
+    def clips(self, split: Split) -> list[Clip]:
+        """The clips of a split in the table's order. Files that they name may be missing."""
+        rows = [row for row in self.rows if row.split == split]
+        return _CLIPS[self.task.name](self.folder, rows)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hexadecimal digits) that tells this data set from others; made of its splits'."""
+        return sha256_json(self.fingerprints())
+
+    def fingerprints(self) -> dict[Split, str]:
+        """SHA-256 (64 hexadecimal digits) of each split.
+
+        Covers the clips' ids, split and order (training order and batch-wise metrics follow it), and the
+        name and size of every file they name; ``null`` is the size of a missing one. Contents are not read,
+        and where the data lie does not matter.
+        """
+        return {split: self._split_fingerprint(split) for split in SPLITS}
+
+    def _split_fingerprint(self, split: Split) -> str:
+        digest = hashlib.sha256()
+        for clip in self.clips(split):
+            files = [*clip.frames, *clip.masks, clip.audio, clip.logmel]
+            line = [clip.id, split, [self._signature(path) for path in files if path is not None]]
+            digest.update(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        return digest.hexdigest()
+
+    def _signature(self, path: Path) -> tuple[str, int | None]:
+        name = str(path)
+        try:
+            size = os.stat(name).st_size  # noqa: PTH116 - twice as fast as through the Path
+        except OSError:
+            size = None
+        return name[len(str(self.folder)) + 1 :].replace(os.sep, "/"), size
+
+
+def open_dataset(root: Path, task: Task) -> Dataset:
+    """Find a task under a data root and read its table.
+
+    Args:
+        root: the folder that holds ``Single-source``, ``Multi-sources`` and ``AVSBench_semantic`` (or
+            ``AVSBench_object`` and ``AVSS``, as other codes have it), or the task's own folder.
+        task: which task.
+
+    Raises:
+        MissingDataError: there is no such folder, or no table; the message shows the expected tree.
+        BadFileError: the table is malformed.
+    """
+    root = root.expanduser().absolute()
+    folder = task_folder(root, task)
+    table, rows = _read_table(root, folder, task)
+    return Dataset(task, root, folder, table, find_synthetic_marker(root, folder) is not None, tuple(rows))
+
+
+@dataclass(frozen=True)
+class _TableFile:
+    """A task's own table, and how it is rebuilt from ``metadata.csv`` without it."""
+
+    name: str
+    read: Callable[[Path], list[Row]]
+    rebuild: Callable[[Path], list[Row]]
+
+
+_TABLES = {
+    "s4": _TableFile("s4_meta_data.csv", tables.read_s4, tables.rebuild_s4),
+    "ms3": _TableFile("ms3_meta_data.csv", tables.read_ms3, tables.rebuild_ms3),
+    "avss": _TableFile("metadata.csv", tables.read_avss, tables.read_avss),
+}
+
+
+def table_name(task: Task) -> str:
+    """The file name of a task's own table."""
+    return _TABLES[task.name].name
+
+
+def _read_table(root: Path, folder: Path, task: Task) -> tuple[Path, list[Row]]:
+    own = _TABLES[task.name]
+    path = folder / own.name
+    if path.is_file():
+        return path, own.read(path)
+    metadata = find_metadata(root, folder)
+    if metadata is None:
+        raise MissingDataError(f"{folder} has no table {own.name}.\n{expectation(task)}")
+    return metadata, own.rebuild(metadata)
+
+
+def _s4_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
+    data = folder / "s4_data"
+    sound = _sound_finder(data)
+    clips = []
+    for row in rows:
+        place = f"{row.split}/{row.category}"
+        clip = f"{place}/{row.id}/{row.id}"
+        annotated = 1 if row.split == "train" else S4.frames
+        clips.append(
+            _clip(
+                row,
+                [data / f"visual_frames/{clip}_{k}.png" for k in range(1, S4.frames + 1)],
+                [data / f"gt_masks/{clip}_{k}.png" for k in range(1, annotated + 1)],
+                *sound(place, row.id),
+            )
+        )
+    return clips
+
+
+def _ms3_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
+    data = folder / "ms3_data"
+    sound = _sound_finder(data)
+    numbers = range(1, MS3.frames + 1)
+    return [
+        _clip(
+            row,
+            [data / f"visual_frames/{row.id}/{row.id}.mp4_{k}.png" for k in numbers],
+            [data / f"gt_masks/{row.split}/{row.id}/{row.id}_{k}.png" for k in numbers],
+            *sound(row.split, row.id),
+        )
+        for row in rows
+    ]
+
+
+def _avss_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
+    labels, recording = _avss_names(folder, rows)
+    clips = []
+    for row in rows:
+        place = folder / row.subset / row.id
+        frames = SUBSET_FRAMES[row.subset]
+        annotated = 1 if (row.subset, row.split) == ("v1s", "train") else frames
+        clips.append(
+            _clip(
+                row,
+                [place / f"frames/{k}.jpg" for k in range(frames)],
+                [place / f"{labels}/{k}.png" for k in range(annotated)],
+                place / recording,
+                None,
+            )
+        )
+    return clips
+
+
+_CLIPS = {"s4": _s4_clips, "ms3": _ms3_clips, "avss": _avss_clips}
+
+
+def _clip(
+    row: Row, frames: Sequence[Path], masks: Sequence[Path], audio: Path | None, logmel: Path | None
+) -> Clip:
+    """A clip whose first frames have masks."""
+    unlabelled = (None,) * (len(frames) - len(masks))
+    return Clip(row.id, tuple(frames), (*masks, *unlabelled), audio, logmel, row.category, row.subset)
+
+
+def _sound_finder(data: Path) -> Callable[[str, str], tuple[Path | None, Path | None]]:
+    """A function (place, name) -> (recording, log-mel pickle) that lists each folder once.
+
+    A clip that has neither gets the name of the wav file that should be there.
+    """
+    listing = cache(_names_in)
+
+    def find(place: str, name: str) -> tuple[Path | None, Path | None]:
+        recordings, pickles = data / "audio_wav" / place, data / "audio_log_mel" / place
+        logmel = pickles / f"{name}.pkl" if f"{name}.pkl" in listing(pickles) else None
+        present = [name + suffix for suffix in AUDIO_SUFFIXES if name + suffix in listing(recordings)]
+        if present or logmel is None:
+            return recordings / (present[0] if present else f"{name}.wav"), logmel
+        return None, logmel
+
+    return find
+
+
+def _avss_names(folder: Path, rows: Iterable[Row]) -> tuple[str, str]:
+    """The names of the mask folder and of the recording, which all clips share.
+
+    Taken from the first clip that is there: listing all 11,356 folders takes long on a network disk.
+    """
+    for row in rows:
+        names = _names_in(folder / row.subset / row.id)
+        if names:
+            recordings = [f"audio{suffix}" for suffix in AUDIO_SUFFIXES if f"audio{suffix}" in names]
+            semantic = "labels_semantic" in names and "labels_rgb" not in names
+            return ("labels_semantic" if semantic else "labels_rgb"), (recordings or ["audio.wav"])[0]
+    return "labels_rgb", "audio.wav"
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """The names in a folder; none if it is not there."""
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+    except OSError:
+        return frozenset()

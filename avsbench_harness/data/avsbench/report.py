@@ -1,0 +1,175 @@
+"""What a data check found, as values, as JSON and as a page for the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from avsbench_harness.data.avsbench.tree import EXPECTED
+from avsbench_harness.tasks import SPLITS, Split, get_task
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+#: What can be wrong: a file is not there; the table is malformed; a split has not the number of clips that
+#: it should have; a file cannot be decoded; an image has the wrong size; a mask has a value or colour that
+#: stands for no class.
+FaultKind = Literal["missing", "table", "count", "unreadable", "size", "colour"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        task: the task's name.
+        kind: what is wrong.
+        path: the file, relative to the data root, with forward slashes.
+        message: the rest of the sentence that begins with the path.
+    """
+
+    task: str
+    kind: FaultKind
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many there are; ``expected`` is ``None`` where nothing says how many there should be."""
+
+    found: int
+    expected: int | None
+
+    def __str__(self) -> str:
+        if self.expected is None or self.found == self.expected:
+            return f"{self.found:,}"
+        return f"{self.found:,} of {self.expected:,}"
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Clips in the table against the official number; files present against those that the clips name."""
+
+    clips: Count
+    frames: Count
+    masks: Count
+    audio: Count
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What was found of one task.
+
+    Attributes:
+        task: the task's name.
+        folder: its folder, ``None`` if there is none.
+        synthetic: whether the data say that they are synthetic.
+        tree: what lies in that folder (or in the root), as lines.
+        counts: per split; empty if the table could not be read.
+        faults: everything that is wrong, in the order of the table.
+        notes: what is no fault but worth knowing, as sentences.
+    """
+
+    task: str
+    folder: Path | None
+    synthetic: bool
+    tree: list[str]
+    counts: dict[Split, SplitCounts]
+    faults: list[Fault]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found under a data root."""
+
+    root: Path
+    tasks: list[TaskReport]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Everything that is wrong, task by task."""
+        return [fault for task in self.tasks for fault in task.faults]
+
+    @property
+    def counts(self) -> dict[str, dict[Split, SplitCounts]]:
+        """Per task and split, how many clips and files there are."""
+        return {task.task: task.counts for task in self.tasks}
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.faults
+
+    @property
+    def missing(self) -> bool:
+        """A file, a table or a clip is not there."""
+        return any(fault.kind in ("missing", "count") for fault in self.faults)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as JSON values."""
+        tasks = [{**asdict(task), "folder": task.folder and str(task.folder)} for task in self.tasks]
+        return {"format": 1, "root": str(self.root), "ok": self.ok, "missing": self.missing, "tasks": tasks}
+
+
+def render_report(report: Report, limit: int = 20) -> RenderableType:
+    """A page for ``rich``: per task the expected tree beside the found one, the counts, and the faults.
+
+    Args:
+        report: what a check found.
+        limit: how many faults to name; the others are counted.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for task in report.tasks:
+        parts += [_trees(task), Text()]
+        if task.counts:
+            parts += [_counts(task), Text()]
+        parts += [Text(f"Note: {note}\n", style="yellow") for note in task.notes]
+    faults = report.faults
+    for fault in faults[:limit]:
+        parts.append(Text.assemble((f"{fault.kind:<10} ", "red"), (fault.path, "bold"), " ", fault.message))
+    if len(faults) > limit:
+        parts.append(Text(f"... and {len(faults) - limit:,} more faults; --json lists all of them.", "red"))
+    if report.ok:
+        parts.append(Text(f"{report.root} is complete: every file was opened.", style="green"))
+    else:
+        parts.append(
+            Text(f"{report.root} has {len(faults):,} {'fault' if len(faults) == 1 else 'faults'}.", "red")
+        )
+    return Group(*parts)
+
+
+def _trees(task: TaskReport) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    title = get_task(task.task).title + (", SYNTHETIC" if task.synthetic else "")
+    where = f"found in {task.folder.parent}" if task.folder else "found"
+    table = Table(title=title, title_justify="left", expand=False)
+    table.add_column("expected", ratio=1, overflow="fold")
+    table.add_column(Text(where), ratio=1, overflow="fold")
+    table.add_row(Text(EXPECTED[task.task]), Text("\n".join(task.tree)))
+    return table
+
+
+def _counts(task: TaskReport) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("split")
+    for column in ("clips", "frames", "masks", "recordings"):
+        table.add_column(column, justify="right")
+    for split in SPLITS:
+        counts = task.counts[split]
+        cells = (counts.clips, counts.frames, counts.masks, counts.audio)
+        table.add_row(
+            split, *(Text(str(cell), "" if cell.expected in (None, cell.found) else "red") for cell in cells)
+        )
+    return table

@@ -1,0 +1,82 @@
+"""A trained run by its name, ready to be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from avsbench_harness.data.avsbench.layout import Dataset
+from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
+from avsbench_harness.engine.run import Run, RunSpec
+from avsbench_harness.errors import MissingDataError, UsageError, unknown
+from avsbench_harness.files import read_json, sha256_file
+from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.method import get_method
+from avsbench_harness.tasks import get_task
+from avsbench_harness.weights import store
+
+
+def trained_run(
+    name: str,
+    out: Path,
+    *,
+    data: Path | None = None,
+    method: str | None = None,
+) -> Run:
+    """The run that was trained in a folder; on CUDA where there is one.
+
+    Args:
+        name: the run's folder, or its id under ``out``.
+        out: the folder that holds ``runs/``.
+        data: data root; else ``AVSB_DATA_DIR``; else the synthetic stand-in.
+        method: the method's folder, where it is not installed under its name.
+
+    Raises:
+        UsageError: there is no such run, its method is another one, or the data are not those it was
+            trained on.
+        MissingDataError: the weights of its frozen audio encoder are not on this machine.
+    """
+    folder = next(
+        (path for path in (Path(name), out / "runs" / name) if (path / "spec.json").is_file()), None
+    )
+    if folder is None:
+        raise unknown("run", name, [path.parent.name for path in (out / "runs").glob("*/spec.json")])
+    folder = folder.resolve()
+    spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
+    plugin = get_method(method or spec.method)
+    if plugin.name != spec.method:
+        raise UsageError(f"{folder.name} is a run of {spec.method}, not of {plugin.name}.")
+    return Run(
+        spec=spec,
+        method=plugin,
+        dataset=_dataset(spec, data),
+        out=folder.parents[1],
+        weights=_audio_weights(spec),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+
+
+def _dataset(spec: RunSpec, data: Path | None) -> Dataset:
+    """The data that the run was trained on."""
+    if data_root(data) is None and not spec.data.synthetic:
+        raise MissingDataError(
+            f"The run was trained on {spec.data.name}; pass --data ROOT, or set {VARIABLE}."
+        )
+    dataset = choose_dataset(get_task(spec.task), data)
+    if dataset.fingerprint() != spec.data.fingerprint:
+        raise UsageError(f"{dataset.root} is not what the run was trained on; pass --data with its data.")
+    return dataset
+
+
+def _audio_weights(spec: RunSpec) -> dict[str, Path]:
+    """The file of the run's frozen audio encoder; none where it was trained along."""
+    if spec.audio.trained:
+        return {}
+    path = store.find(spec.audio.encoder)
+    if path is None or sha256_file(path) != spec.audio.weights:
+        raise MissingDataError(
+            f"The run hears through {spec.audio.encoder} with weights of SHA-256 {spec.audio.weights}, which "
+            f"the store does not have; `avsb weights add {spec.audio.encoder} FILE` adds them."
+        )
+    return {"audio": path}

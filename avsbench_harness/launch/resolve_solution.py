@@ -1,0 +1,52 @@
+"""Which ground truth a submission is scored against, where the user does not name it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
+from avsbench_harness.engine.solutions import find_solution, solution_file
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.results.record import Record
+from avsbench_harness.submission import Header
+from avsbench_harness.tasks import get_split, get_task
+
+
+def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Path:
+    """The solution file for a submission.
+
+    In this order: the one given; that of the data root given; one in the cache with the fingerprint that the
+    submission names, as every run leaves it; that of the data root in ``AVSB_DATA_DIR``.
+
+    Raises:
+        MissingDataError: there is none.
+    """
+    if solution is not None:
+        return solution
+    if data is None:
+        cached = find_solution(header.solution)
+        if cached is not None:
+            return cached
+    root = data_root(data)
+    if root is None:
+        raise MissingDataError(
+            f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
+            f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
+        )
+    return solution_file(open_dataset(root, get_task(header.task)), get_split(header.split))
+
+
+def data_of(record: Record, data: Path | None) -> Dataset | None:
+    """The data set of a record: that of the data root, or the stand-in set; ``None`` if it is neither.
+
+    Args:
+        record: of a run.
+        data: data root; else ``AVSB_DATA_DIR``.
+    """
+    try:
+        candidate = choose_dataset(get_task(record.task), data)
+    except AvsbError:
+        return None
+    return candidate if candidate.fingerprint() == record.data.fingerprint else None

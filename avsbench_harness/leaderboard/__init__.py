@@ -1,0 +1,1 @@
+"""Leaderboards from run records: tables, Markdown, LaTeX and the HTML site."""

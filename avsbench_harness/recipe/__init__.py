@@ -1,0 +1,1 @@
+"""Training recipes: their schema, presets and overrides. Imports no torch."""

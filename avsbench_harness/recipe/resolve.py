@@ -1,0 +1,165 @@
+"""Presets, overrides and the resolution of a recipe.
+
+A method's ``recipes.yaml`` holds presets (``full``, ``smoke``); each has a ``base``, and overrides per task,
+per backbone, per backbone within a task, and per variant, applied in this order; a variant's have the same
+structure. A user's file and ``--set key=value`` come last.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.tasks import Task
+
+
+class PresetOwner(Protocol):
+    """A method, as far as its presets are concerned."""
+
+    @property
+    def name(self) -> str:
+        """The method's name, for messages."""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Its variants; the first is the default."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder with ``recipes.yaml``."""
+
+
+def presets(method: PresetOwner) -> tuple[str, ...]:
+    """The names of a method's presets."""
+    return tuple(_presets(method.folder / "recipes.yaml"))
+
+
+def resolve(
+    method: PresetOwner,
+    task: Task,
+    backbone: str,
+    *,
+    variant: str | None = None,
+    preset: str = "full",
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of one run.
+
+    Args:
+        method: whose ``recipes.yaml`` is read.
+        task: selects the overrides under ``tasks``.
+        backbone: selects the overrides under ``backbones``.
+        variant: selects those under ``variants``; ``None``: the method's first.
+        preset: ``full``, ``smoke`` or another of the method's.
+        file: YAML laid on the preset.
+        assignments: ``key.sub=value`` laid on that, the value read as YAML.
+    """
+    path = method.folder / "recipes.yaml"
+    known = _presets(path)
+    if preset not in known:
+        raise unknown(f"preset of {method.name}", preset, known)
+    own = known[preset].get("variants", {}).get(variant or method.variants[0], {})
+    values: dict[str, Any] = {}
+    for layers in (known[preset], own):
+        of_task = dict(layers.get("tasks", {}).get(task.name, {}))
+        of_both = of_task.pop("backbones", {}).get(backbone, {})
+        of_backbone = layers.get("backbones", {}).get(backbone, {})
+        for layer in (layers.get("base", {}), of_task, of_backbone, of_both):
+            values = _lay(values, layer)
+    where = f"preset '{preset}' of {path.name} of {method.name}"
+    recipe = Recipe.parse(values, where)
+    if file is not None:
+        values = _lay(values, read_yaml(file))
+        recipe = Recipe.parse(values, str(file))
+    for assignment in assignments:
+        values = _lay(values, _assignment(assignment))
+        recipe = Recipe.parse(values, f"--set {assignment}")
+    return recipe
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping with plain values only; anything else is a ``UsageError``."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold keys and values, not {type(values).__name__}.")
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+#: Keys of which one drops others, by the mapping that they are in.
+_INSTEAD = (
+    ("", "epochs", ("iterations",)),
+    ("", "iterations", ("epochs",)),
+    ("validation", "every_steps", ("every", "first")),
+    ("validation", "every", ("every_steps",)),
+    ("validation", "first", ("every_steps",)),
+)
+
+
+def _lay(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge, where naming one of epochs and iterations drops the other, and so for validation's rules."""
+    for place, one, others in _INSTEAD:
+        below, above = (layer.get(place, {}) if place else layer for layer in (values, over))
+        if not (isinstance(below, Mapping) and isinstance(above, Mapping)) or above.get(one) is None:
+            continue
+        kept = {key: value for key, value in below.items() if key not in others or key in above}
+        values = {**values, place: kept} if place else kept
+    return merge(values, over)
+
+
+def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Recipe changes as ``--set`` takes them; a JSON value is also a YAML one."""
+    return tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
+
+
+def split_assignment(text: str) -> tuple[str, Any]:
+    """``key.sub=value`` as key and value, the value read as YAML; anything else is a ``UsageError``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes key=value, for example --set optimizer.lr=1.0e-4; got '{text}'.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"The value in '--set {text}' is not valid YAML.") from None
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, parsed = split_assignment(text)
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+@functools.cache
+def _presets(path: Path) -> dict[str, dict[str, Any]]:
+    known = read_yaml(path)
+    for name, layers in known.items():
+        extra = set(layers) - {"base", "tasks", "backbones", "variants"}
+        if extra:
+            raise UsageError(
+                f"Preset '{name}' of {path} has '{min(extra)}' beside base, tasks, backbones and variants."
+            )
+    return known

@@ -1,0 +1,1 @@
+"""Test suite and deterministic test data for method plugins."""

@@ -1,0 +1,1 @@
+"""Weights files: readers, the store of pretrained weights, and published checkpoints."""

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avsbench_harness.bench import measure as module
+from avsbench_harness.bench.measure import measure, random_batch, training_step, waiting_share
+from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.optim import build_optimizer
+from avsbench_harness.method import from_folder
+from avsbench_harness.nn.model import Model
+from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.tasks import AVSS, MS3, S4, Task
+
+
+def recipe(**changes) -> Recipe:
+    values = {"optimizer": {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}, "epochs": 1}
+    return Recipe.parse({**values, **changes}, "the test")
+
+
+def network(tiny: str) -> Model:
+    torch.manual_seed(0)
+    return from_folder(Path(tiny)).build(S4, "r50", variant="released", width=4)
+
+
+@pytest.mark.parametrize(("task", "annotated"), [(S4, 1), (MS3, 5), (AVSS, 10)])
+def test_random_clips_are_supervised_as_the_task_trains(task: Task, annotated: int) -> None:
+    frames = random_batch(task, clips=2, side=8).annotated_frames()
+    assert frames.sum(1).tolist() == [annotated] * 2
+    assert frames[:, 0].all()
+
+
+def test_supervision_can_be_chosen() -> None:
+    assert random_batch(S4, side=8, annotated="all").annotated_frames().sum() == 5
+    assert random_batch(AVSS, side=8, annotated="first").annotated_frames().sum() == 1
+    first, second = random_batch(S4, side=8), random_batch(S4, side=8, annotated="all")
+    assert torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-4), ("fp16", 0.05)])
+@pytest.mark.parametrize("clip_norm", [None, 1e-3])
+def test_a_step_is_backward_clipping_and_the_optimiser(
+    tiny: str, clip_norm: float | None, precision: str, error: float
+) -> None:
+    ours, theirs = network(tiny).eval(), network(tiny).eval()
+    batch, settings = random_batch(S4, side=16), recipe(clip_norm=clip_norm, precision=precision)
+    training_step(ours.losses, build_optimizer(ours.param_groups(settings), settings.optimizer), settings,
+                  "cpu")(batch)  # fmt: skip
+    torch.stack(list(theirs.losses(batch).values())).sum().backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm)
+    untouched = network(tiny).state_dict()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter -= parameter.grad
+            moved = (ours.get_parameter(name) - untouched[name]).norm()
+            assert (ours.get_parameter(name) - parameter).norm() <= error * moved + 5e-7, name
+            assert moved > 1e-6, name
+
+
+def test_a_step_calls_no_hook_by_which_processes_exchange_gradients(tiny: str) -> None:
+    model, settings = network(tiny), recipe()
+    called = []
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(called.append)
+    step = training_step(
+        model.losses, build_optimizer(model.param_groups(settings), settings.optimizer), settings, "cpu"
+    )
+    step(random_batch(S4, side=16))
+    assert not called
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_multiples_do_not_follow_the_drift_of_the_machine(tiny: str, monkeypatch) -> None:
+    """Every call takes longer than the one before; the model's ones three times the backbone's."""
+    slower = 1.0
+
+    def seconds(call, device) -> tuple[float, float]:
+        nonlocal slower
+        before = model.calls
+        call()
+        slower *= 1.01
+        busy = (3.0 if model.calls > before else 1.0) * slower
+        return busy / 2, busy
+
+    class Counted(type(network(tiny))):
+        calls = 0
+
+        def forward(self, batch: Batch):
+            self.calls += 1
+            return super().forward(batch)
+
+    model = network(tiny)
+    model.__class__ = Counted
+    monkeypatch.setattr(module, "_seconds", seconds)
+    found = measure(model, nn.Conv2d(3, 4, 3), recipe(), random_batch(S4, side=16), repeats=3)
+    for multiples, timing in (
+        (found.forward_multiples, found.forward),
+        (found.step_multiples, found.step),
+    ):
+        assert multiples == pytest.approx([3 / 1.01] * 3)
+        assert timing.elapsed == pytest.approx([busy / 2 for busy in timing.busy])
+        assert timing.busy[2] > timing.busy[0]
+    assert found.of_forward == pytest.approx(found.of_step)
+
+
+def test_the_recipe_decides_precision_and_what_is_frozen(tiny: str) -> None:
+    model = network(tiny)
+    seen: set[torch.dtype] = set()
+    model.head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    bare = nn.Conv2d(3, 4, 3)
+    bare.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    settings = recipe(precision="bf16", backbone={"freeze_epochs": "all"})
+    found = measure(model, bare, settings, random_batch(S4, side=16), repeats=2)
+    assert seen == {torch.bfloat16}
+    assert all(len(timing.busy) == 2 for timing in (found.forward, found.step, found.bare_step))
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name]) == name.startswith("backbone."), name
+
+
+def test_waiting_is_the_share_of_the_time_in_the_loader() -> None:
+    def batches() -> Iterator[Batch]:
+        for wait in (0.5, 0.03, 0.03, 0.03):
+            time.sleep(wait)
+            yield random_batch(S4, side=4)
+
+    share = waiting_share(batches(), lambda batch: time.sleep(0.01), "cpu", warm_up=1)
+    assert 0.6 < share < 0.85  # 0.75, and what sleeping takes longer
+    with pytest.raises(ValueError, match="more batches than 4"):
+        waiting_share(batches(), lambda batch: None, "cpu", warm_up=4)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from avsbench_harness.engine.inputs import training_clips
+from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
+from avsbench_harness.launch import default_dataset
+from avsbench_harness.launch import request as planning
+from avsbench_harness.launch.request import Request, plan
+
+
+def request(tiny: str, real_s4: Path, **changes) -> Request:
+    return Request(**{"method": tiny, "backbone": "r50", "data": real_s4, "device": "cpu", **changes})
+
+
+def test_the_id_ends_in_the_hash_of_what_decides_the_result(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    base = plan(request(tiny, real_s4))
+    assert base.id == f"s4-tiny-r50-s0-{base.spec.hash[:10]}"
+    same = plan(request(tiny, real_s4, out=tmp_path, device="cpu", workers=3))
+    assert same.id == base.id
+    others = [{"seed": 1}, {"assignments": ["epochs=9"]}, {"preset": "smoke"}, {"backbone": "swin_t"}]
+    ids = {plan(request(tiny, real_s4, **change)).spec.hash for change in others}
+    assert len(ids | {base.spec.hash}) == 5
+
+
+def test_the_data_decide_but_not_where_they_lie(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(real_s4, copy)
+    base = plan(request(tiny, real_s4))
+    assert plan(request(tiny, copy)).id == base.id
+    frame = next(copy.rglob("visual_frames/**/*.png"))
+    frame.write_bytes(frame.read_bytes() + b" ")
+    assert plan(request(tiny, copy)).id != base.id
+
+
+def test_the_code_of_a_folder_decides(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "method"
+    shutil.copytree(tiny, folder)
+    (folder / "extra.py").write_text("x = 1\n")
+    one = plan(request(str(folder), real_s4))
+    (folder / "extra.py").write_text("x = 2\n")
+    assert plan(request(str(folder), real_s4)).spec.code != one.spec.code
+
+
+def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AVSB_DATA_DIR", str(real_s4))
+    run = plan(request(tiny, real_s4, data=None))
+    assert run.dataset.root == real_s4
+    assert run.spec.preset == "full"
+    assert planning.warning(run) is None
+
+
+@pytest.mark.slow
+def test_pseudo_masks_of_the_stand_in_set_are_made_on_the_way(
+    tiny: str, real_s4: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """MS3's training takes S4's clips with pseudo-masks too; the set for MS3 alone has none."""
+    monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
+    asked = request(tiny, real_s4, data=None, task="ms3")
+    assert not [clip for clip in training_clips(plan(asked)) if clip.id.startswith("s4/")]
+    run = plan(replace(asked, assignments=["supplement=tvl1"]))
+    singles = [clip for clip in training_clips(run) if clip.id.startswith("s4/")]
+    assert len(singles) == 2
+    assert all(mask is not None and mask.is_file() for clip in singles for mask in clip.masks)
+    assert plan(replace(asked, assignments=["supplement=tvl1"])).id == run.id
+
+
+def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkeypatch) -> None:
+    monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
+    run = plan(request(tiny, real_s4, data=None))
+    assert run.spec.preset == "smoke"
+    assert run.spec.data.synthetic
+    assert "SMOKE RUN on SYNTHETIC data" in (planning.warning(run) or "")
+    assert plan(request(tiny, real_s4, data=None)).id == run.id
+    asked = plan(request(tiny, real_s4, data=run.dataset.root))
+    assert asked.spec.preset == "full"
+    assert "SYNTHETIC data" in (planning.warning(asked) or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"method": "avsegforner"}, UsageError, "Unknown method 'avsegforner'. Did you mean 'avsegformer'"),
+        ({"backbone": "resnt50"}, UsageError, "Did you mean 'resnet50'"),
+        ({"task": "s3"}, UsageError, "Unknown task 's3'"),
+        ({"preset": "ful"}, UsageError, "Did you mean 'full'"),
+        ({"assignments": ["optimzer.lr=1"]}, UsageError, "Did you mean 'optimizer'"),
+        ({"recipe": Path("no.yaml")}, UsageError, "no file"),
+        ({"seed": -1}, UsageError, "--seed must be 0 or more"),
+        ({"data": Path("nowhere")}, MissingDataError, "Single-source"),
+        ({"pretrained": True}, MissingDataError, "avsb weights add r50"),
+        ({"device": "cuda:99"}, UsageError, "cuda:99"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_computed(
+    tiny: str, real_s4: Path, changes: dict, error: type[AvsbError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        plan(request(tiny, real_s4, **changes))

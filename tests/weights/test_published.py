@@ -1,0 +1,215 @@
+"""Published checkpoints: read in every format, renamed and stored; what does not fit is told what it is."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.files import sha256_file
+from avsbench_harness.method import get_method
+from avsbench_harness.nn.meta import on_meta
+from avsbench_harness.tasks import get_task
+from avsbench_harness.weights import store
+from avsbench_harness.weights.published import Likeness, import_checkpoint, recognise
+
+from .checkpoints import constants, golden_keys, publishing_method
+
+CASES = [
+    ("avsegformer", "r50", "avsegformer/r50_s4", "s4"),
+    ("avsegformer", "pvt", "avsegformer/pvt_s4", "ms3"),
+    ("catr", "pvt", "catr/pvt", "s4"),
+    ("combo", "r50", "combo/r50_s4", "s4"),
+    ("combo", "pvt", "combo/pvt_s4", "ms3"),
+    ("tpavi", "r50", "tpavi/r50_s4", "ms3"),
+    ("tpavi", "pvt", "tpavi/pvt_s4", "s4"),
+]
+
+#: What authors put around their state dicts, by the kind of file.
+FORMATS = ["bare", "model", "module", "state_dict", "numpy", "safetensors", "detectron2"]
+
+
+@pytest.fixture
+def publishing(tiny: str, tmp_path: Path) -> str:
+    """The folder of a method with checkpoints whose names begin with ``net.``."""
+    return publishing_method(tiny, tmp_path / "publishing")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def publish(state: dict[str, Tensor], kind: str, folder: Path) -> Path:
+    """The state dict as a file of that kind."""
+    file = folder / f"{kind}.pth"
+    arrays = {name: value.numpy() for name, value in state.items()}
+    if kind == "safetensors":
+        file = file.with_suffix(".safetensors")
+        save_file({name: value.contiguous() for name, value in state.items()}, file)
+    elif kind == "detectron2":
+        file = file.with_suffix(".pkl")
+        content = {"model": arrays, "__author__": "the authors", "matching_heuristics": True}
+        file.write_bytes(pickle.dumps(content, 2))
+    else:
+        wrapped: dict[str, Any] = {
+            "bare": state,
+            "model": {"model": state, "iteration": 90_000, "optimizer": {"state": {}}},
+            "module": {f"module.{name}": value for name, value in state.items()},
+            "state_dict": {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+            "numpy": {"model": arrays, "best": np.float64(0.5)},
+        }
+        torch.save(wrapped[kind], file)
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "backbone", "keys", "task"), CASES)
+def test_published_names_of_every_method(
+    data: Path, tmp_path: Path, own_cache: Path, method: str, backbone: str, keys: str, task: str
+) -> None:
+    state = {**constants(golden_keys(data, keys)), "vggish.features.0.weight": torch.ones(64, 1, 3, 3)}
+    if method == "combo":
+        state["audio_backbone.features.0.weight"] = state.pop("vggish.features.0.weight")
+    file = publish(state, "model", tmp_path)
+    found = import_checkpoint(method, file, task=task, backbone=backbone)
+    entry = found.entry
+    assert (entry.method, entry.variant, entry.task, entry.backbone) == (method, "released", task, backbone)
+    assert (entry.file, entry.source_sha256) == (file.name, sha256_file(file))
+    assert any("features.0" in name for name in found.unused)
+    plugin = get_method(method)
+    model = on_meta(lambda: plugin.build(get_task(task), backbone, variant="released"))
+    stored = load_file(entry.path)
+    assert {name: value.shape for name, value in stored.items()} == {
+        name: value.shape for name, value in model.state_dict().items()
+    }
+    used = [value for name, value in state.items() if name not in found.unused and value.is_floating_point()]
+    expected = sorted(float(value.flatten()[0]) for value in used)
+    assert sorted(float(v.flatten()[0]) for v in stored.values() if v.is_floating_point()) == expected
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats_of_authors(publishing: str, tmp_path: Path, own_cache: Path, kind: str) -> None:
+    network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
+    own = {
+        name: torch.randn(value.shape, generator=torch.Generator().manual_seed(index))
+        if value.is_floating_point()
+        else torch.tensor(3)
+        for index, (name, value) in enumerate(network.state_dict().items())
+    }
+    state = {f"net.{name}": value for name, value in own.items()} | {"audio.weight": torch.zeros(3)}
+    found = import_checkpoint(publishing, publish(state, kind, tmp_path), task="s4", backbone="r50")
+    assert [name.removeprefix("module.") for name in found.unused] == ["audio.weight"]
+    stored = load_file(found.entry.path)
+    assert stored.keys() == own.keys()
+    assert all(torch.equal(stored[name], own[name]) for name in own)
+
+
+def test_counters_that_old_files_lack_are_zero(publishing: str, tmp_path: Path, own_cache: Path) -> None:
+    network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
+    state = {f"net.{n}": v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    found = import_checkpoint(publishing, publish(state, "bare", tmp_path), task="s4", backbone="r50")
+    assert load_file(found.entry.path)["backbone.1.num_batches_tracked"].item() == 0
+
+
+def test_a_file_of_a_training_that_diverged_is_refused(
+    publishing: str, tmp_path: Path, own_cache: Path
+) -> None:
+    network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
+    state = {f"net.{name}": value.clone() for name, value in network.state_dict().items()}
+    state[next(iter(state))].view(-1)[0] = float("nan")
+    file = publish(state, "bare", tmp_path)
+    with pytest.raises(UsageError, match=rf"^{file}: .* 1 not finite .*diverged"):
+        import_checkpoint(publishing, file, task="s4", backbone="r50")
+    assert store.entries() == []
+
+
+@pytest.mark.slow
+def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
+    file = publish(constants(keys), "module", tmp_path)
+    with pytest.raises(UsageError, match=r"wrong shape.* looks like avsegformer for avss with r50\.$"):
+        import_checkpoint("avsegformer", file, task="s4", backbone="r50")
+    assert store.entries() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "looks"),
+    [
+        ("avsegformer/pvt_s4", Likeness("avsegformer", "pvt", ("s4", "ms3"), 1.0)),
+        ("catr/pvt", Likeness("catr", "pvt", ("s4",), 1.0)),
+        ("combo/r50_s4", Likeness("combo", "r50", ("s4", "ms3"), 1.0)),
+        ("tpavi/pvt_s4", Likeness("tpavi", "pvt", ("s4", "ms3"), 1.0)),
+    ],
+)
+def test_every_published_model_is_recognised(data: Path, keys: str, looks: Likeness) -> None:
+    found = recognise(constants(golden_keys(data, keys)))
+    assert found is not None
+    assert (found.method, found.backbone, found.fit) == (looks.method, looks.backbone, 1.0)
+    assert set(looks.tasks) <= set(found.tasks)
+
+
+@pytest.mark.slow
+def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    file = publish(constants(golden_keys(data, "avsegformer/r50_s4")), "bare", tmp_path)
+    looks = r"looks like avsegformer for s4 or ms3 with r50\.$"
+    with pytest.raises(UsageError, match=rf"fit tpavi for s4 with r50: .*{looks}"):
+        import_checkpoint("tpavi", file, task="s4", backbone="r50")
+    with pytest.raises(UsageError, match=rf"fit avsegformer for s4 with pvt: .*{looks}"):
+        import_checkpoint("avsegformer", file, task="s4", backbone="pvt")
+    with pytest.raises(UsageError, match=rf"no published checkpoints with the backbone swin_t.*{looks}"):
+        import_checkpoint("avsegformer", file, task="s4", backbone="swin_t")
+
+
+@pytest.mark.slow
+def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
+    data: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
+    looks = r"looks like catr for s4 or ms3 with pvt\.$"
+    with pytest.raises(UsageError, match=rf"cannot do avss.*{looks}"):
+        import_checkpoint("catr", file, task="avss", backbone="pvt")
+    with pytest.raises(UsageError, match=rf"Unknown backbone 'pvtv2'.*{looks}"):
+        import_checkpoint("catr", file, task="s4", backbone="pvtv2")
+
+
+@pytest.mark.slow
+def test_one_missing_entry_is_not_all_of_them(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    keys = golden_keys(data, "catr/pvt")
+    del keys["encoder_backbone.patch_embed1.proj.weight"]
+    with pytest.raises(UsageError, match=r"1 missing.* \(99% of the entries fit\)\.$"):
+        import_checkpoint("catr", publish(constants(keys), "bare", tmp_path), task="s4", backbone="pvt")
+
+
+@pytest.mark.slow
+def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    keys = golden_keys(data, "tpavi/r50_s4")
+    cut = dict(list(keys.items())[5:])
+    with pytest.raises(
+        UsageError, match=r"looks like tpavi for s4 or ms3 with r50 \(99% of the entries fit\)"
+    ):
+        import_checkpoint("tpavi", publish(constants(cut), "bare", tmp_path), task="s4", backbone="r50")
+    other = {"cls_token": (1, 1, 4), "blocks.0.norm.weight": (4,)}
+    with pytest.raises(UsageError, match=r"no published checkpoint .*, but like a Vision Transformer\.$"):
+        import_checkpoint("tpavi", publish(constants(other), "bare", tmp_path), task="s4", backbone="r50")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_asked_for(tmp_path: Path, own_cache: Path, tiny: str) -> None:
+    file = publish({"a": torch.ones(1)}, "bare", tmp_path)
+    with pytest.raises(UsageError, match="cannot do avss"):
+        import_checkpoint("catr", file, task="avss", backbone="pvt")
+    with pytest.raises(UsageError, match="Unknown variant of catr 'released2'"):
+        import_checkpoint("catr", file, task="s4", backbone="pvt", variant="released2")
+    with pytest.raises(UsageError, match="no weights file"):
+        import_checkpoint("catr", tmp_path / "none.pth", task="s4", backbone="pvt")

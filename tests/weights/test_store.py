@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.weights import store
+from avsbench_harness.weights.state_files import check_published_hash, read_state
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def compact(tmp_path: Path) -> Path:
+    """A weights file of the compact audio encoder."""
+    torch.manual_seed(0)
+    file = tmp_path / "compact.pth"
+    torch.save(CompactAudioEncoder().state_dict(), file)
+    return file
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _named_after_hash(file: Path, digits: str) -> Path:
+    return Path(shutil.copy(file, file.with_name(f"vggish-{digits}.pth")))
+
+
+def test_an_empty_store():
+    assert store.entries() == []
+    assert store.find("vggish") is None
+
+
+def test_added_files_are_found_under_their_hash(compact: Path, tmp_path: Path):
+    entry = store.add("compact", compact)
+    assert (entry.name, entry.file, entry.size) == ("compact", "compact.pth", compact.stat().st_size)
+    assert entry.sha256 == _sha256(compact)
+    assert store.entries() == [entry]
+    stored = store.find("compact")
+    assert stored == tmp_path / "cache" / "weights" / f"{entry.sha256}.pth"
+    assert stored.read_bytes() == compact.read_bytes()
+
+
+def test_a_later_file_takes_the_name_and_the_earlier_one_stays(compact: Path, tmp_path: Path):
+    first = store.add("compact", compact)
+    save_file(CompactAudioEncoder().state_dict(), tmp_path / "new.safetensors")
+    second = store.add("compact", tmp_path / "new.safetensors")
+    assert store.entries() == [second]
+    assert store.find("compact") == second.path
+    assert second.path.suffix == ".safetensors"
+    assert first.path.is_file()  # a run that uses it may still be going on
+
+
+def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
+    torch.save(timm.create_model("resnet50").state_dict(), tmp_path / "resnet50.pth")
+    entry = store.add("r50", tmp_path / "resnet50.pth")
+    assert entry.name == "resnet50"
+    assert store.find("r50") == store.find("resnet50") == entry.path
+    assert store.find("resnet50.tv_in1k") is None
+
+
+def test_an_entry_whose_file_is_gone_or_cut_is_not_found(compact: Path):
+    entry = store.add("compact", compact)
+    os.truncate(entry.path, 100)
+    assert store.find("compact") is None
+    entry.path.unlink()
+    assert store.find("compact") is None
+    assert store.add("compact", compact).path.stat().st_size == entry.size
+    assert store.find("compact") == entry.path
+
+
+def test_hash_digits_in_the_name_must_be_right(compact: Path):
+    good = _named_after_hash(compact, _sha256(compact)[:8])
+    bad = _named_after_hash(compact, "10086976")
+    assert store.add("compact", good).file == good.name
+    with pytest.raises(UsageError, match=r"vggish-10086976\.pth is not the published file.*SHA-256 10086976"):
+        store.add("compact", bad)
+    assert [entry.file for entry in store.entries()] == [good.name]
+
+
+@pytest.mark.parametrize("name", ["store.pth", "resnet-50.pth", "epoch-00000012x.pth", "net-ABCDEF01.pth"])
+def test_names_without_hash_digits_are_not_checked(compact: Path, name: str):
+    check_published_hash(Path(shutil.copy(compact, compact.with_name(name))))
+
+
+def test_what_does_not_fit_is_refused_and_leaves_nothing(compact: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'vggish'"):
+        store.add("vggish", compact)
+    with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'resnet18'"):
+        store.add("resnet18", compact)
+    with pytest.raises(UsageError, match="There is no weights file"):
+        store.add("vggish", tmp_path / "absent.pth")
+    with pytest.raises(UsageError, match=r"Unknown model 'vgish'.* mean 'vggish'"):
+        store.add("vgish", compact)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_index_is_named(compact: Path, tmp_path: Path):
+    store.add("compact", compact)
+    index = tmp_path / "cache" / "weights" / "index.json"
+    assert set(json.loads(index.read_text())) == {"compact"}
+    for content in ("{", "[]", '{"compact": {"sha": 1}}', '{"compact": 3}'):
+        index.write_text(content)
+        with pytest.raises(UsageError, match=r"index\.json"):
+            store.entries()
+
+
+# --- reading weights files --------------------------------------------------------------------------------
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+
+
+def _same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all(torch.equal(state[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE},
+        {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+    ],
+)
+def test_wrappers_are_taken_off(tmp_path: Path, content: dict[str, Any]):
+    torch.save(content, tmp_path / "store.pth")
+    assert _same(read_state(tmp_path / "store.pth"))
+
+
+def test_older_torch_files_and_safetensors(tmp_path: Path):
+    torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(STATE, tmp_path / "new.safetensors")
+    assert _same(read_state(tmp_path / "old.pth"))
+    assert _same(read_state(tmp_path / "new.safetensors"))
+
+
+class _Evil:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_that_could_run_code_are_refused(tmp_path: Path, zipped: bool):
+    file, victim = tmp_path / "evil.pth", tmp_path / "victim"
+    torch.save({"a": _Evil(victim)}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UsageError, match=r"evil\.pth holds more than tensors"):
+        read_state(file)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pth", b""),
+        ("a.pth", b"hello"),
+        ("a.pth", b"PK\x03\x04"),
+        ("a.safetensors", b"hello"),
+        ("a.safetensors", b""),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=f"{name}.*(fetch it again|more than tensors)"):
+        read_state(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), {}, [1], {"a": 1}, {1: torch.zeros(1)}])
+def test_files_without_a_state_dict_are_refused(tmp_path: Path, value: Any):
+    torch.save(value, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"a\.pth does not hold a state dict"):
+        read_state(tmp_path / "a.pth")
+
+
+# --- published checkpoints --------------------------------------------------------------------------------
+
+
+def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
+    file = folder / f"converted-{number}.safetensors"
+    save_file({"a": torch.full((2,), float(number))}, file)
+    return {
+        "converted": file, "method": "some", "variant": "released", "task": "s4", "backbone": "r50",
+        "file": f"S4_{number}.pth", "source_sha256": hashlib.sha256(bytes([number])).hexdigest(),
+    }  # fmt: skip
+
+
+def test_published_checkpoints_stand_beside_encoders(compact: Path, tmp_path: Path):
+    encoder = store.add("compact", compact)
+    facts = _checkpoint(tmp_path, 1)
+    entry = store.add_published(**facts)
+    assert entry.name == f"some-released-s4-r50-{facts['source_sha256'][:8]}"
+    assert entry.path.suffix == ".safetensors"
+    assert _sha256(entry.path) == entry.sha256 != entry.source_sha256
+    assert store.published() == [entry]
+    assert store.entries() == [encoder, entry]
+    assert store.find("compact") == encoder.path
+    assert store.add_published(**facts) == entry
+    entry.path.unlink()
+    assert store.add_published(**facts).path.is_file()
+
+
+def test_simultaneous_additions_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    count = 6
+    read = store.entries
+
+    def slowly() -> list[store.Entry]:
+        known = read()
+        time.sleep(0.03)  # long enough for the others to read the same index
+        return known
+
+    monkeypatch.setattr(store, "entries", slowly)
+    with ThreadPoolExecutor(count) as pool:
+        facts = [_checkpoint(tmp_path, number) for number in range(count)]
+        list(pool.map(lambda values: store.add_published(**values), facts))
+    assert {entry.file for entry in read()} == {f"S4_{number}.pth" for number in range(count)}
