@@ -13,22 +13,100 @@ import inspect
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
 
 if TYPE_CHECKING:
-    from avsbench_harness.engine.checkpoint import Checkpoint
-    from avsbench_harness.engine.run import Run
     from avsbench_harness.nn.model import Model
 
 GROUP = "avsbench_harness.methods"
+
+
+class Validation(Schema):
+    """One validation: the optimiser step after which it was made, and its scores."""
+
+    step: int
+    metrics: dict[str, float | None]
+
+
+class TrainingSummary(Schema):
+    """The outcome of a training: which weights were selected, and how they were trained.
+
+    Attributes:
+        weights_file: name of the file in the run's folder.
+        steps: optimiser steps in all.
+        selected_step: the step after which the weights were saved.
+        validations: all validations, in order.
+        seconds: time spent in training steps, over all attempts.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        processes: number of processes that trained it last.
+        clips_per_second: average over all training steps.
+        memory_gib: peak memory, GiB.
+        parameters: number of the network's parameters.
+        gmacs: 10^9 multiply-accumulates of one clip's forward pass.
+    """
+
+    weights_file: str
+    steps: int
+    selected_step: int
+    validations: list[Validation]
+    seconds: float
+    device: str
+    processes: int = 1
+    clips_per_second: float | None = None
+    memory_gib: float | None = None
+    parameters: int | None = None
+    gmacs: float | None = None
+
+
+class Loops(NamedTuple):
+    """The training and prediction loops that a run brings along; the engine's by default."""
+
+    train: Callable[[Any], TrainingSummary]
+    predict: Callable[[Any, Split], Path]
+
+
+class MethodRun(Protocol):
+    """A run as its method sees it; :class:`avsbench_harness.engine.run.Run` implements it."""
+
+    @property
+    def loops(self) -> Loops:
+        """The loops that :meth:`Method.train` and :meth:`Method.predict` call by default."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder, for the log, checkpoints and weights."""
+
+    @property
+    def weights_file(self) -> Path:
+        """Where training leaves the selected weights."""
+
+    def submission_file(self, split: Split) -> Path:
+        """Where prediction leaves the submission of a split."""
+
+    def build_model(self, *, pretrained: bool) -> Model:
+        """The method's network with the recipe's options."""
 
 
 class Method(ABC):
@@ -67,18 +145,13 @@ class Method(ABC):
         """Whether its network takes maskiges beside frames, given these build options; by default no."""
         return False
 
-    def train(self, run: Run) -> Checkpoint:
-        """Train one run to its end, going on from its last checkpoint; by default the engine's loop."""
-        # The one upward import of the house: the engine needs Method's network, never its loop.
-        from avsbench_harness.engine.train import train
+    def train(self, run: MethodRun) -> TrainingSummary:
+        """Train a run to its end, resuming from its last checkpoint; by default with the run's own loop."""
+        return run.loops.train(run)
 
-        return train(run)
-
-    def predict(self, run: Run, split: Split) -> Path:
-        """Write the trained run's submission for one split; by default the engine's loop."""
-        from avsbench_harness.engine.predict import predict
-
-        return predict(run, split)
+    def predict(self, run: MethodRun, split: Split) -> Path:
+        """Write the trained run's submission for one split; by default with the run's own loop."""
+        return run.loops.predict(run, split)
 
     @property
     def folder(self) -> Path:

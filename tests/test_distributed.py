@@ -173,7 +173,7 @@ def test_submissions_and_scores_do_not_depend_on_the_number_of_processes(planned
     for number in (2, 3):
         run = planned(tmp_path / str(number), *wanted)
         run.folder.mkdir(parents=True)
-        for name in ("weights.safetensors", "checkpoint.json", "spec.json"):
+        for name in ("weights.safetensors", "training.json", "spec.json"):
             shutil.copy(one.folder / name, run.folder / name)
         done = command_line("run", "--nproc", number, "--json", *arguments(run, *wanted))
         assert done.returncode == 0, done.stdout + done.stderr

@@ -105,7 +105,7 @@ def _to_record(asked: bool | None, out: Path, header: Header, protocol: str | No
         return asked
     if not (canonical and header.split == "test" and re.fullmatch(r"\w[\w.-]*", header.run)):
         return False
-    trained_here = (out / "runs" / header.run / "checkpoint.json").is_file()
+    trained_here = (out / "runs" / header.run / "training.json").is_file()
     return trained_here and not (out / "results" / f"{header.run}.json").exists()
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import read_json, sync, write_json
+from avsbench_harness.method import Validation
 from avsbench_harness.schema import Schema
 
 
@@ -32,13 +33,6 @@ class Best(Schema):
     step: int
     value: float
     file: str
-
-
-class Validation(Schema):
-    """One validation: the step after which it was made, and its scores."""
-
-    step: int
-    metrics: dict[str, float | None]
 
 
 class TrainState(Schema):
@@ -62,32 +56,6 @@ class TrainState(Schema):
     def validated(self) -> int:
         """The step of the last validation, 0 before the first."""
         return self.validations[-1].step if self.validations else 0
-
-
-class Checkpoint(Schema):
-    """What training ends with: the selected weights and how they came about.
-
-    Attributes:
-        weights_file: name of the file in the run's folder.
-        steps: optimiser steps in all.
-        selected_step: the step that the weights are of.
-        validations: all validations, in order.
-        seconds: time spent in steps, over all attempts.
-        device: what it was trained on.
-        processes: how many trained it in the end.
-    """
-
-    weights_file: str
-    steps: int
-    selected_step: int
-    validations: list[Validation]
-    seconds: float
-    device: str
-    processes: int = 1
-    clips_per_second: float | None = None
-    memory_gib: float | None = None
-    parameters: int | None = None
-    gmacs: float | None = None
 
 
 @dataclass

@@ -21,7 +21,7 @@ from avsbench_harness.distributed import world_size
 from avsbench_harness.engine.progress import peak_rss_gib
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import AvsbError
-from avsbench_harness.method import get_method
+from avsbench_harness.method import Loops, get_method
 
 
 def run_batch(run: Run, clips: int | None = None) -> Batch:
@@ -66,7 +66,7 @@ def _cpu_peak(run: Run, method: str) -> float:
     """In another process: what this one freed before would be used again, and not show."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_growth, method, run.spec, run.dataset).result()
+            return pool.submit(_growth, method, run.spec, run.dataset, run.loops).result()
         except RuntimeError as error:
             killed = isinstance(error, BrokenProcessPool)
             if not killed and "DefaultCPUAllocator" not in str(error):
@@ -77,9 +77,9 @@ def _cpu_peak(run: Run, method: str) -> float:
             ) from None
 
 
-def _growth(method: str, spec: RunSpec, dataset: Dataset) -> float:
+def _growth(method: str, spec: RunSpec, dataset: Dataset, loops: Loops) -> float:
     """Growth of this process's peak of resident memory over two training steps, GiB."""
-    run = Run(spec=spec, method=get_method(method), dataset=dataset, out=Path())
+    run = Run(spec=spec, method=get_method(method), dataset=dataset, out=Path(), loops=loops)
     _load_libraries()
     before = peak_rss_gib()
     _train_twice(run)

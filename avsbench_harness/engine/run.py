@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.files import sha256_json
-from avsbench_harness.method import Method
+from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
@@ -108,6 +108,7 @@ class Run:
         method: the plugin.
         dataset: the data set that ``spec.data`` names.
         out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
+        loops: what the method trains and predicts with by default.
         weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``,
             ``checkpoint``, ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -118,6 +119,7 @@ class Run:
     method: Method
     dataset: Dataset
     out: Path
+    loops: Loops
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     workers: int = 0

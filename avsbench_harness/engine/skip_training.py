@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from avsbench_harness import distributed
-from avsbench_harness.engine.checkpoint import Checkpoint, save_tensors
+from avsbench_harness.engine.checkpoint import save_tensors
 from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.load_weights import read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.train import alone, finished
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import sha256_file, write_json
+from avsbench_harness.method import TrainingSummary
 
 
-def adopt(run: Run) -> Checkpoint:
+def adopt(run: Run) -> TrainingSummary:
     """Put the checkpoint of the run's spec where training would put its weights, once.
 
     Raises:
@@ -39,7 +40,7 @@ def _adopt(run: Run, *, published: bool) -> None:
     write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     save_tensors(run.weights_file, read_weights(path, published=published))
     size = run_cost(run, run.build_model(pretrained=False))
-    checkpoint = Checkpoint(
+    checkpoint = TrainingSummary(
         weights_file=run.weights_file.name,
         steps=0,
         selected_step=0,
@@ -49,4 +50,4 @@ def _adopt(run: Run, *, published: bool) -> None:
         parameters=size.parameters,
         gmacs=size.gmacs,
     )
-    write_json(run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
+    write_json(run.folder / "training.json", checkpoint.model_dump(mode="json"))

@@ -10,6 +10,7 @@ from avsbench_harness.engine.load_weights import read_weights, take_over
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup
+from avsbench_harness.recipe.schema import Recipe
 
 
 class System(nn.Module):
@@ -58,7 +59,7 @@ class System(nn.Module):
         prediction: Tensor = self(batch)
         return prediction
 
-    def param_groups(self, recipe: object) -> list[ParamGroup]:
+    def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
         """The model's groups, and the audio encoder as one of its own."""
         groups = self.model.param_groups(recipe)
         if self.encoder is not None:

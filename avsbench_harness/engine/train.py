@@ -29,9 +29,7 @@ from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import speed_up
 from avsbench_harness.engine.checkpoint import (
     Best,
-    Checkpoint,
     TrainState,
-    Validation,
     load_checkpoint,
     load_tensors,
     save_checkpoint,
@@ -51,6 +49,7 @@ from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
+from avsbench_harness.method import TrainingSummary, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
 
 
-def train(run: Run) -> Checkpoint:
+def train(run: Run) -> TrainingSummary:
     """Train a run to its end, going on where it stopped; one that is finished is not trained again.
 
     Raises:
@@ -95,15 +94,15 @@ def alone(run: Run) -> Iterator[None]:
         lock.release()
 
 
-def finished(run: Run) -> Checkpoint | None:
+def finished(run: Run) -> TrainingSummary | None:
     """What a finished training ended with, or ``None``."""
-    path = run.folder / "checkpoint.json"
+    path = run.folder / "training.json"
     if not (path.is_file() and run.weights_file.is_file()):
         return None
-    return Checkpoint.parse(read_json(path), str(path))
+    return TrainingSummary.parse(read_json(path), str(path))
 
 
-def _train(run: Run, stop: StopRequest) -> Checkpoint:
+def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     set_determinism(run)
     with distributed.main_process_first():
         dataset = training_set(run)
@@ -239,7 +238,7 @@ class Trainer:
         selected = self.state.step if best is None else best.step
         save_tensors(self.run.weights_file, weights)
         size = run_cost(self.run, self.system.model)
-        checkpoint = Checkpoint(
+        checkpoint = TrainingSummary(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,
             selected_step=selected,
@@ -252,7 +251,7 @@ class Trainer:
             parameters=size.parameters,
             gmacs=size.gmacs,
         )
-        write_json(self.run.folder / "checkpoint.json", checkpoint.model_dump(mode="json"))
+        write_json(self.run.folder / "training.json", checkpoint.model_dump(mode="json"))
 
     def _clips_seen(self) -> int:
         """How many clips the steps so far took; the last batch of an epoch may be smaller than the others."""
@@ -337,7 +336,7 @@ class Trainer:
         self._save(log)
 
     def _save(self, log: TrainingLog) -> None:
-        """Checkpoint now; weights that are no longer the best go once it stands."""
+        """TrainingSummary now; weights that are no longer the best go once it stands."""
         self._read(log)  # weights that came of a loss that is not finite are not kept
         self._saved = time.monotonic()
         self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})

@@ -283,13 +283,13 @@ def _file_name(run_id: str, split: str) -> str:
 
 def _run_facts(folder: Path) -> dict[str, Any]:
     """What a record says of a run that was trained in this folder; nothing if none was."""
-    if not (folder / "checkpoint.json").is_file():
+    if not (folder / "training.json").is_file():
         return {}
-    from avsbench_harness.engine.checkpoint import Checkpoint
     from avsbench_harness.engine.run import RunSpec
+    from avsbench_harness.method import TrainingSummary
 
     spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
-    checkpoint = Checkpoint.parse(read_json(folder / "checkpoint.json"), str(folder / "checkpoint.json"))
+    checkpoint = TrainingSummary.parse(read_json(folder / "training.json"), str(folder / "training.json"))
     return {
         "method": spec.method,
         "variant": spec.variant,

@@ -8,6 +8,7 @@ import torch
 
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
+from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
@@ -50,6 +51,7 @@ def trained_run(
     return Run(
         spec=spec,
         method=plugin,
+        loops=DEFAULT_LOOPS,
         dataset=_dataset(spec, data),
         out=folder.parents[1],
         weights=_audio_weights(spec),

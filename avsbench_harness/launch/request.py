@@ -25,6 +25,7 @@ from avsbench_harness.data.propagate import (
 )
 from avsbench_harness.distributed import local_device, world_size
 from avsbench_harness.engine.acceleration import check_compiler
+from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
@@ -126,6 +127,7 @@ def plan(request: Request) -> Run:
         spec=spec,
         method=method,
         dataset=dataset,
+        loops=DEFAULT_LOOPS,
         out=request.out,
         weights=files,
         device=device,

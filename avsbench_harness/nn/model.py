@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
 
 
@@ -69,7 +70,7 @@ class Model(nn.Module, ABC):
         """Figures about the last :meth:`losses` that say how training goes, for the log; none by default."""
         return {}
 
-    def param_groups(self, recipe: Any) -> list[ParamGroup]:
+    def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
         """Learning-rate groups; by default the backbone with the recipe's multiple, and the rest."""
         backbone = list(self.backbone.parameters())
         known = {id(parameter) for parameter in backbone}

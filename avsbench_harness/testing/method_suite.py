@@ -40,7 +40,7 @@ from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import Method
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.resolve import presets, resolve
-from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.recipe.schema import OptimizerRecipe, Recipe
 from avsbench_harness.tasks import Task, get_task
 
 
@@ -358,13 +358,9 @@ class MethodSuite:
 
     def test_parameter_groups_hold_every_parameter_once(self) -> None:
         """No parameter is left out of the optimiser, none is in it twice."""
-
-        class _Recipe:
-            class optimizer:
-                backbone_lr_scale = 0.1
-
+        recipe = Recipe(epochs=1, optimizer=OptimizerRecipe(backbone_lr_scale=0.1))
         for model in self.models():
-            grouped = [id(parameter) for group in model.param_groups(_Recipe) for parameter in group.params]
+            grouped = [id(parameter) for group in model.param_groups(recipe) for parameter in group.params]
             assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
 
     def test_a_saved_network_predicts_the_same(self) -> None:

@@ -96,7 +96,7 @@ def import_checkpoint(
     except UsageError as error:  # of what only the values tell
         raise UsageError(f"{file}: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
-        converted = Path(folder) / "store.safetensors"
+        converted = Path(folder) / "weights.safetensors"
         save_tensors(converted, model.state_dict())
         entry = store.add_published(
             converted,

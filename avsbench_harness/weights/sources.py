@@ -59,9 +59,9 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
         return _published(_only(stored, asked, wanted))
     for path in (Path(asked), out / "runs" / asked):
         if path.is_dir():
-            if not (path / "store.safetensors").is_file():
-                raise MissingDataError(f"{path} has no store.safetensors: that run is not trained yet.")
-            return _of_run(path / "store.safetensors")
+            if not (path / "weights.safetensors").is_file():
+                raise MissingDataError(f"{path} has no weights.safetensors: that run is not trained yet.")
+            return _of_run(path / "weights.safetensors")
     if not Path(asked).is_file():
         runs = [folder.name for folder in (out / "runs").glob("*")]
         raise unknown("checkpoint or run", asked, [*(entry.name for entry in store.published()), *runs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.mask_decoder import MaskDecoder, MaskPredictions
 from avsbench_harness.nn.model import Model, ParamGroup
 from avsbench_harness.nn.pixel_decoder import PixelDecoder
+from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
 from avsbench_harness.weights.strict import load_renamed
 
@@ -214,7 +215,7 @@ class ComboModel(Model):
             "consistency": pairs,
         }
 
-    def param_groups(self, recipe: Any) -> list[ParamGroup]:
+    def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
         """Backbones and the rest, each with and (norms, embeddings) without weight decay."""
         plain = {
             id(parameter)

@@ -61,7 +61,7 @@ def test_kill_9_changes_nothing(tiny: str, real_s4: Path, tmp_path: Path, cache:
         killed / "submissions" / f"{one.run_id}.npz"
     )
     left = {path.name for path in (killed / "runs" / one.run_id).iterdir()}
-    kept = {"spec.json", "log.jsonl", "checkpoint.json", "weights.safetensors", "heartbeat.json"}
+    kept = {"spec.json", "log.jsonl", "training.json", "weights.safetensors", "heartbeat.json"}
     assert left == {".lock", *kept}
 
 

@@ -151,7 +151,7 @@ def test_a_run_predicts_with_the_weights_of_another(
     assert runs[0].id != trained.id
     record = execute(runs[0])
     assert record.notes == [
-        f"Weights from another run, {trained.id}/store.safetensors (SHA-256 "
+        f"Weights from another run, {trained.id}/weights.safetensors (SHA-256 "
         f"{sha256_file(trained.weights_file)}), not trained here."
     ]
     one, two = masks(trained.submission_file("test")), masks(runs[0].submission_file("test"))
@@ -239,7 +239,7 @@ def test_training_starts_from_another_runs_weights(trained, tiny: str, real_s4: 
     assert start.keys() == source.keys()
     assert all(torch.equal(start[name], source[name]) for name in source)
     record = execute(run)
-    text = f"Training started from the weights of another run, {trained.id}/store.safetensors (SHA-256 "
+    text = f"Training started from the weights of another run, {trained.id}/weights.safetensors (SHA-256 "
     assert any(note.startswith(text) for note in record.notes)
     assert not any("random weights" in note for note in record.notes)
     assert record.training is not None
