@@ -94,7 +94,7 @@ def test_hash_digits_in_the_name_must_be_right(compact: Path):
     assert [entry.file for entry in store.entries()] == [good.name]
 
 
-@pytest.mark.parametrize("name", ["store.pth", "resnet-50.pth", "epoch-00000012x.pth", "net-ABCDEF01.pth"])
+@pytest.mark.parametrize("name", ["weights.pth", "resnet-50.pth", "epoch-00000012x.pth", "net-ABCDEF01.pth"])
 def test_names_without_hash_digits_are_not_checked(compact: Path, name: str):
     check_published_hash(Path(shutil.copy(compact, compact.with_name(name))))
 
@@ -140,8 +140,8 @@ def _same(state: dict[str, torch.Tensor]) -> bool:
     ],
 )
 def test_wrappers_are_taken_off(tmp_path: Path, content: dict[str, Any]):
-    torch.save(content, tmp_path / "store.pth")
-    assert _same(read_state(tmp_path / "store.pth"))
+    torch.save(content, tmp_path / "weights.pth")
+    assert _same(read_state(tmp_path / "weights.pth"))
 
 
 def test_older_torch_files_and_safetensors(tmp_path: Path):
