@@ -23,7 +23,6 @@ from avsbench_harness.bench.measure import (
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.data.loader import epoch_order, load
 from avsbench_harness.engine.cost import run_cost
-from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.memory import (
     does_not_fit,
     free_cached,
@@ -262,8 +261,7 @@ def _speed(timing: Timing, multiples: tuple[float, ...], clips: int) -> SpeedEnt
 
 def _loading(run: Run) -> LoadingEntry:
     """Waiting for data in a short training on the run's data, as the engine loads them."""
-    dataset = training_set(run)
-    keep_decoded(dataset, "train", ahead=False)
+    dataset = training_set(run, ahead=False)
     # The loader's processes read two batches each ahead: none of those is counted.
     warm_up = 1 + 2 * run.workers
     counted = max(LOADED_BATCHES, 2 * run.workers)

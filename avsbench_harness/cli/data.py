@@ -286,9 +286,11 @@ def cache(
     maskige: Annotated[
         str | None, typer.Option("--maskige", help="With maskiges of this source: felzenszwalb, published.")
     ] = None,
-    sound: Annotated[
+    audio: Annotated[
         bool,
-        typer.Option(help="Sound too: VGGish's embeddings if its weights are in the store, else log-mels."),
+        typer.Option(
+            help="Cache audio too: VGGish embeddings if its weights are in the store, else log-mels."
+        ),
     ] = True,
     json: JsonOption = False,
 ) -> None:
@@ -304,25 +306,30 @@ def cache(
       avsb data cache AVSBench --task ms3 --maskige felzenszwalb
     """
     from avsbench_harness.data.avsbench.layout import open_dataset
-    from avsbench_harness.engine.decode import Decoded, Heard, decode_split, hear_split
+    from avsbench_harness.engine.fill_cache import (
+        AudioCacheResult,
+        ClipCacheResult,
+        cache_audio,
+        cache_clips,
+    )
     from avsbench_harness.engine.interrupt import stop_request
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
-    kept: list[tuple[Decoded, Heard | None]] = []
+    results: list[tuple[ClipCacheResult, AudioCacheResult | None]] = []
     with stop_request() as stop:
         for part in splits:
             if dataset.counts()[part]:
-                decoded = decode_split(dataset, part, size, fit, maskige, stop)
-                kept.append((decoded, hear_split(dataset, part, stop) if sound else None))
+                decoded = cache_clips(dataset, part, size, fit, maskige, stop)
+                results.append((decoded, cache_audio(dataset, part, stop) if audio else None))
     if json:
-        print_json([{**seen.to_json(), "sound": heard and heard.to_json()} for seen, heard in kept])
+        print_json([{**clips.to_json(), "audio": sounds and sounds.to_json()} for clips, sounds in results])
         return
-    for seen, heard in kept:
-        typer.echo(seen.sentence)
-        if heard is not None:
-            typer.echo(heard.sentence)
+    for clips, sounds in results:
+        typer.echo(clips.sentence)
+        if sounds is not None:
+            typer.echo(sounds.sentence)
 
 
 @app.command()

@@ -23,9 +23,10 @@ from PIL import Image
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.parallel import each_clip
-from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, sha256_file
+from avsbench_harness.recipe.schema import Fit
 
 #: Changes whenever a segmenter or the painting gives other pixels for the same frame.
 VERSION = 1

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbench_harness.data.errors import MaskValueError
-from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image
+from avsbench_harness.recipe.schema import Fit
 from avsbench_harness.tasks import CLASSES
 
 Mask = NDArray[np.uint8]

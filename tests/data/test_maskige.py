@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from avsbench_harness.data import maskige
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -94,10 +96,11 @@ def test_the_loader_puts_them_into_batches(real_s4: Path, tmp_path: Path, monkey
     maskige.make_maskiges(clips, "felzenszwalb", jobs=1)
     files = {clip.id: maskige.maskige_files(dataset, clip, "felzenszwalb") for clip in clips}
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
-    (batch,) = load(ClipDataset(clips, S4, audio, size=32, maskiges=files), in_order(2, 2))
+    (batch,) = load(ClipDataset(FileDecoder(clips, S4, 32, maskiges=files), audio), in_order(2, 2))
     assert batch.maskige is not None
     assert batch.maskige.shape == batch.images.shape
-    first = normalise(np.stack([maskige.read_maskige(files[clips[1].id][4], 32)]))[0]
+    colours = maskige.read_maskige(files[clips[1].id][4], 32)
+    first = normalise(torch.tensor(colours).permute(2, 0, 1)[None])[0]
     assert (batch.maskige[1, 4] == first).all()
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from avsbench_harness.data import propagate as module
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.masks import read_object_mask
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -78,7 +79,7 @@ def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
     more = module.supplemented(dataset, clips, "ilk")
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
     (plain,), (batch,) = (
-        load(ClipDataset(given, S4, audio, size=224), in_order(1, 1)) for given in (clips, more)
+        load(ClipDataset(FileDecoder(given, S4, 224), audio), in_order(1, 1)) for given in (clips, more)
     )
     assert plain.annotated_frames().tolist() == [[True] + [False] * 4]
     assert batch.annotated_frames().all()
