@@ -21,11 +21,10 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -56,8 +55,7 @@ def array_key(**parts: str | int) -> str:
     return sha256_json(parts)
 
 
-@dataclass(frozen=True)
-class _Record:
+class _Record(NamedTuple):
     """One record of the index."""
 
     key: bytes
@@ -73,9 +71,11 @@ class _Record:
 
     @property
     def end(self) -> int:
+        """Position behind the array in the data file."""
         return self.offset + self.length
 
     def pack(self) -> bytes:
+        """Return the record as bytes."""
         padded = (*self.shape, *[0] * (_MAX_DIMENSIONS - len(self.shape)))
         code = _DTYPES.index(self.dtype)
         fields = _FIELDS.pack(self.key, self.offset, *padded, len(self.shape), code, self.crc)
@@ -110,6 +110,7 @@ class ArrayStore:
         self.folder = folder
         self._lock = UseLock(folder)
         self._logged: set[int] = set()  # slots whose damage was logged
+        self._mapped: tuple[tuple[int, int], NDArray[np.uint8]] = (0, 0), np.zeros(0, np.uint8)
         self._reset()
 
     @property
@@ -212,17 +213,17 @@ class ArrayStore:
                 if name not in self._places:
                     return None
                 index.seek(self._places[name][0] * RECORD_SIZE)
-                record = _Record.unpack(index.read(RECORD_SIZE))
+                record = _Record.unpack(index.read(RECORD_SIZE) or b"")
             if record is not None and record.key == name:
                 return record
             self._reset()  # the record was damaged, or the collection was removed and made again
         return None
 
     @contextmanager
-    def _opened(self, *, writing: bool = False) -> Iterator[BinaryIO]:
+    def _opened(self, *, writing: bool = False) -> Iterator[RawIOBase | BytesIO]:
         """The opened index, after reading the records that were added since the last call."""
         try:
-            index: BinaryIO = self.index.open("rb")
+            index: RawIOBase | BytesIO = self.index.open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError):
             index = BytesIO()
         else:
@@ -231,13 +232,14 @@ class ArrayStore:
             count = index.seek(0, os.SEEK_END) // RECORD_SIZE
             if count < self._count:
                 self._reset()
-            index.seek(self._count * RECORD_SIZE)
-            for slot in range(self._count, count):
-                record = _Record.unpack(index.read(RECORD_SIZE))
-                last = slot == count - 1
-                if record is None and last and not writing:
-                    break  # it may be being written
-                self._note(slot, record)
+            if count > self._count:
+                index.seek(self._count * RECORD_SIZE)
+                added = index.read((count - self._count) * RECORD_SIZE) or b""
+                for slot, place in enumerate(range(0, len(added), RECORD_SIZE), self._count):
+                    record = _Record.unpack(added[place : place + RECORD_SIZE])
+                    if record is None and slot == count - 1 and not writing:
+                        break  # it may be being written
+                    self._note(slot, record)
             yield index
 
     def _note(self, slot: int, record: _Record | None) -> None:
@@ -245,7 +247,8 @@ class ArrayStore:
         if record is not None:
             self._places[record.key] = slot, record.end
             self._end = max(self._end, record.end)
-            self._damaged = [damaged for damaged in self._damaged if damaged != slot]
+            if slot in self._damaged:
+                self._damaged.remove(slot)
         else:
             self._damaged.append(slot)
             if slot not in self._logged:
@@ -256,9 +259,16 @@ class ArrayStore:
     def _read(self, record: _Record) -> NDArray[np.uint8] | None:
         """Copy an array's bytes; ``None`` if the file is too short."""
         try:
-            return np.array(np.memmap(self.data, np.uint8, "r", record.offset, (record.length,)))
-        except (FileNotFoundError, ValueError):
+            found = os.stat(self.data)  # noqa: PTH116 - faster
+            if found.st_size < record.end:
+                return None
+            file, mapped = self._mapped
+            if file != (found.st_dev, found.st_ino) or len(mapped) < record.end:
+                file, mapped = (found.st_dev, found.st_ino), np.memmap(self.data, np.uint8, "r")
+                self._mapped = file, mapped
+        except FileNotFoundError:
             return None
+        return np.array(mapped[record.offset : record.end])
 
     def _reset(self) -> None:
         """Forget the index, which is read again from its first record."""
