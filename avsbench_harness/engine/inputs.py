@@ -14,8 +14,8 @@ from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.maskige import making, maskige_files
-from avsbench_harness.data.propagate import supplemented
+from avsbench_harness.data.maskige import maskige_command, maskige_files
+from avsbench_harness.data.propagate import with_pseudo_masks
 from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
@@ -32,9 +32,9 @@ def training_clips(run: Run) -> list[Clip]:
     if source is None:
         return clips
     if run.task is S4:
-        return supplemented(run.dataset, clips, source)
+        return with_pseudo_masks(run.dataset, clips, source)
     single = open_dataset(run.dataset.root, S4)
-    more = supplemented(single, single.clips("train"), source)
+    more = with_pseudo_masks(single, single.clips("train"), source)
     return [*clips, *(replace(clip, id=f"s4/{clip.id}") for clip in more)]
 
 
@@ -95,10 +95,10 @@ def maskige_paths(dataset: Dataset, split: Split, source: str) -> Mapping[str, S
     missing = [path for paths in found.values() for path in paths if not path.is_file()]
     if missing:
         hint = (
-            f"`{making(dataset, source)}` makes them"
+            f"`{maskige_command(dataset, source)}` makes them"
             if source != "published"
-            else f"fetch the authors', or make others with `{making(dataset, 'felzenszwalb')}` and pass "
-            "--set maskige=felzenszwalb"
+            else "fetch the authors' files, or make maskiges with "
+            f"`{maskige_command(dataset, 'felzenszwalb')}` and pass --set maskige=felzenszwalb"
         )
         raise MissingDataError(
             f"{len(missing)} maskiges of the {split} split are missing, the first is {missing[0]}: {hint}."

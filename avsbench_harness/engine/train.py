@@ -24,7 +24,7 @@ from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
-from avsbench_harness.data.frame_sampling import ThinSounds, thin_clips, thin_files
+from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import speed_up
@@ -114,9 +114,9 @@ def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = Tru
     _check_shares(run, len(clips))
     audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
-        audio = ThinSounds(audio, clips, frames)
-        maskiges = None if maskiges is None else thin_files(maskiges, clips, frames)
-        clips = thin_clips(clips, frames)
+        audio = SampledAudio(audio, clips, frames)
+        maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
+        clips = sample_frames(clips, frames)
     decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
     total, per_epoch = optim.length(run.recipe, len(clips))
     source = cached_source(decoder, "train", stop, ahead=ahead and total >= per_epoch)

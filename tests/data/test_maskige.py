@@ -234,10 +234,10 @@ def test_what_is_no_segment_anything_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"no \.safetensors file"):
         Sam(tmp_path / "absent")
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="holds no Segment Anything model"):
+    with pytest.raises(UsageError, match="contains no Segment Anything model"):
         Sam(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UsageError, match="holds no Segment Anything model"):
+    with pytest.raises(UsageError, match="contains no Segment Anything model"):
         Sam(tmp_path)
 
 
@@ -266,4 +266,4 @@ def test_sources_of_recipes(real_s4: Path) -> None:
         maskige.check_source("sam")
     with pytest.raises(UsageError, match="Unknown source of maskiges 'sam-0123'"):
         maskige.check_source("sam-0123")
-    assert maskige.making(dataset, "felzenszwalb") == f"avsb data maskige {real_s4} --task s4"
+    assert maskige.maskige_command(dataset, "felzenszwalb") == f"avsb data maskige {real_s4} --task s4"

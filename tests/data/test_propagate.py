@@ -40,7 +40,7 @@ def iou(one: np.ndarray, two: np.ndarray) -> float:
 @pytest.mark.parametrize("flow", module.FLOWS)
 def test_a_mask_follows_what_moves(flow: str) -> None:
     frames, masks = moving_square(4)
-    carried = module.carry(masks[0], frames, module.FLOWS[flow])
+    carried = module.propagate_mask(masks[0], frames, module.FLOWS[flow])
     assert len(carried) == 3
     for truth, mask in zip(masks[1:], carried, strict=True):
         assert mask.dtype == np.uint8
@@ -58,11 +58,11 @@ def dataset(real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
 
 def test_making_goes_on_where_it_stopped(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = dataset.clips("train")
-    folder = module.supplement_folder(dataset, "ilk")
+    folder = module.pseudo_mask_folder(dataset, "ilk")
     done: list[int] = []
     assert module.propagate(dataset, "ilk", jobs=1, progress=done.append) == 4 * len(clips)
     assert done == [1] * len(clips)
-    first, *rest = (path for clip in clips for path in module.unlabelled(clip).values())
+    first, *rest = (path for clip in clips for path in module.missing_mask_paths(clip).values())
     old = {path: (folder / path).stat().st_mtime_ns for path in rest}
     (folder / first).unlink()
     assert module.propagate(dataset, "ilk", jobs=1) == 1
@@ -74,9 +74,9 @@ def test_making_goes_on_where_it_stopped(dataset: Dataset, monkeypatch: pytest.M
 def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
     clips = dataset.clips("train")
     with pytest.raises(MissingDataError, match=r"`avsb data propagate .* --flow ilk` makes them"):
-        module.supplemented(dataset, clips, "ilk")
+        module.with_pseudo_masks(dataset, clips, "ilk")
     module.propagate(dataset, "ilk", jobs=1)
-    more = module.supplemented(dataset, clips, "ilk")
+    more = module.with_pseudo_masks(dataset, clips, "ilk")
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
     (plain,), (batch,) = (
         load(ClipDataset(FileDecoder(given, S4, 224), audio), in_order(1, 1)) for given in (clips, more)
@@ -95,30 +95,30 @@ def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
 def test_masks_of_another_source_are_taken_over(dataset: Dataset, tmp_path: Path) -> None:
     given = tmp_path / "aot"
     assert module.propagate(dataset, "ilk", out=given, jobs=1) > 0
-    source, taken = module.take(dataset, given, jobs=1)
+    source, taken = module.import_masks(dataset, given, jobs=1)
     clips = dataset.clips("train")
     assert taken == 4 * len(clips)
-    assert module.take(dataset, given, jobs=1) == (source, 0)
-    for clip in module.supplemented(dataset, clips, source):
-        for frame, path in module.unlabelled(clips[0]).items():
+    assert module.import_masks(dataset, given, jobs=1) == (source, 0)
+    for clip in module.with_pseudo_masks(dataset, clips, source):
+        for frame, path in module.missing_mask_paths(clips[0]).items():
             if clip.id == clips[0].id:
                 assert np.array_equal(read_object_mask(clip.masks[frame]), read_object_mask(given / path))
 
     # Laid out as the official tree; other masks are another source.
     tree = tmp_path / "tree"
     shutil.copytree(given, tree / "s4_data" / "gt_masks")
-    path = next(iter(module.unlabelled(clips[0]).values()))
+    path = next(iter(module.missing_mask_paths(clips[0]).values()))
     changed = tree / "s4_data" / "gt_masks" / path
     Image.fromarray(255 - np.asarray(Image.open(changed))).save(changed)
-    assert module.take(dataset, tree, jobs=1)[0] != source
+    assert module.import_masks(dataset, tree, jobs=1)[0] != source
     Image.fromarray(np.full((8, 8), 100, np.uint8)).save(changed)
     with pytest.raises(UsageError, match=f"{path.name}.* has the value 100"):
-        module.take(dataset, tree, jobs=1)
+        module.import_masks(dataset, tree, jobs=1)
     changed.unlink()
     with pytest.raises(MissingDataError, match=f"no mask .*{path.name}"):
-        module.take(dataset, tree, jobs=1)
+        module.import_masks(dataset, tree, jobs=1)
     with pytest.raises(MissingDataError, match="has no folder 'train'"):
-        module.take(dataset, tmp_path)
+        module.import_masks(dataset, tmp_path)
 
 
 def test_sources_and_tasks_are_checked() -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from avsbench_harness.data.audio.logmel import FRONT_END_VERSION, clip_log_mel, length_rule, sound_file
+from avsbench_harness.data.audio.logmel import FRONT_END_VERSION, audio_file, clip_log_mel, length_rule
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, SEPARATORS, separate
 from avsbench_harness.data.cache.eviction import make_room
 from avsbench_harness.data.cache.store import ArrayStore, StoredArrays, array_key
@@ -61,7 +61,7 @@ def log_mel_clips(
     store = _open("log-mels", task, separator)
 
     def key(clip: Clip) -> str:
-        return array_key(sound=_sound_hash(clip))
+        return array_key(audio=_audio_hash(clip))
 
     return _fill(store, clips, task, separator, key, lambda clip, log_mel: log_mel, progress)
 
@@ -98,7 +98,7 @@ def embed_clips(
     store = _open("embeddings", task, separator, encoder=name, weights=weights_sha)
 
     def key(clip: Clip) -> str:
-        return array_key(sound=_sound_hash(clip), frames=len(clip.frames))
+        return array_key(audio=_audio_hash(clip), frames=len(clip.frames))
 
     def embed(clip: Clip, log_mel: Array) -> Array:
         embedding = _embed(encoder, log_mel, device)
@@ -167,9 +167,9 @@ def _log_mel(clip: Clip, task: Task, separator: str) -> Array:
     return examples if separator == NO_SEPARATOR else separate(examples, separator)
 
 
-def _sound_hash(clip: Clip) -> str:
+def _audio_hash(clip: Clip) -> str:
     """SHA-256 of the file with the clip's audio, a recording or a log-mel pickle."""
-    return sha256_file(sound_file(clip))
+    return sha256_file(audio_file(clip))
 
 
 def _in_threads(

@@ -122,7 +122,7 @@ def test_the_published_pickle_serves_without_a_recording(tmp_path, make_clip, st
 def test_a_pickle_with_nan_is_refused(tmp_path, make_clip):
     path = tmp_path / "clip.pkl"
     path.write_bytes(pickle.dumps(torch.full((5, 1, 96, 64), torch.nan)))
-    with pytest.raises(UsageError, match=r"clip\.pkl holds values that are NaN"):
+    with pytest.raises(UsageError, match=r"clip\.pkl has values that are NaN"):
         clip_log_mel(make_clip(logmel=path), S4)
 
 

@@ -55,7 +55,7 @@ def test_samples_that_are_no_numbers_are_refused(write_wav, bad: float):
 
 
 def test_empty_missing_and_foreign_files_are_refused(write_wav, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"empty\.wav holds no samples"):
+    with pytest.raises(UsageError, match=r"empty\.wav has no samples"):
         read_audio(write_wav(np.zeros(0), name="empty.wav"))
     with pytest.raises(UsageError, match=r"no recording .*absent\.wav"):
         read_audio(tmp_path / "absent.wav")

@@ -137,7 +137,7 @@ MUTATIONS = {
     "mask/small": ("size", "has 10x20 pixels instead of 224x224", lambda p: Image.new("L", (10, 20)).save(p)),
     "mask/grey": (
         "colour",
-        r"has the value 90 \(50176 px\), but an object mask holds only 0 and 255",
+        r"has the value 90 \(50176 px\), but an object mask has only 0 and 255",
         lambda p: Image.new("L", (224, 224), 90).save(p),
     ),
     "audio/deleted": ("missing", "is not there", lambda p: p.unlink()),
@@ -225,7 +225,7 @@ def test_zero_one_masks_are_a_note_not_a_fault(tree):
             Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
     report = check_dataset(tree.root)
     assert report.ok
-    assert report.tasks[0].notes[0].startswith("15 masks are written in 0 and 1")
+    assert report.tasks[0].notes[0].startswith("15 masks have the values 0 and 1")
     assert "Note: 15 masks" in page(report)
 
 

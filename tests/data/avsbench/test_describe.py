@@ -43,7 +43,7 @@ def test_page_says_what_is_synthetic(tree):
 
 
 def test_nothing_to_describe(tree):
-    with pytest.raises(MissingDataError, match=r"holds none of the tasks s4, ms3, avss.*avsb data check"):
+    with pytest.raises(MissingDataError, match=r"contains none of the tasks s4, ms3, avss.*avsb data check"):
         describe_dataset(tree.root)
-    with pytest.raises(MissingDataError, match=r"holds no AVSS"):
+    with pytest.raises(MissingDataError, match=r"contains no AVSS"):
         describe_dataset(tree.root, [AVSS])

@@ -126,7 +126,7 @@ def test_missing_data_prints_the_expected_tree(tree, task, tmp_path):
         with pytest.raises(MissingDataError) as caught:
             open_dataset(root, task)
         message = str(caught.value)
-        assert message.startswith((f"There is no folder {root}", f"{root} holds no {task.title}"))
+        assert message.startswith((f"There is no folder {root}", f"{root} contains no {task.title}"))
         assert complaint in message
         assert marks[task.name] in message
         assert "AVSB_DATA_DIR" in message
@@ -137,7 +137,7 @@ def test_missing_table_prints_the_expected_tree(tree, task):
     top = getattr(tree, task.name)()
     (table,) = top.glob("*.csv")
     table.unlink()
-    with pytest.raises(MissingDataError, match=rf"has no table {table.name}\.\nGive the folder"):
+    with pytest.raises(MissingDataError, match=rf"has no table {table.name}\.\nPass the folder"):
         open_dataset(tree.root, task)
 
 

@@ -114,7 +114,7 @@ def test_names_that_are_no_file_names_are_refused_by_line(tmp_path, name):
         ("video_id,split\na,trian\n", r"in line 2 the split 'trian', which is none of train, val, test\."),
         ("video_id\na\n", r"has no column split; its first line must name video_id, split"),
         ("", r"has no column video_id and no column split"),
-        ("video_id,split\na,train\nb\n", r"in line 3 a row that is cut short"),
+        ("video_id,split\na,train\nb\n", r"in line 3 a truncated row"),
         ("video_id,split\na,train\na,val\n", r"names the clip a twice"),
     ],
 )

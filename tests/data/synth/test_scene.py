@@ -24,7 +24,7 @@ def test_s4_has_one_sounding_object_and_silent_ones() -> None:
     for scene in planned(S4_STYLE, 50):
         assert len(scene.kinds) in (2, 3)
         assert len(set(scene.kinds)) == len(scene.kinds)
-        assert len(scene.heard) == 1
+        assert len(scene.sounding) == 1
 
 
 def test_sets_of_ms3_change_within_a_clip() -> None:
@@ -97,7 +97,7 @@ def test_picture_does_not_change_with_what_sounds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scenes, "_schedule", other)
     changed = Scene(S4_STYLE, "train", 3, SEED, 23)
     np.testing.assert_array_equal(changed.picture.frames, original.picture.frames)
-    assert changed.heard != original.heard
+    assert changed.sounding != original.sounding
     assert (changed.classes() != original.classes()).any()
     assert (changed.sound.samples != original.sound.samples).any()
 

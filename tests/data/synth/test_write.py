@@ -133,7 +133,7 @@ def test_files_decode_to_the_scene(benchmarks: dict[str, Path]) -> None:
     for row in table(benchmarks["s4"] / "Single-source/s4_meta_data.csv"):
         name, split, category = row["name"], row["split"], row["category"]
         scene = Scene(writer.S4_STYLE, split, int(name[-6:]), SEED, 23)
-        assert [S4_CATEGORIES[kind.index] for kind in scene.heard] == [category]
+        assert [S4_CATEGORIES[kind.index] for kind in scene.sounding] == [category]
         place = f"{split}/{category}"
         np.testing.assert_array_equal(
             samples(data / f"audio_wav/{place}/{name}.wav"), scene.sound.samples, strict=True
