@@ -40,7 +40,7 @@ def silent(clips, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {clip.id: np.full(shape, index, np.float32) for index, clip in enumerate(clips)}
 
 
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
+def test_an_epoch_is_a_permutation_determined_by_seed_and_epoch() -> None:
     order = epoch_order(10, 4, seed=1, epoch=2)
     assert [len(batch) for batch in order] == [4, 4, 2]
     assert sorted(index for batch in order for index, _ in batch) == list(range(10))
@@ -53,7 +53,7 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
     assert in_order(3, 2) == [[(0, 0), (1, 0)], [(2, 0)]]
 
 
-def test_a_batch_holds_what_the_files_hold(clips) -> None:
+def test_a_batch_has_the_contents_of_the_files(clips) -> None:
     dataset = ClipDataset(FileDecoder(clips, S4, 64), silent(clips, (5, 128)))
     (batch,) = load(dataset, [[(1, 0), (0, 0)]])
     assert batch.images.shape == (2, 5, 3, 64, 64)
@@ -77,7 +77,7 @@ def test_normalising_gives_imagenet_statistics() -> None:
     assert (high - low)[:, 0, 0].tolist() == pytest.approx([1 / 0.229, 1 / 0.224, 1 / 0.225])
 
 
-def test_processes_decode_the_same(clips) -> None:
+def test_worker_processes_give_the_same_batches(clips) -> None:
     dataset = ClipDataset(FileDecoder(clips, S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=3)
     order = epoch_order(len(clips), 2, seed=3, epoch=1)
     for one, two in zip(load(dataset, order), load(dataset, order, workers=2), strict=True):
@@ -86,7 +86,7 @@ def test_processes_decode_the_same(clips) -> None:
 
 # After an error DataLoader waits five seconds for each of its processes.
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_file_that_is_missing_ends_the_batches_with_its_name(clips, tmp_path: Path, workers: int) -> None:
+def test_a_missing_file_is_named(clips, tmp_path: Path, workers: int) -> None:
     gone = tmp_path / "gone.png"
     broken = dataclasses.replace(clips[1], frames=(gone, *clips[1].frames[1:]))
     dataset = ClipDataset(FileDecoder([clips[0], broken], S4, 32), silent([clips[0], broken], (5, 128)))
@@ -96,7 +96,7 @@ def test_a_file_that_is_missing_ends_the_batches_with_its_name(clips, tmp_path: 
         next(batches)
 
 
-def test_a_pass_may_be_left_in_the_middle(clips) -> None:
+def test_a_pass_may_be_abandoned(clips) -> None:
     dataset = ClipDataset(FileDecoder(clips, S4, 32), silent(clips, (5, 128)))
     before = threading.active_count()
     batches = iter(load(dataset, in_order(len(clips), 1)))
@@ -106,7 +106,7 @@ def test_a_pass_may_be_left_in_the_middle(clips) -> None:
     assert len(list(load(dataset, in_order(len(clips), 2)))) == -(-len(clips) // 2)
 
 
-def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
+def test_a_flip_mirrors_frames_and_masks_of_a_clip_equally(clips) -> None:
     audio = silent(clips, (5, 128))
     plain = ClipDataset(FileDecoder(clips, S4, 32), audio)
     flipped = ClipDataset(FileDecoder(clips, S4, 32), audio, augment=Augment(flip=0.5))
@@ -123,7 +123,7 @@ def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
     assert seen == {True, False}
 
 
-def test_what_scaling_leaves_free_is_padded_and_ignored(clips) -> None:
+def test_scaled_frames_are_padded_and_the_padding_is_ignored(clips) -> None:
     half = Augment.parse({"scale": {"factors": [0.5], "fill": 128}, "outside": "ignore"}, "here")
     sample = ClipDataset(FileDecoder(clips, S4, 64), silent(clips, (5, 128)), augment=half)[0, 0]
     assert sample.masks.shape == (5, 64, 64)
@@ -138,7 +138,7 @@ def test_what_scaling_leaves_free_is_padded_and_ignored(clips) -> None:
 
 
 def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
-    """A wide frame fills the width, zeros the rest; masks and maskiges lie under it."""
+    """A wide frame fills the width and zeros the rest, equally in frames, masks and maskiges."""
     clip = clips[0]
     frames, masks = [], []
     for number in range(5):
@@ -164,7 +164,7 @@ def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
     assert ClipDataset(FileDecoder([wide], S4, 32), silent([wide], (5, 128))).content(0) == (32, 32)
 
 
-def test_every_epoch_and_clip_draws_its_own(clips) -> None:
+def test_every_epoch_and_clip_has_its_own_augmentation(clips) -> None:
     dataset = ClipDataset(
         FileDecoder(clips[:1] * 2, S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=3
     )

@@ -70,7 +70,7 @@ def test_published_files_are_found_where_the_authors_keep_them(tmp_path: Path) -
     assert maskige.maskige_files(dataset, clip, "published")[0] == processed
 
 
-def test_making_goes_on_where_it_stopped(
+def test_an_interrupted_call_is_resumed(
     real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
@@ -89,7 +89,7 @@ def test_making_goes_on_where_it_stopped(
     assert {tuple(colour) for colour in maskige.read_maskige(path, 60).reshape(-1, 3)} <= colours
 
 
-def test_the_loader_puts_them_into_batches(real_s4: Path, tmp_path: Path, monkeypatch) -> None:
+def test_batches_contain_maskiges(real_s4: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
     dataset = open_dataset(real_s4, S4)
     clips = dataset.clips("val")
@@ -104,7 +104,7 @@ def test_the_loader_puts_them_into_batches(real_s4: Path, tmp_path: Path, monkey
     assert (batch.maskige[1, 4] == first).all()
 
 
-def test_what_is_missing_or_unknown_is_named(real_s4: Path, tmp_path: Path) -> None:
+def test_missing_files_and_unknown_names_are_reported(real_s4: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(real_s4, root)
     dataset = open_dataset(root, S4)
@@ -125,7 +125,7 @@ def test_what_is_missing_or_unknown_is_named(real_s4: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def sam_folder(tmp_path: Path) -> Path:
-    """A tiny Segment Anything model with random weights, whose masks are sharp enough to be kept."""
+    """A tiny Segment Anything model with random weights, whose masks pass the stability filter."""
     transformers = pytest.importorskip("transformers", reason="needs transformers (the extra sam)")
     import torch
 

@@ -19,7 +19,7 @@ STEP = 5
 
 
 def moving_square(frames: int, size: int = 96) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Frames in which a textured square moves over a textured ground, and its masks."""
+    """Frames of a textured square that moves over a textured background, and its masks."""
     draw = np.random.default_rng(0)
     ground = np.repeat(np.repeat(draw.integers(0, 120, (size // 4, size // 4)), 4, 0), 4, 1)
     square = np.repeat(np.repeat(draw.integers(130, 256, (8, 8)), 4, 0), 4, 1)
@@ -38,7 +38,7 @@ def iou(one: np.ndarray, two: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("flow", module.FLOWS)
-def test_a_mask_follows_what_moves(flow: str) -> None:
+def test_a_mask_follows_a_moving_object(flow: str) -> None:
     frames, masks = moving_square(4)
     carried = module.propagate_mask(masks[0], frames, module.FLOWS[flow])
     assert len(carried) == 3
@@ -50,13 +50,13 @@ def test_a_mask_follows_what_moves(flow: str) -> None:
 
 @pytest.fixture
 def dataset(real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """The real training clips, whose later frames have no masks, a cache of their own, and a quick flow."""
+    """The real training clips, whose later frames are not annotated, an empty cache, and a fast flow."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setitem(module.FLOWS, "ilk", lambda frame, _: np.full((2, *frame.shape), 3.0, np.float32))
     return open_dataset(real_s4, S4)
 
 
-def test_making_goes_on_where_it_stopped(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_is_resumed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = dataset.clips("train")
     folder = module.pseudo_mask_folder(dataset, "ilk")
     done: list[int] = []
@@ -92,7 +92,7 @@ def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
     assert batch.ground_truth()[0, 1:].any(dim=(1, 2)).any()
 
 
-def test_masks_of_another_source_are_taken_over(dataset: Dataset, tmp_path: Path) -> None:
+def test_masks_of_another_source_are_imported(dataset: Dataset, tmp_path: Path) -> None:
     given = tmp_path / "aot"
     assert module.propagate(dataset, "ilk", out=given, jobs=1) > 0
     source, taken = module.import_masks(dataset, given, jobs=1)
