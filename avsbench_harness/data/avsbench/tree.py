@@ -1,4 +1,4 @@
-"""Where the tasks lie under a data root: the expected trees, and the folders that are found."""
+"""The directory tree of each task under a data root: the expected trees, and the folders that are found."""
 
 from __future__ import annotations
 
