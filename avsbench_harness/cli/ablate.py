@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, carry_out, read_placement, show_plan
+from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, read_job_resources, run_grid, show_plan
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The papers' ablation tables, measured beside reported."
@@ -84,7 +84,7 @@ def run(
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
 
-    placed = read_placement(executor, resources)
+    placed = read_job_resources(executor, resources)
     choice = Choice(
         task=task,
         backbone=backbone,
@@ -100,7 +100,7 @@ def run(
         show_plan(planned, out, json)
         return
     try:
-        carry_out(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, placed)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")

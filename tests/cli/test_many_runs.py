@@ -117,7 +117,7 @@ def test_an_ablation_end_to_end(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
     )
     records[0].write_text(failed.model_dump_json())
     # The same command tries a failed run again, so its time counts.
-    assert "estimated time of what is left" in avsb("ablate", "run", *options, "--dry-run").out
+    assert "estimated time of the remaining runs" in avsb("ablate", "run", *options, "--dry-run").out
 
 
 def test_a_run_is_reproduced_to_the_bit(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
