@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from avsbench_harness import distributed
 from avsbench_harness.engine.checkpoint import save_tensors
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.load_weights import read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.train import alone, finished
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import sha256_file, write_json
 from avsbench_harness.method import TrainingSummary
+from avsbench_harness.nn.cost import model_cost
 
 
 def adopt(run: Run) -> TrainingSummary:
@@ -39,7 +39,7 @@ def _adopt(run: Run, *, published: bool) -> None:
         raise AvsbError(f"{path} changed while the run was planned; start it again.")
     write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
     save_tensors(run.weights_file, read_weights(path, published=published))
-    size = run_cost(run, run.build_model(pretrained=False))
+    size = model_cost(run.build_model(pretrained=False), run.recipe.image_size)
     checkpoint = TrainingSummary(
         weights_file=run.weights_file.name,
         steps=0,

@@ -35,13 +35,12 @@ from avsbench_harness.engine.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.heartbeat import TRAINING, beating, note_progress, take_claim
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.memory import out_of_memory
 from avsbench_harness.engine.metric_buffer import Reading, Readings
+from avsbench_harness.engine.out_of_memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog
 from avsbench_harness.engine.run import Run
@@ -50,6 +49,7 @@ from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
 from avsbench_harness.method import TrainingSummary, Validation
+from avsbench_harness.nn.cost import model_cost
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Trainer:
         self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
         stored = load_checkpoint(self.checkpoints)
         self.system = speed_up(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
-        self.stepper = Stepper(run, self.system)
+        self.stepper = Stepper(self.system, run.recipe, run.device, seed=run.spec.seed)
         self.readings = Readings(run.device)
         self.state = TrainState()
         if stored is not None:
@@ -195,15 +195,13 @@ class Trainer:
                     return
                 epoch = self.state.step // self.per_epoch
                 optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
-                self.stepper.prepare()
+                self.stepper.update_trainable()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
                         terms = self._step(batch, ids)
                     except torch.OutOfMemoryError as error:
-                        raise out_of_memory(
-                            error, self.run, self.system.losses, self.stepper.optimizer, batch
-                        ) from None
+                        raise out_of_memory(error, self.run, self.stepper, batch) from None
                     except AvsbError:
                         self._read(log)  # a step before it may have been the cause
                         raise
@@ -237,7 +235,7 @@ class Trainer:
         )
         selected = self.state.step if best is None else best.step
         save_tensors(self.run.weights_file, weights)
-        size = run_cost(self.run, self.system.model)
+        size = model_cost(self.system.model, self.recipe.image_size)
         checkpoint = TrainingSummary(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,
