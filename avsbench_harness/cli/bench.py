@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from avsbench_harness.results.measurement import Measurement, SpeedEntry
 
 
+PrecisionOption: TypeAlias = Annotated[
+    str | None, typer.Option("--precision", help="fp32, bf16 or fp16; defaults to the recipe's.")
+]
+BatchOption: TypeAlias = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Clips per step; defaults to the recipe's.")
+]
+RepeatsOption: TypeAlias = Annotated[
+    int, typer.Option("--repeats", min=1, help="Timed repetitions after one warm-up.")
+]
+
+
 def bench(
     method: Annotated[
         str | None,
@@ -34,16 +45,10 @@ def bench(
     task: TaskOption = "s4",
     variant: VariantOption = None,
     device: DeviceOption = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32, bf16 or fp16; defaults to the recipe's.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Clips per step; defaults to the recipe's.")
-    ] = None,
+    precision: PrecisionOption = None,
+    batch: BatchOption = None,
     assignments: SetOption = None,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Timed repetitions after one warm-up.")
-    ] = 5,
+    repeats: RepeatsOption = 5,
     data: DataOption = None,
     workers: WorkersOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder that holds results/.")] = Path(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -24,12 +24,24 @@ if TYPE_CHECKING:
     from avsbench_harness.launch.status import Outcome
     from avsbench_harness.launch.sweep import Cell, Grid
 
-#: Options that ``avsb sweep`` and ``avsb ablate run`` share.
-JOBS = typer.Option("--jobs", min=1, help="Concurrent runs: one per GPU, or sharing the cores.")
-EXECUTOR = typer.Option(
-    "--executor", help="local: processes on this machine; slurm: jobs of a SLURM cluster."
-)
-RESOURCES = typer.Option("--resources", help="YAML file with the resources of each SLURM job.")
+#: Option types that ``avsb sweep`` and ``avsb ablate run`` share.
+GridSetOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of every recipe; repeatable."),
+]
+JobsOption: TypeAlias = Annotated[
+    int, typer.Option("--jobs", min=1, help="Concurrent runs: one per GPU, or sharing the cores.")
+]
+ExecutorOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--executor", help="local: processes on this machine; slurm: jobs of a SLURM cluster."),
+]
+ResourcesOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--resources", help="YAML file with the resources of each SLURM job.")
+]
+DryRunOption: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Print the runs, their hashes and estimated times, then exit.")
+]
 
 
 def sweep(
@@ -48,22 +60,16 @@ def sweep(
     seeds: Annotated[str | None, typer.Option("--seeds", help="Random seeds: 0..2 or 0,1,2.")] = None,
     data: DataOption = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Preset of every run.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key of every recipe; repeatable."),
-    ] = None,
+    assignments: GridSetOption = None,
     out: OutOption = Path(),
     device: DeviceOption = None,
-    jobs: Annotated[int, JOBS] = 1,
-    executor: Annotated[str, EXECUTOR] = "local",
-    resources: Annotated[Path | None, RESOURCES] = None,
+    jobs: JobsOption = 1,
+    executor: ExecutorOption = "local",
+    resources: ResourcesOption = None,
     status: Annotated[
         bool, typer.Option("--status", help="Print the state of every run of the grid, then exit.")
     ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print the runs, their hashes and estimated times, then exit."),
-    ] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Execute all unfinished runs of a grid; a failed run does not stop the others.

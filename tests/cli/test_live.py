@@ -1,4 +1,4 @@
-"""What a sweep shows while it works."""
+"""Progress of a sweep on and without a terminal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_terminal_shows_one_table(running: Path, monkeypatch) -> None:
     assert "0 pending, 1 queued, 1 running, 1 done, 1 failed" in last
 
 
-def test_elsewhere_there_is_a_line_per_change(running: Path, monkeypatch) -> None:
+def test_without_a_terminal_each_change_is_logged(running: Path, monkeypatch) -> None:
     assert shown(monkeypatch, running, terminal=False).splitlines() == [
         "running: run-a",
         "failed: run-b: no [data] here",
