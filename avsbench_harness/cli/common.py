@@ -131,7 +131,7 @@ def _plan_run(
             recipe=recipe,
             assignments=tuple(assignments or ()),
             pretrained=pretrained,
-            checkpoint=weights,
+            weights=weights,
             init=init,
             seed=seed,
             out=out,

@@ -1,9 +1,9 @@
 """One optimiser step on one batch, which may be split over processes and into micro-batches.
 
 The result does not depend on the split, up to rounding: the loss terms of each part are weighted by the
-number of elements that they are averaged over, see :meth:`Model.loss_counts`. Exceptions are operations across the
-clips of a batch (batch norms use the statistics of a part; losses that compare frames of different clips use
-those of a part) and random draws (dropout, sampled points).
+number of elements that they are averaged over, see :meth:`Model.loss_counts`. Exceptions are operations
+across the clips of a batch (batch norms use the statistics of a part; losses that compare frames of
+different clips use those of a part) and random draws (dropout, sampled points).
 """
 
 from __future__ import annotations
