@@ -7,8 +7,24 @@ from typing import Annotated
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, carry_out, read_placement, show_plan
+from avsbench_harness.cli.common import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    print_json,
+    print_rich,
+)
+from avsbench_harness.cli.sweep import (
+    DryRunOption,
+    ExecutorOption,
+    GridSetOption,
+    JobsOption,
+    ResourcesOption,
+    read_job_resources,
+    run_grid,
+    show_plan,
+)
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="The papers' ablation tables, measured beside reported."
@@ -60,17 +76,13 @@ def run(
     pretrained: Annotated[
         bool | None, typer.Option("--pretrained/--no-pretrained", help="ImageNet weights or none.")
     ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to every row's recipe.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
-    jobs: Annotated[int, JOBS] = 1,
-    executor: Annotated[str, EXECUTOR] = "local",
-    resources: Annotated[Path | None, RESOURCES] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs, their hashes and their time, and stop.")
-    ] = False,
+    assignments: GridSetOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    jobs: JobsOption = 1,
+    executor: ExecutorOption = "local",
+    resources: ResourcesOption = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Carry out the runs of an ablation table that are missing, and write the table.
@@ -84,7 +96,7 @@ def run(
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
 
-    placed = read_placement(executor, resources)
+    placed = read_job_resources(executor, resources)
     choice = Choice(
         task=task,
         backbone=backbone,
@@ -100,7 +112,7 @@ def run(
         show_plan(planned, out, json)
         return
     try:
-        carry_out(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, placed)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")
