@@ -213,4 +213,4 @@ def test_clips_are_decoded_ahead_of_runs(avsb, real_s4: Path, tmp_path: Path, mo
 def test_a_check_of_the_page_writes_nothing_else(avsb, data: Path, other: tuple[str, str]) -> None:
     refused = avsb("leaderboard", "--results", data / "records", "--check", *other)
     assert refused.code == 2
-    assert "--check only compares the page" in refused.err
+    assert "--check only checks LEADERBOARD.md" in refused.err

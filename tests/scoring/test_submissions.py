@@ -209,7 +209,7 @@ def test_command_score_refuses(tmp_path):
     submission, solution, *_ = write_pair(tmp_path, "s4")
     for extra, kind, message in (
         (["--protocol", "objct/1"], UsageError, "Did you mean 'object/1'"),
-        (["--protocol", "all", "--batch", "4"], UsageError, "belong to one protocol"),
+        (["--protocol", "all", "--batch", "4"], UsageError, "need a single protocol"),
         (["--part", "private"], UsageError, "no private clips"),
         (["--protocol", "combo"], SubmissionError, "two class scores"),
     ):
