@@ -20,7 +20,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO, RawIOBase
 from math import prod
 from pathlib import Path
@@ -134,8 +134,11 @@ class ArrayStore:
         Raises:
             OSError: the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock.hold()
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError), _THREADS:  # another process may remove the folder in between
+                self._hold()
+                return
 
     def stored_keys(self) -> list[str]:
         """The keys of the stored arrays, damaged ones included."""
@@ -190,7 +193,8 @@ class ArrayStore:
             if old is not None and old.length == len(content):
                 offset = old.offset
             else:
-                offset = self._end if self._places.keys() - {name} else 0
+                alone = len(self._places) == (name in self._places)
+                offset = 0 if alone else self._end
                 _cut(self.data, offset)  # a killed writer or a full disk may have left bytes there
             slot = self._places[name][0] if old else self._damaged[0] if self._damaged else self._count
             record = _Record(name, offset, array.dtype, array.shape, zlib.crc32(content.data))
@@ -223,11 +227,10 @@ class ArrayStore:
     def _opened(self, *, writing: bool = False) -> Iterator[RawIOBase | BytesIO]:
         """The opened index, after reading the records that were added since the last call."""
         try:
+            self._hold()
             index: RawIOBase | BytesIO = self.index.open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError):
             index = BytesIO()
-        else:
-            self._lock.hold()
         with index:
             count = index.seek(0, os.SEEK_END) // RECORD_SIZE
             if count < self._count:
@@ -269,6 +272,10 @@ class ArrayStore:
         except FileNotFoundError:
             return None
         return np.array(mapped[record.offset : record.end])
+
+    def _hold(self) -> None:
+        if self._lock.hold():  # for the first time, or in a folder that was removed and made again
+            self._reset()
 
     def _reset(self) -> None:
         """Forget the index, which is read again from its first record."""

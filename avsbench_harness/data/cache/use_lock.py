@@ -27,19 +27,31 @@ class UseLock:
         self._held: tuple[int, int] | None = None
         self._release: weakref.finalize[..., UseLock] | None = None
 
-    def hold(self) -> None:
-        """Take the lock unless it is held, and note the time of use.
+    def hold(self) -> bool:
+        """Take the lock unless it is held, and record the time of use.
 
         A folder that was removed and made again is locked anew. Without effect if the folder cannot be
-        written or its file system has no locks: nobody can remove it from there, or knows that it may.
+        written or its file system has no locks; such a folder is never removed.
+
+        Returns:
+            Whether the lock was taken by this call.
+
+        Raises:
+            FileNotFoundError: the folder does not exist.
         """
-        with suppress(OSError):
-            if self._held is not None and self._held == _identity(os.stat(self._path)):  # noqa: PTH116 - fast
-                return
-        with suppress(OSError):
+        try:
+            with suppress(FileNotFoundError):
+                if self._held == _identity(os.stat(self._path)):  # noqa: PTH116 - faster than through the Path
+                    return False
             self._take()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return False
+        return True
 
     def _take(self) -> None:
+        self._held = None
         if self._release is not None:
             self._release()
         while True:

@@ -256,3 +256,18 @@ def test_it_can_be_pickled(tmp_path: Path):
     cache = ArrayStore(tmp_path)
     cache.store(KEY, VALUE)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(cache)).get(KEY, _never), VALUE)
+
+
+def test_a_collection_that_another_process_made_again_is_read_anew(store: ArrayStore, tmp_path: Path):
+    """Its index has more records than the store has read, at other offsets."""
+    store.store(KEY, VALUE)
+    shutil.rmtree(store.folder)
+    another = ArrayStore(tmp_path / "arrays")
+    keys = [array_key(new=number) for number in range(3)]
+    for number, key in enumerate(keys):
+        another.store(key, np.full((number + 4, 5), number, np.float32))
+    another.store(keys[0], np.zeros((20, 20), np.float32))  # longer, so now the last in the file
+    store.store(OTHER, VALUE)
+    for key, shape in zip(keys, [(20, 20), (5, 5), (6, 5)], strict=True):
+        assert another.get(key, _never).shape == ArrayStore(store.folder).get(key, _never).shape == shape
+    np.testing.assert_array_equal(another.get(OTHER, _never), VALUE)
