@@ -56,7 +56,7 @@ TABLE_2: dict[str, dict[str, Any]] = {
 
 
 def options(task: Task = MS3, **changes: Any) -> Options:
-    return Options.of({**SMALL, **changes}, task)
+    return Options.of({**SMALL, **changes}, task, "paper")
 
 
 def build(task: Task = MS3, **changes: Any) -> AQFormerModel:
@@ -249,7 +249,9 @@ def test_which_frames_a_query_attends_to(query_frames: str, hears: bool) -> None
     other = maps.clone()
     other[:, 2] += 1
     everything = torch.ones(1, 3, dtype=torch.bool)
-    change = (layer.read(queries, maps, everything) - layer.read(queries, other, everything)).abs()
+    change = (
+        layer.attend_pixels(queries, maps, everything) - layer.attend_pixels(queries, other, everything)
+    ).abs()
     assert (change[:, 0].max() > 1e-3) == hears
     assert change[:, 2].max() > 1e-3
 
@@ -266,21 +268,21 @@ def test_layers_read_the_scales_in_turn_from_coarse_to_fine() -> None:
         assert moved.tolist() == [False] * first + [True] * (6 - first)
 
 
-def test_the_first_queries_are_the_sounds_of_their_frames() -> None:
+def test_the_initial_queries_are_the_sounds_of_their_frames() -> None:
     decoder = drawn(AudioQueriedDecoder(options(), scales=3, vanilla_queries=5))
     audio, valid = seeded_input(1, "A", (2, 3, 128)), torch.ones(2, 3, dtype=torch.bool)
     projection = decoder.audio_projection
     for clip in range(2):
         for t in range(3):
             expected = projection.weight @ audio[clip, t] + projection.bias
-            assert_close(decoder.first_queries(audio, valid)[clip, t], expected)
+            assert_close(decoder.initial_queries(audio, valid)[clip, t], expected)
 
 
 def test_vanilla_queries_are_learned_one_per_frame_and_deaf() -> None:
     decoder = drawn(AudioQueriedDecoder(options(queries="vanilla"), scales=3, vanilla_queries=5))
     valid = torch.tensor([[True, False, True, True], [True, True, False, False]])
-    first = decoder.first_queries(seeded_input(1, "A", (2, 4, 128)), valid)
-    assert torch.equal(first, decoder.first_queries(seeded_input(2, "A", (2, 4, 128)), valid))
+    first = decoder.initial_queries(seeded_input(1, "A", (2, 4, 128)), valid)
+    assert torch.equal(first, decoder.initial_queries(seeded_input(2, "A", (2, 4, 128)), valid))
     assert torch.equal(first[0, [0, 2, 3]], decoder.queries[:3])
     assert torch.equal(first[1, :2], decoder.queries[:2])
 
@@ -595,7 +597,7 @@ def test_every_row_of_table_2_changes_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"abti": [], "abti_dim": 64}, "abti_dim of aqformer has no effect without abti"),
+        ({"abti": [], "abti_dim": 64}, "abti_dim has no effect without abti"),
         ({"similarity_loss": False, "similarity_weight": 2.0}, "no effect without similarity_loss"),
         ({"fusion_dim": 64}, "no effect without audio_softmax pixels"),
         ({"class_weight": 2.0}, "no effect without classes, which only avss has"),
@@ -610,11 +612,11 @@ def test_every_row_of_table_2_changes_what_it_says() -> None:
 )
 def test_options_without_sense_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Options.of(values, MS3)
+        Options.of(values, MS3, "paper")
 
 
 def test_the_order_of_scales_does_not_matter() -> None:
-    assert Options.of({"abti": [4, 1]}, MS3).abti == (1, 4)
+    assert Options.of({"abti": [4, 1]}, MS3, "paper").abti == (1, 4)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def attention_by_hand(
 
 def test_equation_3_every_sound_looks_at_the_whole_clip() -> None:
     torch.manual_seed(0)
-    fusion = Fusion(Options.of(SMALL)).eval()
+    fusion = Fusion(Options.of(SMALL, S4, "paper")).eval()
     audio, video = draw(2, 3, 32), draw(2, 3, 32, 2, 2, seed=1)
     valid = torch.tensor([[True, True, True], [True, False, False]])
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_prototypes_are_shared_by_default() -> None:
 
 
 def quantizer(codes: list[list[float]], **options: Any) -> Quantizer:
-    made = Quantizer(Options.of({**SMALL, "codebook_size": len(codes), **options}))
+    made = Quantizer(Options.of({**SMALL, "codebook_size": len(codes), **options}, S4, "paper"))
     made.codebook = torch.nn.Parameter(torch.tensor(codes))
     return made
 
@@ -313,7 +313,7 @@ def test_only_training_keeps_account() -> None:
 
 def test_equation_5() -> None:
     torch.manual_seed(0)
-    module = Recombination(Options.of(SMALL)).eval()
+    module = Recombination(Options.of(SMALL, S4, "paper")).eval()
     with torch.no_grad():
         module.norm.weight.copy_(draw(32, seed=2))
         module.norm.bias.copy_(draw(32, seed=3))
@@ -456,13 +456,13 @@ def test_equation_10_an_object_has_no_class_in_frames_without_it() -> None:
         mask_logits=torch.zeros(2, 1, 1, 2),
     )
     wanted = clip_objects(torch.tensor([[[1, 0]], [[0, 0]]]))
-    loss = set_losses([predicted], [wanted], Options.of({"class_weight": 1}))["class"].item()
+    loss = set_losses([predicted], [wanted], Options.of({"class_weight": 1}, S4, "paper"))["class"].item()
     # Probability 1/2 where the object is, 3/4 where it is not; one object in one frame to divide by.
     assert loss == pytest.approx(0.25 * 0.5**2 * math.log(2) + 0.75 * 0.75**2 * math.log(4), abs=1e-5)
 
 
 def test_equation_10_the_cost_of_a_pair_is_its_loss_beyond_that_of_nothing() -> None:
-    options = Options.of({})
+    options = Options.of({}, S4, "paper")
     predicted, wanted = one_pair()
     cost = matching_costs(predicted, predicted.mask_logits, wanted, options)
     alone = options.class_weight * 0.75 * 0.5**2 * math.log(2)
@@ -526,7 +526,7 @@ def giou_by_hand(one: Tensor, two: Tensor) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_assignment_is_the_best_of_all_permutations(seed: int) -> None:
-    options = Options.of({})
+    options = Options.of({}, S4, "paper")
     predicted, wanted = random_set(seed)
     cost = matching_costs(predicted, predicted.mask_logits, wanted, options)
     by_hand = {
@@ -558,7 +558,7 @@ def test_a_query_keeps_its_object_in_all_frames() -> None:
             boxes=torch.full((2, 2, 4), 0.5),
             mask_logits=torch.stack([torch.stack([left, right]), torch.stack(second)]),
         )
-        return set_losses([predicted], [clip_objects(truth)], Options.of({}))["mask_dice"].item()
+        return set_losses([predicted], [clip_objects(truth)], Options.of({}, S4, "paper"))["mask_dice"].item()
 
     assert losses([left, right]) == pytest.approx(0, abs=1e-4)
     assert losses([right, left]) > 1
@@ -567,7 +567,7 @@ def test_a_query_keeps_its_object_in_all_frames() -> None:
 def test_more_objects_than_queries() -> None:
     masks = torch.arange(16).view(1, 4, 4)
     predicted = FramePredictions(draw(1, 2, 70), draw(1, 2, 4).sigmoid(), draw(1, 2, 4, 4))
-    losses = set_losses([predicted], [clip_objects(masks)], Options.of({}))
+    losses = set_losses([predicted], [clip_objects(masks)], Options.of({}, S4, "paper"))
     assert all(term.isfinite() for term in losses.values())
 
 
@@ -671,7 +671,7 @@ def test_separated_sources() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decomposition": "none", "recombination": True}, "recombination of qdformer has no effect without"),
+        ({"decomposition": "none", "recombination": True}, "recombination has no effect without"),
         ({"decomposition": "none", "semantic_layers": 3}, "semantic_layers"),
         ({"decomposition": "continuous", "codebook_size": 8}, "codebook_size"),
         ({"recombination": False, "filter_tokens": "continuous"}, "filter_tokens"),
@@ -685,11 +685,11 @@ def test_separated_sources() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Options.of(options)
+        Options.of(options, S4, "paper")
 
 
 def test_the_papers_values_are_the_defaults() -> None:
-    options = Options.of({})
+    options = Options.of({}, S4, "paper")
     assert (options.codebook_size, options.tokens) == (128, 5)
     assert (options.decomposition, options.recombination, options.calibration) == ("quantized", True, True)
     assert not options.revive_dead_codes

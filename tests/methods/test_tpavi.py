@@ -320,7 +320,7 @@ def test_weight_scales_the_matching_loss_and_none_drops_it() -> None:
 
 def matching(options: dict[str, Any], sounds: Tensor, features: Tensor, task: Task = MS3) -> float:
     """The matching loss on one level of 4x4 pixels, mask probability 1/2 everywhere."""
-    chosen = Options.of({"avm_stages": [1], **options}, task)
+    chosen = Options.of({"avm_stages": [1], **options}, task, "released")
     channels = task.channels
     return matching_loss(torch.zeros(len(features), channels, 8, 8), [features], [sounds], chosen).item()
 
@@ -400,26 +400,29 @@ def test_pvt_drops_paths_in_training_as_released() -> None:
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Options.of(options, S4)
+        Options.of(options, S4, "released")
     assert message in str(caught.value)
 
 
 def test_variant_and_pool_without_effect_are_refused() -> None:
     with pytest.raises(UsageError, match="avm_pool has no effect on avss"):
-        Options.of({"avm_pool": "logits"}, AVSS)
+        Options.of({"avm_pool": "logits"}, AVSS, "released")
     with pytest.raises(UsageError, match="variant of tpavi 'papers'"):
         TPAVI().build(S4, "r50", variant="papers")
 
 
 def test_defaults_are_the_released_configuration() -> None:
     names = ("avm", "avm_distance", "avm_normalise", "avm_hard_mask", "avm_pool", "avm_sum", "audio_bias")
-    released = {task: tuple(getattr(Options.of({}, TASKS[task]), name) for name in names) for task in TASKS}
+    released = {
+        task: tuple(getattr(Options.of({}, TASKS[task], "released"), name) for name in names)
+        for task in TASKS
+    }
     assert released == {
         "s4": ("none", "cosine", True, True, "probabilities", False, True),
         "ms3": ("av", "kl", False, False, "logits", True, True),
         "avss": ("av", "kl", False, False, "logits", False, False),
     }
-    shared = Options.of({}, MS3)
+    shared = Options.of({}, MS3, "released")
     assert (shared.dim, shared.window, shared.inplace_relu, shared.avm_weight) == (256, 5, True, 0.5)
 
 
@@ -501,7 +504,7 @@ def test_recipes_are_valid_and_follow_the_release(task: Task, backbone: str) -> 
     for preset in presets(method):
         recipe = resolve(method, task, backbone, preset=preset)
         assert recipe.image_size % 32 == 0
-        Options.of(recipe.options, task)
+        Options.of(recipe.options, task, "released")
     full = resolve(method, task, backbone)
     assert (full.image_size, full.batch_size, full.epochs) == (
         224,

@@ -139,13 +139,13 @@ def loss_options(case: dict[str, Any]) -> Options:
     """The options of a golden loss; where the release has no flag, its default for the task."""
     given, task = case["options"], case["name"].split("_")[0]
     if not given:
-        return Options.of({"avm": "none"}, get_task(task))
+        return Options.of({"avm": "none"}, get_task(task), "released")
     options: dict[str, Any] = {ours: given[flag] for flag, ours in FLAGS.items() if flag in given}
     options["avm"] = "vv" if given.get("closer_flag") else "av"
     options["avm_stages"] = [stage + 1 for stage in given.get("count_stages", given.get("stages"))]
     if given.get("euclidean_flag"):
         options["avm_distance"] = "euclidean"
-    return Options.of(options, get_task(task))
+    return Options.of(options, get_task(task), "released")
 
 
 def loss_case(case: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:

@@ -179,10 +179,10 @@ def test_addition_adds_each_frames_own_sound() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fusion": "none", "avm": "av"}, "with fusion: none no level has a sound"),
+        ({"fusion": "none", "avm": "av"}, "with fusion: none no level has audio"),
         ({"fusion": "none", "window": 5}, "window has no effect with fusion: none"),
         ({"fusion": "add", "window": 5}, "window has no effect with fusion: add"),
-        ({"fusion_stages": (3, 4), "avm": "av"}, "avm_stages has level 1, which hears nothing"),
+        ({"fusion_stages": (3, 4), "avm": "av"}, "avm_stages has level 1, which has no audio"),
     ],
 )
 def test_options_without_meaning_together_are_refused(options: dict[str, Any], message: str) -> None:
@@ -197,7 +197,7 @@ def test_the_variant_is_a_set_of_defaults() -> None:
         assert {name: getattr(chosen, name) for name in PAPER} == PAPER
         assert chosen.avm == ("none" if task is S4 else "av")
         given = {name: value for name, value in PAPER.items() if not name.startswith(("avm_", "vv_"))}
-        assert Options.of(given, task).window is None
+        assert Options.of(given, task, "released").window is None
     with pytest.raises(UsageError, match="variant of tpavi 'published'"):
         TPAVI().build(S4, "r50", variant="published")
 
