@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from avsbench_harness import distributed
+from avsbench_harness.bench.memory import run_batch
 from avsbench_harness.distributed import even_slice, local_device
-from avsbench_harness.engine.memory import run_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
 from avsbench_harness.engine.train import train
@@ -289,7 +289,7 @@ from torch.nn.parallel import DistributedDataParallel
 import avsbench_harness as avsb
 from avsbench_harness.bench.measure import random_batch
 from avsbench_harness.distributed import gather, rank, process_group
-from avsbench_harness.engine.step import _blank
+from avsbench_harness.engine.step import padded_batch
 from avsbench_harness.engine.system import System
 from avsbench_harness.tasks import get_task
 
@@ -302,7 +302,7 @@ with process_group():
     batch = random_batch(get_task("s4"), frames=2, side=64)
     torch.manual_seed(rank())
     for step in range(4):
-        shown = _blank(batch) if rank() == step % 2 else batch
+        shown = padded_batch(batch) if rank() == step % 2 else batch
         torch.stack(list(system(shown).values())).sum().backward()
     states = gather({name: value.clone() for name, value in model.quantizer.state_dict().items()})
     if rank() == 0:

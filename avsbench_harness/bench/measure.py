@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.optim import build_optimizer, set_training
+from avsbench_harness.engine.optim import set_training
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.system import build_system, in_precision
+from avsbench_harness.engine.step import Stepper
+from avsbench_harness.engine.system import System, autocast, build_system
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import S4, Task
@@ -129,46 +130,22 @@ def random_batch(
     )
 
 
-def training_step(
-    losses: Callable[[Batch], dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    device: str,
-) -> Callable[[Batch], None]:
-    """A training step that depends on nothing but its batch: forward, loss, backward, clipping, optimiser.
+def system_step(run: Run) -> Callable[[Batch], None]:
+    """A training step of a run's system with random weights, on its device.
 
-    Gradients come from ``autograd.grad``, so that hooks by which other processes would be asked for theirs
-    stay silent.
+    The backbone is trainable, as after the epochs for which the recipe freezes it.
     """
-    scaler = torch.amp.GradScaler(device.split(":")[0], enabled=recipe.precision == "fp16")
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    return _training_step(build_system(run, pretrained=False).to(run.device), run.recipe, run.device)
+
+
+def _training_step(system: System, recipe: Recipe, device: str) -> Callable[[Batch], None]:
+    _set_training(system.model, recipe)
+    stepper = Stepper(system, recipe, device)
 
     def step(batch: Batch) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with in_precision(recipe.precision, device):
-            total = torch.stack(list(losses(batch).values())).sum()
-        learned = [parameter for parameter in parameters if parameter.requires_grad]
-        gradients = torch.autograd.grad(scaler.scale(total), learned, allow_unused=True)
-        for parameter, gradient in zip(learned, gradients, strict=True):
-            parameter.grad = gradient
-        if recipe.clip_norm is not None:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(learned, recipe.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
+        stepper.step(batch, batch.shape[0], number=0, lr_factor=1.0)
 
     return step
-
-
-def system_step(run: Run) -> Callable[[Batch], None]:
-    """A training step of a run's system with weights drawn at random, on its device.
-
-    It trains as after the epochs for which the recipe freezes the backbone.
-    """
-    system = build_system(run, pretrained=False).to(run.device)
-    all_in_training(system.model, run.recipe)
-    optimizer = build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
-    return training_step(system.losses, optimizer, run.recipe, run.device)
 
 
 def measure(
@@ -184,21 +161,20 @@ def measure(
         repeats: of each of the four times, after one warm-up.
     """
     device = batch.images.device
-    optimizer = build_optimizer(model.param_groups(recipe), recipe.optimizer)
-    train = training_step(model.losses, optimizer, recipe, device.type)
+    train = _training_step(System(model, encoder=None), recipe, device.type)
     frames = batch.images.flatten(0, 1)
 
     def forward() -> None:
-        with torch.no_grad(), in_precision(recipe.precision, device.type):
+        with torch.no_grad(), autocast(recipe.precision, device.type):
             model(batch)
 
     def bare_forward() -> None:
-        with torch.no_grad(), in_precision(recipe.precision, device.type):
+        with torch.no_grad(), autocast(recipe.precision, device.type):
             backbone(frames)
 
     def bare_step() -> None:
         backbone.zero_grad(set_to_none=True)
-        with in_precision(recipe.precision, device.type):
+        with autocast(recipe.precision, device.type):
             maps: Sequence[Tensor] = backbone(frames)
             total = torch.stack([level.mean() for level in maps]).sum()
         total.backward()
@@ -206,13 +182,13 @@ def measure(
     model.eval()
     backbone.eval()
     plain = _in_turns([forward, bare_forward], device, repeats)
-    all_in_training(model, recipe)
+    _set_training(model, recipe)
     backbone.train()
     trained = _in_turns([lambda: train(batch), bare_step], device, repeats)
     return Multiples(plain[0], trained[0], plain[1], trained[1])
 
 
-def all_in_training(model: Model, recipe: Recipe) -> None:
+def _set_training(model: Model, recipe: Recipe) -> None:
     """Training mode as after the epochs for which the recipe freezes the backbone."""
     set_training(model, model.backbone, recipe.backbone, epoch=sys.maxsize)
 

@@ -11,7 +11,7 @@ import typer
 from avsbench_harness.cli.common import DataOption, JsonOption, TaskOption, print_json, print_rich
 
 if TYPE_CHECKING:
-    from avsbench_harness.bench.compare import Result
+    from avsbench_harness.launch.benchmark import Result
     from avsbench_harness.results.measurement import Measurement, SpeedEntry
 
 
@@ -63,9 +63,9 @@ def bench(
       avsb bench avsegformer --backbone pvt --set image_size=224
       avsb bench avsegformer --device cuda --precision bf16 --data AVSBench
     """
-    from avsbench_harness.bench.compare import BenchRequest
-    from avsbench_harness.bench.compare import bench as measure
     from avsbench_harness.errors import AvsbError
+    from avsbench_harness.launch.benchmark import BenchRequest
+    from avsbench_harness.launch.benchmark import bench as measure
 
     request = BenchRequest(
         method=method,

@@ -69,6 +69,7 @@ def _describe_run(
     from_checkpoint: Annotated[
         str | None,
         typer.Option(
+            "--weights",
             "--from-checkpoint",
             metavar="WEIGHTS",
             help="Do not train: predict with an imported checkpoint, a run, or its weights file.",
@@ -101,7 +102,7 @@ def _describe_run(
             recipe=recipe,
             assignments=tuple(assignments or ()),
             pretrained=pretrained,
-            checkpoint=from_checkpoint,
+            weights=from_checkpoint,
             init=init,
             seed=seed,
             out=out,

@@ -69,7 +69,7 @@ def train(planned: Run, json: JsonOption = False) -> None:
     from avsbench_harness.distributed import rank
     from avsbench_harness.errors import UsageError
 
-    if planned.spec.checkpoint is not None:
+    if planned.spec.weights is not None:
         raise UsageError("--from-checkpoint does without training; use `avsb run` or `avsb predict` with it.")
     checkpoint = planned.method.train(planned)
     if rank() != 0:
@@ -95,12 +95,12 @@ def predict(
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
     from avsbench_harness.distributed import rank
-    from avsbench_harness.launch.execute import make_weights
+    from avsbench_harness.launch.execute import train_or_load
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)
-    if planned.spec.checkpoint is not None:
-        make_weights(planned)
+    if planned.spec.weights is not None:
+        train_or_load(planned)
     path = planned.method.predict(planned, part)
     if rank() != 0:
         return

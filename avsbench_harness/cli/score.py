@@ -55,8 +55,9 @@ def score(
       avsb score mine.npz --solution s4-test.npz --protocol avsbench --batch 4 --json
     """
     from avsbench_harness.errors import UsageError
-    from avsbench_harness.launch.execute import record_submission, recorded_protocols, score_for_record
+    from avsbench_harness.launch.records import record_submission
     from avsbench_harness.launch.resolve_solution import ground_truth
+    from avsbench_harness.launch.run_scores import recipe_protocols, score_with_protocols
     from avsbench_harness.scoring import Scores, get_protocol, score_protocols, score_submission
     from avsbench_harness.submission import read_solution, read_submission
 
@@ -70,17 +71,17 @@ def score(
             results = score_protocols(predicted, truth, part=part)
         else:
             get_protocol(truth.header.task, protocol, batch)  # a wrong name is told before the work
-            also = recorded_protocols(out, predicted.header) if protocol is None and part == "all" else []
+            also = recipe_protocols(out, predicted.header) if protocol is None and part == "all" else []
             if also:
-                results = [*score_for_record(predicted, truth, also)]
+                results = [*score_with_protocols(predicted, truth, also)]
             else:
                 results = [score_submission(predicted, truth, protocol, batch=batch, part=part)]
         header = predicted.header
     if per_clip is not None:
         _write_table(per_clip, results[0])
     if _to_record(record, out, header, protocol, part):
-        scores, *more = [result for result in results if isinstance(result, Scores)]
-        record_submission(out, submission, header, scores, more)
+        scores = [result for result in results if isinstance(result, Scores)]
+        record_submission(out, submission, header, scores)
     if json:
         values = [result.to_json() for result in results]
         print_json(values if protocol == "all" else values[0])

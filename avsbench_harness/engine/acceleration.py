@@ -51,7 +51,7 @@ def speed_up(system: System, recipe: Recipe, compiler: str = "inductor") -> Syst
     """
     if recipe.channels_last:
         system.to(memory_format=torch.channels_last)
-    if recipe.checkpointing:
+    if recipe.activation_checkpointing:
         _checkpoint_activations(system.model.backbone)
     if recipe.compile:
         # The compiler's own random numbers would be others than those of a run that is not compiled.
@@ -76,7 +76,7 @@ def _checkpoint_activations(backbone: nn.Module) -> None:
 def recomputing(backbone: nn.Module, recipe: Recipe) -> Iterator[None]:
     """Around a backward pass: batch norms that see a batch again do not count it again."""
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
-    if not recipe.checkpointing or not norms:
+    if not recipe.activation_checkpointing or not norms:
         yield
         return
     momenta = [norm.momentum for norm in norms]

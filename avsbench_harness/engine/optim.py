@@ -5,10 +5,9 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
@@ -35,18 +34,6 @@ def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> to
         return torch.optim.SGD(settings, lr=recipe.lr, momentum=recipe.momentum, fused=True)
     kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
     return kind(settings, lr=recipe.lr, betas=recipe.betas, fused=True)
-
-
-def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser a stored state, laid out in memory as its parameters are.
-
-    Files keep tensors row by row; fused optimisers walk through parameter and state side by side.
-    """
-    optimizer.load_state_dict(state)
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def lr_factor(schedule: ScheduleRecipe, step: int, total: int, steps_per_epoch: int) -> float:

@@ -140,7 +140,7 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
     own = batches[distributed.rank() :: distributed.world_size()]
     loaded = load(dataset, own, workers=run.workers, device=run.device)
     for keys, batch in zip(own, loaded, strict=True):
-        with autocast(run):
+        with autocast(run.recipe.precision, run.device):
             prediction = system.predict(batch.to(run.device, non_blocking=True))
         found = []
         for (index, _), values in zip(keys, prediction, strict=True):

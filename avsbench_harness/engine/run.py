@@ -19,7 +19,7 @@ from avsbench_harness.tasks import Split, Task, get_task
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
-SPEC_FORMAT: Literal[1] = 1
+SPEC_FORMAT: Literal[2] = 2
 
 
 class DataSpec(Schema):
@@ -54,13 +54,11 @@ class WeightsSpec(Schema):
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
-    """The hash of a spec's JSON values, also of one that an earlier version wrote: see ``RunSpec.hash``."""
+    """The hash of a spec's JSON values, without the fields that do not change the result."""
     values = dict(spec)
-    for key, idle in (("recipe", "source"), ("checkpoint", "file"), ("init", "file")):
-        if values.get(key) is None:  # runs without them have the same hash as before there were any
-            values.pop(key, None)
-        else:
-            values[key] = {name: value for name, value in values[key].items() if name != idle}
+    for key, ignored in (("recipe", "source"), ("weights", "file"), ("init", "file")):
+        if values.get(key) is not None:
+            values[key] = {name: value for name, value in values[key].items() if name != ignored}
     return sha256_json(values)
 
 
@@ -68,11 +66,11 @@ class RunSpec(Schema):
     """Everything that decides a run's result; its hash ends the run's id.
 
     ``code`` names the version of the method's code: of the installed package, or, for a method read from
-    a folder, the hash of its files. A run with a ``checkpoint`` predicts with it and is not trained; the
-    training of one with ``init`` starts from these weights.
+    a folder, the hash of its files. A run with ``weights`` predicts with them and is not trained; the
+    training of one with ``init`` starts from those weights.
     """
 
-    format: Literal[1] = SPEC_FORMAT
+    format: Literal[2] = SPEC_FORMAT
     method: str
     variant: str
     backbone: str
@@ -84,7 +82,7 @@ class RunSpec(Schema):
     backbone_weights: str | None
     recipe: Recipe
     code: str
-    checkpoint: WeightsSpec | None = None
+    weights: WeightsSpec | None = None
     init: WeightsSpec | None = None
 
     @cached_property
@@ -110,7 +108,7 @@ class Run:
         out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
         loops: what the method trains and predicts with by default.
         weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``,
-            ``checkpoint``, ``init``.
+            ``weights``, ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: processes that decode data; 0 decodes in this one.
     """

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 
@@ -35,21 +35,21 @@ from avsbench_harness.engine.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
-from avsbench_harness.engine.heartbeat import TRAINING, beating, note_progress, take_claim
+from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.memory import out_of_memory
 from avsbench_harness.engine.metric_buffer import Reading, Readings
+from avsbench_harness.engine.out_of_memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
-from avsbench_harness.files import read_json, sweep_temporaries, write_json
+from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses
 from avsbench_harness.method import TrainingSummary, Validation
+from avsbench_harness.nn.cost import model_cost
 
 logger = logging.getLogger(__name__)
 
@@ -68,38 +68,12 @@ def train(run: Run) -> TrainingSummary:
     with ExitStack() as stack:
         with distributed.main_process_first():
             if distributed.rank() == 0:
-                stack.enter_context(alone(run))
+                stack.enter_context(exclusive(run))
         stop = stack.enter_context(stop_request())
-        done = finished(run) or _train(run, stop)
+        summary = read_summary(run) or _train(run, stop)
         if distributed.rank() == 0:
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-        return done
-
-
-@contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Hold a run's folder, and show signs of life there.
-
-    Raises:
-        Busy: another process holds it.
-    """
-    lock = take_claim(run.folder, TRAINING)
-    if lock is None:
-        raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
-    try:
-        with beating(run.folder):
-            sweep_temporaries(run.folder)
-            yield
-    finally:
-        lock.release()
-
-
-def finished(run: Run) -> TrainingSummary | None:
-    """What a finished training ended with, or ``None``."""
-    path = run.folder / "training.json"
-    if not (path.is_file() and run.weights_file.is_file()):
-        return None
-    return TrainingSummary.parse(read_json(path), str(path))
+        return summary
 
 
 def _train(run: Run, stop: StopRequest) -> TrainingSummary:
@@ -107,19 +81,20 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     with distributed.main_process_first():
         dataset = training_set(run)
         if distributed.rank() == 0:
-            write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
+            write_spec(run)
         total, per_epoch = optim.length(run.recipe, len(dataset))
         keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
     trainer = Trainer(run, dataset, stop)
     path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
     with closing(TrainingLog(path, trainer.state.step)) as log:
         trainer.loop(log)
+    summary: TrainingSummary | None = None
     with distributed.main_process_first():
         if distributed.rank() == 0:
-            trainer.finish()
-    done = finished(run)
-    assert done is not None  # rank 0 has just written it
-    return done
+            summary = trainer.finish()
+    summary = distributed.broadcast(summary)
+    assert summary is not None  # rank 0 has sent it
+    return summary
 
 
 def training_set(run: Run) -> ClipDataset:
@@ -172,12 +147,12 @@ class Trainer:
         self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
         stored = load_checkpoint(self.checkpoints)
         self.system = speed_up(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
-        self.stepper = Stepper(run, self.system)
+        self.stepper = Stepper(self.system, run.recipe, run.device, seed=run.spec.seed)
         self.readings = Readings(run.device)
         self.state = TrainState()
         if stored is not None:
             self.system.load_state_dict(stored.weights)
-            optim.restore(self.stepper.optimizer, stored.optimizer)
+            self.stepper.optimizer.load_state_dict(stored.optimizer)
             if stored.state.scaler:
                 self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
@@ -195,15 +170,13 @@ class Trainer:
                     return
                 epoch = self.state.step // self.per_epoch
                 optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
-                self.stepper.prepare()
+                self.stepper.update_trainable()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
                         terms = self._step(batch, ids)
                     except torch.OutOfMemoryError as error:
-                        raise out_of_memory(
-                            error, self.run, self.system.losses, self.stepper.optimizer, batch
-                        ) from None
+                        raise out_of_memory(error, self.run, self.stepper, batch) from None
                     except AvsbError:
                         self._read(log)  # a step before it may have been the cause
                         raise
@@ -229,16 +202,16 @@ class Trainer:
                 else:
                     self._save(log)
 
-    def finish(self) -> None:
-        """Write the selected weights and how they came about."""
+    def finish(self) -> TrainingSummary:
+        """Write the selected weights and the summary of the training."""
         best = self.state.best
         weights: Mapping[str, Tensor] = (
             self.system.state_dict() if best is None else load_tensors(self.checkpoints / best.file)
         )
         selected = self.state.step if best is None else best.step
         save_tensors(self.run.weights_file, weights)
-        size = run_cost(self.run, self.system.model)
-        checkpoint = TrainingSummary(
+        cost = model_cost(self.system.model, self.recipe.image_size)
+        summary = TrainingSummary(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,
             selected_step=selected,
@@ -248,10 +221,11 @@ class Trainer:
             processes=distributed.world_size(),
             clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
-            parameters=size.parameters,
-            gmacs=size.gmacs,
+            parameters=cost.parameters,
+            gmacs=cost.gmacs,
         )
-        write_json(self.run.folder / "training.json", checkpoint.model_dump(mode="json"))
+        write_summary(self.run, summary)
+        return summary
 
     def _clips_seen(self) -> int:
         """How many clips the steps so far took; the last batch of an epoch may be smaller than the others."""

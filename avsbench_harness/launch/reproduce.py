@@ -91,7 +91,7 @@ def reproduce(
                 data=data,
                 preset=spec.preset,
                 recipe=recipe,
-                checkpoint=_asked(spec, "checkpoint"),
+                weights=_asked(spec, "weights"),
                 init=_asked(spec, "init"),
                 seed=spec.seed,
                 out=out,
@@ -107,7 +107,7 @@ def reproduce(
     return Reproduction(then, now, verdicts, tuple(_differences(then, now)))
 
 
-def _asked(spec: RunSpec, name: Literal["checkpoint", "init"]) -> str | None:
+def _asked(spec: RunSpec, name: Literal["weights", "init"]) -> str | None:
     """What a user would call the weights that a spec takes over."""
     taken = getattr(spec, name)
     if taken is None:

@@ -30,7 +30,7 @@ from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.execute import check_protocols
+from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn.backbone import find_pretrained
 from avsbench_harness.recipe.resolve import resolve
@@ -56,7 +56,7 @@ class Request:
         recipe: a YAML file laid on the preset.
         assignments: ``key=value`` laid on that.
         pretrained: ImageNet weights for the backbone; else as the recipe says.
-        checkpoint: weights to predict with instead of training, see ``launch.sources``.
+        weights: weights to predict with instead of training, see ``weights.sources``.
         init: weights that training starts from, named the same way.
         seed: of everything random.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
@@ -73,7 +73,7 @@ class Request:
     recipe: Path | None = None
     assignments: Sequence[str] = ()
     pretrained: bool | None = None
-    checkpoint: str | None = None
+    weights: str | None = None
     init: str | None = None
     seed: int = 0
     out: Path = Path()
@@ -90,7 +90,7 @@ class Request:
             "--data": self.data,
             "--preset": self.preset,
             "--recipe": self.recipe,
-            "--from-checkpoint": self.checkpoint,
+            "--weights": self.weights,
             "--init": self.init,
             "--seed": self.seed,
             "--out": self.out,
@@ -114,7 +114,7 @@ def plan(request: Request) -> Run:
         raise UsageError(f"--seed must be 0 or more, got {request.seed}.")
     root = data_root(request.data)
     taken = _taken(request, method, task, variant)
-    preset = request.preset or _preset(root, taken if request.checkpoint else None)
+    preset = request.preset or _preset(root, taken if request.weights else None)
     recipe = _recipe(request, method, task, variant, preset)
     device = local_device(choose_device(request.device))
     if recipe.compile:
@@ -134,7 +134,7 @@ def plan(request: Request) -> Run:
         workers=_workers() if request.workers is None else request.workers,
     )
     if taken is not None:
-        check_fit(run, taken, str(request.checkpoint or request.init), recipe.init_skip)
+        check_fit(run, taken, str(request.weights or request.init), recipe.init_skip)
     return run
 
 
@@ -175,11 +175,11 @@ def warning(run: Run) -> str | None:
 
 def _taken(request: Request, method: Method, task: Task, variant: str) -> Source | None:
     """The weights that the run takes over, if it does."""
-    if request.checkpoint is not None and request.init is not None:
+    if request.weights is not None and request.init is not None:
         raise UsageError(
             "--init starts a training, and --from-checkpoint does without one; pass one of them."
         )
-    asked = request.checkpoint or request.init
+    asked = request.weights or request.init
     if asked is None:
         return None
     if request.pretrained:
@@ -221,7 +221,7 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
     check_protocols(task, recipe.protocols)
     if recipe.init_skip and request.init is None:
         raise UsageError("The recipe's init_skip has no effect without --init; leave it out.")
-    takes_over = request.checkpoint is not None or request.init is not None
+    takes_over = request.weights is not None or request.init is not None
     pretrained = False if takes_over else request.pretrained
     if pretrained is not None:
         changed = recipe.backbone.model_copy(update={"pretrained": pretrained})
@@ -280,10 +280,10 @@ def _spec(
     dataset: Dataset,
     taken: Source | None,
 ) -> tuple[RunSpec, dict[str, Path]]:
-    checkpoint = taken if request.checkpoint is not None else None
+    checkpoint = taken if request.weights is not None else None
     audio, files = _audio(recipe) if checkpoint is None else _audio_of(checkpoint, recipe)
     if taken is not None:
-        files["init" if checkpoint is None else "checkpoint"] = taken.path
+        files["init" if checkpoint is None else "weights"] = taken.path
     backbone_hash = None
     if recipe.backbone.pretrained:
         files["backbone"] = find_pretrained(request.backbone)
@@ -305,7 +305,7 @@ def _spec(
         backbone_weights=backbone_hash,
         recipe=recipe,
         code=_code(request.method, method),
-        checkpoint=None if checkpoint is None else checkpoint.spec,
+        weights=None if checkpoint is None else checkpoint.spec,
         init=None if taken is None or checkpoint is not None else taken.spec,
     )
     return spec, files

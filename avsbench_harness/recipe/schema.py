@@ -8,8 +8,6 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -80,10 +78,6 @@ class SelectRecipe(Schema):
     metric: str | None = Field(None, description="None: J for s4 and ms3, mIoU for avss")
 
 
-#: Keys of a recipe that the first records do not have.
-_LATER = ("accumulate", "checkpointing", "channels_last", "compile")
-
-
 class Recipe(Schema):
     """Everything that decides a training run."""
 
@@ -103,7 +97,9 @@ class Recipe(Schema):
     batch_size: PositiveInt = 2
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: PositiveInt = Field(1, description="micro-batches that a batch is worked through in")
-    checkpointing: bool = Field(False, description="recompute the backbone's activations: memory for time")
+    activation_checkpointing: bool = Field(
+        False, description="recompute the backbone's activations: memory for time"
+    )
     channels_last: bool = Field(False, description="weights of convolutions with channels innermost")
     compile: bool = Field(False, description="torch.compile losses and predictions")
     clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm")
@@ -123,12 +119,6 @@ class Recipe(Schema):
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError("a recipe needs either epochs or iterations, not both")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_idle(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without later keys that are at their defaults: the hashes of older specs stay as they are."""
-        idle = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in values(self).items() if name not in idle}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""

@@ -250,7 +250,9 @@ class MethodSuite:
     def test_layout_and_recomputation_change_no_gradient(self) -> None:
         """Weights with channels innermost; activations of the backbone that are computed again."""
         plain, other = next(self.models()), next(self.models())
-        system = speed_up(System(other, None), Recipe(epochs=1, channels_last=True, checkpointing=True))
+        system = speed_up(
+            System(other, None), Recipe(epochs=1, channels_last=True, activation_checkpointing=True)
+        )
         batch = self.batch(plain.task, clips=1, frames=2)
         _assert_same_gradients(plain.losses, system.losses, plain, other, batch)
 

@@ -9,7 +9,7 @@ import pytest
 from avsbench_harness.ablation import tables as tables
 from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.ablate import Choice, grid, write_tables
-from avsbench_harness.launch.execute import record_failure
+from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.sweep import cells
 from avsbench_harness.method import get_method
 from avsbench_harness.nn.meta import on_meta

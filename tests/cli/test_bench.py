@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avsbench_harness.bench import compare
+from avsbench_harness.launch import benchmark
 from avsbench_harness.method import Entry, Method, from_folder
 from avsbench_harness.results.measurement import read_measurement
 
@@ -13,7 +13,7 @@ from avsbench_harness.results.measurement import read_measurement
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is measured in a process of its own, which takes seconds to start."""
-    monkeypatch.setattr(compare, "training_peak", lambda run, method: 0.5)
+    monkeypatch.setattr(benchmark, "training_peak", lambda run, method: 0.5)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_batch_that_does_not_fit_names_one_that_does(quick, tiny: str, tmp_pat
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(System, "losses", losses)
-    monkeypatch.setattr(compare, "training_peak", peak)
+    monkeypatch.setattr(benchmark, "training_peak", peak)
     result = quick(tiny, "--batch", 40)
     assert result.code == 1
     assert (
@@ -134,10 +134,10 @@ def test_all_methods_one_after_the_other(quick, tiny: str, tmp_path: Path, monke
         "other": Entry("other", "a test", Other()),
         tiny: Entry(tiny, "a test", from_folder(Path(tiny))),
     }
-    real = compare.get_method
-    monkeypatch.setattr(compare, "methods", lambda: entries)
+    real = benchmark.get_method
+    monkeypatch.setattr(benchmark, "methods", lambda: entries)
     monkeypatch.setattr(
-        compare, "get_method", lambda name: real(name) if name == tiny else entries[name].require()
+        benchmark, "get_method", lambda name: real(name) if name == tiny else entries[name].require()
     )
     result = quick()
     assert result.code == 1

@@ -81,6 +81,14 @@ def test_shared_memory_is_written_twice(tmp_path: Path) -> None:
     assert torch.equal(loaded["same"], loaded["whole"])
 
 
+def test_a_damaged_optimizer_state_is_named(tmp_path: Path) -> None:
+    model, optimizer = trained(torch.optim.AdamW)
+    path = save_checkpoint(tmp_path, TrainState(step=1), model.state_dict(), optimizer) / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(AvsbError, match=r"optimizer\.pt cannot be read .* remove .*step-00000001"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"\xff" * 40)

@@ -80,7 +80,7 @@ def test_a_request_can_be_typed_again(tiny: str, real_s4: Path, monkeypatch: pyt
         cli.main()
     assert asked == [request]
     unset = [field.name for field in dataclasses.fields(Request) if getattr(request, field.name) is None]
-    assert set(unset) <= {"recipe", "checkpoint", "init"}
+    assert set(unset) <= {"recipe", "weights", "init"}
 
 
 def test_grids_need_a_method() -> None:

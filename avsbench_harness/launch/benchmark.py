@@ -20,17 +20,11 @@ from avsbench_harness.bench.measure import (
     system_step,
     waiting_share,
 )
+from avsbench_harness.bench.memory import run_batch, training_peak
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.data.loader import epoch_order, load
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
-from avsbench_harness.engine.memory import (
-    does_not_fit,
-    free_cached,
-    largest_batch,
-    run_batch,
-    training_peak,
-)
+from avsbench_harness.engine.out_of_memory import does_not_fit, free_cached, largest_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.engine.train import training_set
@@ -39,6 +33,7 @@ from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.request import Request, choose_device, plan
 from avsbench_harness.method import check_task, check_variant, get_method, methods
 from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.recipe.resolve import resolve, split_assignment
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.results.measurement import (
@@ -249,7 +244,7 @@ def _run_request(method: str, backbone: str, request: BenchRequest) -> Request:
 def _times(run: Run, repeats: int) -> tuple[CostEntry, Multiples]:
     """The network's cost and times, with nothing else on the device."""
     model = build_system(run, pretrained=False).model.to(run.device)
-    cost = run_cost(run, model)
+    cost = model_cost(model, run.recipe.image_size)
     bare = build_backbone(run.spec.backbone, drop_path_rate=run.recipe.backbone.drop_path_rate)
     times = measure(model, bare.to(run.device), run.recipe, run_batch(run), repeats=repeats)
     return CostEntry(parameters=cost.parameters, gmacs=cost.gmacs), times

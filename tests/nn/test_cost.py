@@ -3,9 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from avsbench_harness.bench.measure import random_batch
-from avsbench_harness.engine.cost import cost
 from avsbench_harness.method import from_folder
+from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.tasks import S4
 
 
@@ -29,7 +28,7 @@ def test_the_tiny_method_by_hand(tiny: str) -> None:
         return real(batch)
 
     model.forward = forward
-    found = cost(model, random_batch(S4, side=32))
+    found = model_cost(model, 32)
     # 3x3 convolutions 3 -> 4 at stride 4 and 4 -> 1, the gate's 128 -> 4, two norms of 4, the queries.
     assert found.parameters == (27 * 4 + 4) + 8 + (128 * 4 + 4) + (36 + 1) + 6
     macs = 5 * (8 * 8 * (27 * 4 + 36) + 128 * 4) + 2 * 2 * 3
