@@ -431,9 +431,8 @@ def one_pair() -> tuple[FramePredictions, Objects]:
 
 
 def test_equation_10_values_of_one_pair() -> None:
-    options = Options.of(
-        {"bce_weight": 1, "dice_weight": 10, "class_weight": 100, "l1_weight": 2, "giou_weight": 3}
-    )
+    weights = {"bce_weight": 1, "dice_weight": 10, "class_weight": 100, "l1_weight": 2, "giou_weight": 3}
+    options = Options.of(weights, S4, "paper")
     predicted, wanted = one_pair()
     losses = {name: term.item() for name, term in set_losses([predicted], [wanted], options).items()}
     # Mask probabilities 1/2 and 3/4 against 1 and 0; box (0,0,1,1) against (0,0,1/2,1); class 1/2 against 1.
