@@ -160,8 +160,8 @@ class Method:
                 contradicts another, or has no effect.
         """
         check_task(self, task.name)
-        chosen = self.options.of(options, task, check_variant(self, variant))
-        return self.network()(task, backbone, chosen)
+        chosen = check_variant(self, variant)
+        return self.network()(task, backbone, self.options.of(options, task, chosen))
 
     def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
         """Whether the network with these build options uses maskiges besides frames; by default no."""
