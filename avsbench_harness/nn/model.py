@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,34 @@ class Model(nn.Module, ABC):
             )
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load a published checkpoint's state dict; entries of the audio encoder are ignored.
+        """Load published weights; entries of the audio encoder are ignored.
 
         Raises:
-            UsageError: entries are missing, left over or of the wrong shape, or the method has no
-                published checkpoints.
+            UsageError: entries are missing, left over or of the wrong shape, or there are no published
+                weights of the method, or with the backbone.
         """
-        raise UsageError(f"{type(self).__name__} has no published checkpoints to load.")
+        raise UsageError(f"{type(self).__name__} has no published weights to load.")
+
+    def load_published(
+        self,
+        state: Mapping[str, Tensor],
+        rename: Callable[[str], str | None],
+        *,
+        backbone: str,
+        backbones: Sequence[str],
+    ) -> None:
+        """Implement :meth:`load_upstream` for weights with renamed entries.
+
+        Args:
+            state: the published state dict.
+            rename: published name to the name in this network, see :class:`RenameRules`.
+            backbone: backbone of this network.
+            backbones: backbones of the published weights.
+        """
+        name = type(self).__name__.removesuffix("Model")
+        if backbone not in backbones:
+            raise UsageError(
+                f"{name} has no published weights with the backbone {backbone}, only with "
+                f"{' and '.join(backbones)}."
+            )
+        load_renamed(self, state, rename, what=f"{name.lower()} for {self.task.name} with {backbone}")

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention
 from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .loss import mix_loss, segmentation_loss
@@ -30,8 +28,6 @@ from .transformer import PixelEncoder, QueryDecoder, QueryGenerator
 AUDIO_DIM = 128
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published weights.
-PUBLISHED = ("r50", "pvt")
 #: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
 
@@ -233,11 +229,4 @@ class AVSegFormerModel(Model):
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load published weights (``AVSegFormer_{res50,pvt}_{s4,ms3,avss}``, r50 and pvt only)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"AVSegFormer has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"avsegformer for {self.task.name} with {self.backbone_name}"
-        )
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)

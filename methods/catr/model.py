@@ -11,14 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
 from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.nn.positions import sine_positions
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .decoder import MaskFeature, QueryDecoder
@@ -31,8 +29,6 @@ from .options import Options
 AUDIO_DIM = 128
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: The backbone of the published weights.
-PUBLISHED = "pvt"
 
 
 @dataclass(frozen=True)
@@ -295,11 +291,4 @@ class CATRModel(Model):
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load the published weights (S4 with PVT)."""
-        if self.backbone_name != PUBLISHED:
-            raise UsageError(
-                f"CATR has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there is one with {PUBLISHED}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"catr for {self.task.name} with {self.backbone_name}"
-        )
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)

@@ -18,7 +18,6 @@ from avsbench_harness.nn.model import Model, ParamGroup
 from avsbench_harness.nn.pixel_decoder import PixelDecoder
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .encoder import ChannelWeights, SiamEncoder
@@ -28,8 +27,6 @@ from .options import Options
 
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published weights.
-PUBLISHED = ("r50", "pvt")
 #: Layers without weight decay in the published code.
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 #: Parameters that are embeddings in the published code, which have no weight decay.
@@ -247,14 +244,7 @@ class ComboModel(Model):
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load published weights (COMBO R50 or PVTv2, for S4, MS3 or AVSS)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"COMBO has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"combo for {self.task.name} with {self.backbone_name}"
-        )
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,13 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
 from avsbench_harness.nn.frames import restore_frames, select_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 from avsbench_harness.weights.timm_names import STRIDES
 
 from . import upstream
@@ -26,8 +24,6 @@ from .options import Options
 
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published weights.
-PUBLISHED = ("r50", "pvt")
 #: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
 
@@ -159,14 +155,7 @@ class TPAVIModel(Model):
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
         """Load published weights of the AVSBench baseline (r50 and pvt only)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"TPAVI has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"tpavi for {self.task.name} with {self.backbone_name}"
-        )
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)
 
 
 def _fusion(options: Options, stage: int) -> nn.Module:

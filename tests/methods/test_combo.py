@@ -527,7 +527,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
 
 
 def test_backbones_without_checkpoints_say_so() -> None:
-    with pytest.raises(UsageError, match="no published checkpoints with the backbone resnet10t"):
+    with pytest.raises(UsageError, match="no published weights with the backbone resnet10t"):
         build().load_upstream({})
 
 
