@@ -26,7 +26,7 @@ class One(plugins.Method):
     name, aliases, paper = "one", ("uno",), "One et al."
     variants, tasks, backbones = ("released", "paper"), ("s4",), ("r50",)
 
-    def build(self, task, backbone, *, variant, **options):
+    def network(self):
         raise AssertionError("not built here")
 
 
@@ -77,7 +77,7 @@ def test_aliases_and_suggestions(monkeypatch, here) -> None:
 
 def test_task_and_variant_are_checked(monkeypatch, here) -> None:
     installed(monkeypatch, [("one", f"{here}:One")])
-    with pytest.raises(UsageError, match="one has no model for avss; it does s4"):
+    with pytest.raises(UsageError, match="one has no model for avss; it supports s4"):
         avsb.build("one", task="avss", backbone="r50")
     with pytest.raises(UsageError, match="Unknown variant of one 'papr'. Did you mean 'paper'"):
         avsb.build("one", task="s4", backbone="r50", variant="papr")

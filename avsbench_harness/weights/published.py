@@ -23,7 +23,7 @@ from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
 from avsbench_harness.weights.state_files import looks_like, read_state
-from avsbench_harness.weights.strict import MisfitError, left_out
+from avsbench_harness.weights.strict import MisfitError, unused_entries
 
 #: Share of entries that must fit for a file to look like something.
 ALIKE = 0.5
@@ -107,7 +107,7 @@ def import_checkpoint(
             file=file.name,
             source_sha256=sha256_file(file),
         )
-    return Imported(entry, left_out(model))
+    return Imported(entry, unused_entries(model))
 
 
 def recognise(state: Mapping[str, Tensor]) -> Likeness | None:

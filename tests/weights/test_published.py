@@ -167,7 +167,7 @@ def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Pat
         import_checkpoint("tpavi", file, task="s4", backbone="r50")
     with pytest.raises(UsageError, match=rf"fit avsegformer for s4 with pvt: .*{looks}"):
         import_checkpoint("avsegformer", file, task="s4", backbone="pvt")
-    with pytest.raises(UsageError, match=rf"no published checkpoints with the backbone swin_t.*{looks}"):
+    with pytest.raises(UsageError, match=rf"no published weights with the backbone swin_t.*{looks}"):
         import_checkpoint("avsegformer", file, task="s4", backbone="swin_t")
 
 
