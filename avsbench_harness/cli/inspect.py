@@ -46,11 +46,11 @@ def tokens(
     """
     from avsbench_harness.analysis.token_plots import draw_tokens, place_tokens
     from avsbench_harness.analysis.tokens import audio_tokens
-    from avsbench_harness.launch.open_run import trained_run
+    from avsbench_harness.launch.open_run import open_run
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)
-    trained = trained_run(run, out, data=data, method=method)
+    trained = open_run(run, out, data=data, method=method)
     wanted = [name.strip() for name in classes.split(",")] if classes else []
     points = place_tokens(audio_tokens(trained, part), projection, wanted)
     path = figure or trained.folder / f"tokens-{part}-{projection}.png"

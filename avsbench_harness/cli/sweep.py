@@ -191,9 +191,9 @@ def _print_plan(rows: Sequence[dict[str, Any]]) -> None:
 
 def show_states(planned: Sequence[Cell], json: bool) -> None:
     """Print the state of every run of a grid."""
-    from avsbench_harness.launch.status import standing
+    from avsbench_harness.launch.status import grid_status
 
-    outcomes = standing(planned)
+    outcomes = grid_status(planned)
     if json:
         print_json([_to_json(outcome) for outcome in outcomes])
         return
@@ -216,10 +216,10 @@ def read_job_resources(executor: str, resources: Path | None) -> Resources | Non
         if resources is not None:
             raise UsageError("--resources is for --executor slurm; a local sweep takes --jobs.")
         return None
-    from avsbench_harness.launch.slurm import Resources, check_executor, read_resources
+    from avsbench_harness.launch.slurm import Resources, check_slurm, read_resources
 
     parsed = Resources() if resources is None else read_resources(resources)
-    check_executor("slurm")
+    check_slurm()
     return parsed
 
 

@@ -58,7 +58,7 @@ def test_invalid_runs_are_usage_errors(avsb, run: Path, real_s4: Path, tiny: str
     spec = run / "spec.json"
     values = json.loads(spec.read_text())
     spec.write_text(json.dumps({**values, "data": {**values["data"], "fingerprint": "0"}}))
-    assert "not what the run was trained on" in avsb("inspect", "tokens", run.name, *common).err
+    assert "The run was not trained on" in avsb("inspect", "tokens", run.name, *common).err
 
 
 def test_a_model_without_audio_tokens_is_a_usage_error(
