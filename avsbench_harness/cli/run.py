@@ -41,7 +41,7 @@ def run(
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.launch.execute import execute
-    from avsbench_harness.leaderboard.page import write_leaderboard
+    from avsbench_harness.leaderboard.markdown import write_leaderboard
 
     if dry_run:
         if rank() == 0:

@@ -110,7 +110,7 @@ def run_grid(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resource
     from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.local import run_all
     from avsbench_harness.launch.slurm import run_jobs
-    from avsbench_harness.leaderboard.page import write_leaderboard
+    from avsbench_harness.leaderboard.markdown import write_leaderboard
 
     with show_progress(out) as notify:
         if resources is None:

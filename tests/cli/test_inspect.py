@@ -36,10 +36,10 @@ def test_tokens_of_a_run(avsb, run: Path, real_s4: Path) -> None:
     common = ("inspect", "tokens", run.name, "--out", run.parents[1], "--method", METHOD, "--data", real_s4)
     shown = avsb(*common)
     assert shown.code == 0, shown.err
-    figure = run / "tokens-test-pca.png"
-    assert str(figure) in shown.out.replace("\n", "")
-    assert figure.read_bytes().startswith(b"\x89PNG")
-    values = avsb("inspect", "tokens", run, *common[3:], "--figure", run / "mine.png", "--json").json
+    plot = run / "tokens-test-pca.png"
+    assert str(plot) in shown.out.replace("\n", "")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    values = avsb("inspect", "tokens", run, *common[3:], "--plot", run / "mine.png", "--json").json
     assert (run / "mine.png").is_file()
     assert values["run"] == run.name
     assert len(values["points"]) % 2 == 0

@@ -19,7 +19,7 @@ def test_output_formats(avsb, tiny: str, real_s4: Path, tmp_path: Path, quick_op
     (tmp_path / "results" / "LEADERBOARD.md").write_text("old")
     stale = avsb("leaderboard", *results, "--check")
     assert stale.code == 1
-    assert "`avsb leaderboard` renews it" in stale.err
+    assert "update it with `avsb leaderboard`" in stale.err
     site = avsb("leaderboard", *results, "--html", tmp_path / "site", "--data", real_s4)
     assert site.code == 0
     assert (tmp_path / "site" / "index.html").is_file()
@@ -29,4 +29,4 @@ def test_output_formats(avsb, tiny: str, real_s4: Path, tmp_path: Path, quick_op
 def test_check_excludes_options_that_write(avsb, data: Path, other: tuple[str, str]) -> None:
     refused = avsb("leaderboard", "--results", data / "records", "--check", *other)
     assert refused.code == 2
-    assert "--check only compares the page" in refused.err
+    assert "--check only checks LEADERBOARD.md" in refused.err
