@@ -1,8 +1,7 @@
-"""Errors that speak to the user, and the exit code that each kind ends the command line with.
+"""Exceptions for users, with the exit codes of the command line.
 
-A message is one sentence or two: what is wrong, where, and what to do about it. The command line prints
-it without a traceback; anything that is not an :class:`AvsbError` is a defect of the harness and keeps
-its traceback.
+A message has one or two sentences: what is wrong, where, and what to do. The command line prints it without
+a traceback. Any other exception is a bug in the harness and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -12,39 +11,42 @@ from collections.abc import Iterable
 
 
 class AvsbError(Exception):
-    """Something failed that the user can understand (exit code 1)."""
+    """An error that the user can act on (exit code 1)."""
 
     exit_code = 1
 
 
 class UsageError(AvsbError):
-    """Bad usage or bad input: an unknown name, a malformed file, values that contradict (exit code 2)."""
+    """Invalid usage or input: an unknown name, a malformed file, contradictory values (exit code 2)."""
 
     exit_code = 2
 
 
 class SubmissionError(AvsbError):
-    """A submission or solution file is not valid (exit code 3)."""
+    """An invalid submission or solution file (exit code 3)."""
 
     exit_code = 3
 
 
 class MissingDataError(AvsbError):
-    """Data that the command needs is not there (exit code 4)."""
+    """Required data is missing (exit code 4)."""
 
     exit_code = 4
 
 
 class Busy(AvsbError):
-    """Another process works on it (exit code 1)."""
+    """Another process is working on the run (exit code 1)."""
 
 
 class TooManyProcesses(UsageError):
-    """So many processes cannot share a run; that says nothing about the run, which fewer can carry out."""
+    """The number of processes is too large for the run; fewer processes can execute it (exit code 2)."""
 
 
 class Interrupted(AvsbError):
-    """The run was told to stop and has saved its state (128 and the signal: 130 SIGINT, 143 SIGTERM)."""
+    """The run was interrupted by a signal and has saved its state.
+
+    The exit code is 128 plus the signal: 130 for SIGINT, 143 for SIGTERM.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -52,14 +54,14 @@ class Interrupted(AvsbError):
 
 
 def one_line(message: object, most: int = 500) -> str:
-    """A message, or an exception's, without line breaks and of at most so many characters."""
+    """A message or exception as one line of at most ``most`` characters."""
     return " ".join(str(message).split())[:most]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """A hint to append to "unknown X": the nearest known name, else all of them.
+    """A hint to append to an error about an unknown name: the closest known name, or else all of them.
 
-    Starts with a space, so that it follows a finished sentence directly.
+    The hint starts with a space, so that it can be appended to a sentence.
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
@@ -69,5 +71,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that nothing answers to, with the nearest known one."""
+    """The error for an unknown name, with the closest known one."""
     return UsageError(f"Unknown {kind} '{word}'.{suggestion(word, known)}")

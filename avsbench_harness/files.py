@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashes, and where the cache lies."""
+"""Atomic writing of files, hashes, and the location of the cache."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from avsbench_harness.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """The folder for everything that can be made again: ``AVSB_CACHE_DIR``, else the user's cache folder."""
+    """The cache folder: ``AVSB_CACHE_DIR``, or the user's cache folder if it is not set."""
     override = os.environ.get("AVSB_CACHE_DIR")
     return Path(override) if override else Path(platformdirs.user_cache_dir("avsbench-harness"))
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at ``path`` complete when the block ends, and not at all if it fails.
+    """Open a binary file that is written atomically: complete when the block ends, not at all if it fails.
 
-    The bytes go to a temporary file in the same folder, reach the disk (fsync), and are renamed.
+    The bytes are written to a temporary file in the same folder, synced to disk and renamed to ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results are for everyone
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates files without group and other permissions
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -47,9 +47,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_at(path: Path, place: int, content: bytes | memoryview) -> None:
-    """Write bytes at a place of a file, which is made if it is not there; the rest stays.
+    """Write bytes at an offset of a file, which is created if it does not exist.
 
-    For files that are mapped into memory too: through a map, a full disk would kill the process.
+    For memory-mapped files, which raise SIGBUS instead of an exception if the disk is full.
 
     Raises:
         OSError: the disk is full, or the file cannot be written.
@@ -61,16 +61,16 @@ def write_at(path: Path, place: int, content: bytes | memoryview) -> None:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed processes left of files that :func:`atomic_write` had begun in a folder.
+    """Remove the temporary files of :func:`atomic_write` that killed processes left in a folder.
 
-    Only for a folder that nobody else writes to: the caller holds its lock.
+    The caller must hold the lock of the folder.
     """
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder with its renames, to the disk; nothing where folders cannot be opened."""
+    """Sync a file, or a folder with its renames, to disk; does nothing if it cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -82,18 +82,23 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline, whole or not at all; NaN is refused."""
+    """Write indented JSON with a final newline atomically; NaN is a ``ValueError``."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a file that is not JSON is a :class:`UsageError` that names it."""
+    """Read a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        UsageError: the file is not valid JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
