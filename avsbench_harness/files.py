@@ -1,4 +1,4 @@
-"""Atomic writing of files, hashes, and the location of the cache."""
+"""Atomic writes, JSON, hashes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from avsbench_harness.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """The cache folder: ``AVSB_CACHE_DIR``, or the user's cache folder if it is not set."""
+    """The cache folder: ``AVSB_CACHE_DIR``, else the user's cache folder of the system."""
     override = os.environ.get("AVSB_CACHE_DIR")
     return Path(override) if override else Path(platformdirs.user_cache_dir("avsbench-harness"))
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that is written atomically: complete when the block ends, not at all if it fails.
+    """Open a binary file that appears at ``path`` when the block ends, and not at all if it fails.
 
-    The bytes are written to a temporary file in the same folder, synced to disk and renamed to ``path``.
+    The content is written to a temporary file in the same folder, synchronised (fsync) and renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp creates files without group and other permissions
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates private files
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -46,31 +46,31 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     sync(path.parent)
 
 
-def write_at(path: Path, place: int, content: bytes | memoryview) -> None:
-    """Write bytes at an offset of a file, which is created if it does not exist.
+def write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
+    """Write bytes at an offset of a file, which is created if missing.
 
-    For memory-mapped files, which raise SIGBUS instead of an exception if the disk is full.
+    Used for memory-mapped files: a write through the map would kill the process on a full disk.
 
     Raises:
         OSError: the disk is full, or the file cannot be written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     with os.fdopen(descriptor, "r+b") as file:
-        file.seek(place)
+        file.seek(offset)
         file.write(content)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove the temporary files of :func:`atomic_write` that killed processes left in a folder.
+    """Remove temporary files of :func:`atomic_write` that killed processes left in a folder.
 
-    The caller must hold the lock of the folder.
+    The caller must hold the folder's lock.
     """
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Sync a file, or a folder with its renames, to disk; does nothing if it cannot be opened."""
+    """Synchronise a file or a folder with the disk (fsync); a no-op where folders cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -82,23 +82,18 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text, whole or not at all."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline atomically; NaN is a ``ValueError``."""
+    """Write indented JSON with a final newline, whole or not at all; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        OSError: the file cannot be read.
-        UsageError: the file is not valid JSON.
-    """
+    """Read a JSON file; a file that is not JSON is a :class:`UsageError` that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The base class of validated files: unknown keys are errors, and errors have one sentence."""
+"""Base class of validated data: unknown keys are errors, and an error is one sentence."""
 
 from __future__ import annotations
 
@@ -11,25 +11,17 @@ from avsbench_harness.errors import UsageError, suggestion
 
 
 class Schema(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and raises :class:`UsageError`."""
+    """A frozen pydantic model that rejects unknown keys and raises :class:`UsageError`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Validate values.
-
-        Args:
-            values: keys and values.
-            where: file or option of the values, for messages.
-
-        Raises:
-            UsageError: the first fault.
-        """
+        """Validate ``values``; ``where`` names the file or option that they come from."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            # A misspelt key is reported as both unknown and missing; the former is more helpful.
+            # A misspelt key is also a missing one; the misspelling is the more helpful message.
             found = error.errors(include_url=False)
             first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
             location = [str(part) for part in first["loc"]]
@@ -45,7 +37,7 @@ class Schema(BaseModel):
 
 
 def _fields(schema: type[BaseModel], location: list[str]) -> list[str]:
-    """The known keys at a location of a schema."""
+    """The known keys at a location in a schema."""
     for part in location:
         field = schema.model_fields.get(part)
         inner = field.annotation if field is not None else None

@@ -1,4 +1,4 @@
-"""The three tasks of AVSBench: frames, classes and splits. Constants only, no input or output.
+"""The three tasks of AVSBench: frames, classes and splits.
 
 Sources: Zhou et al., "Audio-Visual Segmentation" (ECCV 2022; S4 and MS3) and "Audio-Visual Segmentation
 with Semantics" (2023; AVSS); counts from the published tables.
@@ -14,7 +14,7 @@ from avsbench_harness.errors import unknown
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-#: Side of the square ground-truth masks in pixels.
+#: Side of the square ground-truth masks that every canonical protocol scores, in pixels.
 MASK_SIZE = 224
 
 #: Class names of AVSBench-semantic; the index is the class index of masks and models (0 = background).
@@ -34,10 +34,10 @@ class Task:
     """One task of the benchmark.
 
     Attributes:
-        name: ``s4``, ``ms3`` or ``avss``, as on the command line and in files.
-        title: name in tables.
-        frames: number of frames of the longest clip, one per second; ``T`` of a batch.
-        channels: output channels of a model: 1 (probability of a sounding object) or 71 (class scores).
+        name: ``s4``, ``ms3`` or ``avss``, as used on the command line and in files.
+        title: the name for tables.
+        frames: frames of the longest clip, one per second; the ``T`` of a batch.
+        channels: output channels of a model, 1 (probability of sound) or 71 (class scores).
         clips: official number of clips per split.
     """
 
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def semantic(self) -> bool:
-        """Whether masks contain class indices (avss) instead of a binary foreground."""
+        """Whether masks hold class indices (avss) instead of a sounding foreground."""
         return self.channels > 1
 
 
@@ -61,11 +61,7 @@ TASKS: dict[str, Task] = {task.name: task for task in (S4, MS3, AVSS)}
 
 
 def get_task(name: str) -> Task:
-    """Return a task by its case-insensitive name.
-
-    Raises:
-        UsageError: unknown name.
-    """
+    """The task of that name (case does not matter); an unknown one is a ``UsageError``."""
     try:
         return TASKS[name.lower()]
     except KeyError:
@@ -73,11 +69,7 @@ def get_task(name: str) -> Task:
 
 
 def get_split(name: str) -> Split:
-    """Return a split by its case-insensitive name.
-
-    Raises:
-        UsageError: unknown name.
-    """
+    """The split of that name; an unknown one is a ``UsageError``."""
     for split in SPLITS:
         if name.lower() == split:
             return split

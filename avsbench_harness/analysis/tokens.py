@@ -63,7 +63,7 @@ def audio_tokens(run: Run, split: Split) -> list[ClipTokens]:
     for keys, batch in zip(
         batches, load(dataset, batches, workers=run.workers, device=run.device), strict=True
     ):
-        with torch.no_grad(), autocast(run):
+        with torch.no_grad(), autocast(run.recipe.precision, run.device):
             tokens: Tensor = compute_tokens(system.embed(batch.to(run.device)))
         for (index, _), values, masks in zip(keys, tokens, batch.ground_truth(), strict=True):
             classes = sounding_classes(clips[index], masks, run.task)

@@ -7,8 +7,24 @@ from typing import Annotated
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, carry_out, read_placement, show_plan
+from avsbench_harness.cli.common import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    print_json,
+    print_rich,
+)
+from avsbench_harness.cli.sweep import (
+    DryRunOption,
+    ExecutorOption,
+    GridSetOption,
+    JobsOption,
+    ResourcesOption,
+    read_job_resources,
+    run_grid,
+    show_plan,
+)
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Ablation tables of the papers, measured vs. reported."
@@ -19,11 +35,6 @@ TASK = typer.Option("--task", help="Defaults to the first task of the paper's ta
 BACKBONE = typer.Option("--backbone", help="Defaults to the first backbone of the paper's table.")
 ROW = typer.Option("--row", help="Run only this row and the full method; may be repeated.")
 PRETRAINED = typer.Option("--pretrained/--no-pretrained", help="Use ImageNet weights for the backbone.")
-SET = typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key in every row; may be repeated.")
-DRY_RUN = typer.Option("--dry-run", help="Print the runs with their hashes and estimated time, then exit.")
-TASK = typer.Option("--task", help="Defaults to the first task of the paper's table.")
-BACKBONE = typer.Option("--backbone", help="Defaults to the first backbone of the paper's table.")
-ROW = typer.Option("--row", help="Run only this row and the full method; may be repeated.")
 
 
 @app.command(name="list")
@@ -65,13 +76,13 @@ def run(
     data: DataOption = None,
     preset: Annotated[str | None, typer.Option("--preset", help="full, smoke or another preset.")] = None,
     pretrained: Annotated[bool | None, PRETRAINED] = None,
-    assignments: Annotated[list[str] | None, SET] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
-    jobs: Annotated[int, JOBS] = 1,
-    executor: Annotated[str, EXECUTOR] = "local",
-    resources: Annotated[Path | None, RESOURCES] = None,
-    dry_run: Annotated[bool, DRY_RUN] = False,
+    assignments: GridSetOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    jobs: JobsOption = 1,
+    executor: ExecutorOption = "local",
+    resources: ResourcesOption = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Execute the missing runs of an ablation table and write the table.
@@ -86,7 +97,7 @@ def run(
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
 
-    placed = read_placement(executor, resources)
+    job_resources = read_job_resources(executor, resources)
     request = AblationRequest(
         task=task,
         backbone=backbone,
@@ -102,7 +113,7 @@ def run(
         show_plan(planned, out, json)
         return
     try:
-        carry_out(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, job_resources)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")

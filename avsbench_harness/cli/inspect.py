@@ -50,11 +50,11 @@ def tokens(
     from avsbench_harness.analysis.plots import save, token_scatter
     from avsbench_harness.analysis.token_projection import project_tokens
     from avsbench_harness.analysis.tokens import audio_tokens
-    from avsbench_harness.launch.open_run import trained_run
+    from avsbench_harness.launch.open_run import open_run
     from avsbench_harness.tasks import get_split
 
     part = get_split(split)
-    trained = trained_run(run, out, data=data, method=method)
+    trained = open_run(run, out, data=data, method=method)
     wanted = [name.strip() for name in classes.split(",")] if classes else []
     points = project_tokens(audio_tokens(trained, part), projection, wanted)
     path = plot or trained.folder / f"tokens-{part}-{projection}.png"

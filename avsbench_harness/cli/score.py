@@ -100,13 +100,13 @@ def _score(
     out: Path,
 ) -> list[Scores]:
     """Score under one protocol; canonical scores of a run also under the other protocols of its record."""
-    from avsbench_harness.launch.execute import recorded_protocols, score_for_record
+    from avsbench_harness.launch.run_scores import recipe_protocols, score_with_protocols
     from avsbench_harness.scoring import get_protocol, score_submission
 
     get_protocol(solution.header.task, protocol, batch)  # raise errors before scoring
-    further = recorded_protocols(out, submission.header) if protocol is None and part == "all" else []
+    further = recipe_protocols(out, submission.header) if protocol is None and part == "all" else []
     if further:
-        return score_for_record(submission, solution, further)
+        return score_with_protocols(submission, solution, further)
     return [score_submission(submission, solution, protocol, batch=batch, part=part)]
 
 
@@ -130,11 +130,10 @@ def _should_record(
 def _write_record(
     out: Path, submission: Path, header: Header, results: Sequence[Scores | Unavailable]
 ) -> None:
-    from avsbench_harness.launch.execute import record_submission
+    from avsbench_harness.launch.records import record_submission
     from avsbench_harness.scoring import Scores
 
-    canonical, *further = [result for result in results if isinstance(result, Scores)]
-    record_submission(out, submission, header, canonical, further)
+    record_submission(out, submission, header, [result for result in results if isinstance(result, Scores)])
 
 
 def _write_per_clip(path: Path, result: Scores | Unavailable) -> None:

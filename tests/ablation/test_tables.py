@@ -14,7 +14,7 @@ from avsbench_harness.ablation.definition import get_ablation
 from avsbench_harness.ablation.export import write_tables
 from avsbench_harness.ablation.tables import MeasuredRow, MeasuredTable, direction
 from avsbench_harness.launch.ablation_grid import AblationRequest, ablation_grid
-from avsbench_harness.launch.execute import record_failure
+from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.sweep import cells
 from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.record import (

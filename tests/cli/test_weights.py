@@ -77,7 +77,7 @@ def test_from_the_authors_file_to_a_record(
     predicted = avsb("predict", *use, "--split", "val", "--json")
     assert Path(predicted.json["submission"]).is_file()
     record = avsb("run", *use, "--json").json
-    assert record["spec"]["checkpoint"]["sha256"] == sha256_file(checkpoint)
+    assert record["spec"]["weights"]["sha256"] == sha256_file(checkpoint)
     assert record["training"]["steps"] == 0
     assert "not trained here" in avsb("run", *use).out
     assert (tmp_path / "results" / "LEADERBOARD.md").is_file()

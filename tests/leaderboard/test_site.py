@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
-from avsbench_harness.launch.execute import execute, record_failure
+from avsbench_harness.launch.execute import execute
+from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.launch.resolve_solution import data_of
 from avsbench_harness.leaderboard.site import build_site, page_name

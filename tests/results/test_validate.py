@@ -33,7 +33,7 @@ def test_valid_records(data: Path) -> None:
     ],
 )
 def test_a_record_must_agree_with_its_spec(data: Path, tmp_path: Path, changes, message: str) -> None:
-    name = "s4-combo-r50-s0-0303e8787c"
+    name = "s4-combo-r50-s0-6cfafdc24d"
     values = merge(json.loads((data / "records" / f"{name}.json").read_text()), changes)
     path = tmp_path / f"{values['run_id']}.json"
     path.write_text(json.dumps(values))

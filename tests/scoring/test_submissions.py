@@ -242,7 +242,9 @@ def test_command_submit_check(tmp_path):
     assert "not a complete zip" in result.output
 
 
-@pytest.mark.parametrize("module", ["scoring", "launch.execute", "launch.resolve_solution"])
+@pytest.mark.parametrize(
+    "module", ["scoring", "launch.records", "launch.run_scores", "launch.resolve_solution"]
+)
 def test_scoring_does_not_import_torch(module):
     program = f"import sys, avsbench_harness.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -18,7 +18,8 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.execute import execute, make_weights, notes
+from avsbench_harness.launch.execute import execute, train_or_load
+from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
 from avsbench_harness.submission import read_submission
@@ -92,7 +93,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     torch.save({"model": {**state, "audio.weight": torch.zeros(2)}}, file)
     entry = import_checkpoint(publishing, file, task="s4", backbone="r50").entry
 
-    theirs = plan(request(publishing, real_s4, tmp_path / "theirs", checkpoint=entry.name))
+    theirs = plan(request(publishing, real_s4, tmp_path / "theirs", weights=entry.name))
     assert theirs.id != ours.id
     found = execute(theirs)
     assert found.scores == record.scores
@@ -100,9 +101,9 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     assert all(np.array_equal(one[clip], two[clip]) for clip in one)
     assert found.spec is not None
     digest = sha256_file(file)
-    assert found.spec["checkpoint"] == {"sha256": digest, "file": file.name, "published": True}
+    assert found.spec["weights"] == {"sha256": digest, "file": file.name, "published": True}
     assert found.spec["audio"]["weights"] == store.entries()[0].sha256
-    note = f"Weights from a published checkpoint, S4_published.pth (SHA-256 {digest}), not trained here."
+    note = f"Published weights, S4_published.pth (SHA-256 {digest}), not trained here."
     assert found.notes == [note]
     assert found.training is not None
     assert found.training.steps == 0
@@ -111,14 +112,14 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     # By the beginning of its id, and by the authors' file; the file's name decides nothing.
     renamed = file.rename(tmp_path / "other.pth")
     for asked in (entry.name.rsplit("-", 1)[0], str(renamed), str(entry.path)):
-        assert plan(request(publishing, real_s4, tmp_path, checkpoint=asked)).id == theirs.id
+        assert plan(request(publishing, real_s4, tmp_path, weights=asked)).id == theirs.id
     with pytest.raises(
         UsageError, match=r"holds weights of tiny \(released\) for s4 with r50, not .* for ms3"
     ):
-        plan(request(publishing, real_s4, tmp_path, task="ms3", checkpoint=entry.name))
+        plan(request(publishing, real_s4, tmp_path, task="ms3", weights=entry.name))
     entry.path.unlink()
     with pytest.raises(MissingDataError, match="gone from the cache; import it again"):
-        plan(request(publishing, real_s4, tmp_path, checkpoint=entry.name))
+        plan(request(publishing, real_s4, tmp_path, weights=entry.name))
 
 
 def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
@@ -127,7 +128,7 @@ def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
     own = {n.removeprefix("model."): v for n, v in load_file(trained.weights_file).items() if "model." in n}
     torch.save({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.pth")
     with pytest.raises(UsageError, match=r"`avsb weights import METHOD .*S4\.pth --task T --backbone B`"):
-        plan(request(publishing, real_s4, tmp_path, checkpoint=str(tmp_path / "S4.pth")))
+        plan(request(publishing, real_s4, tmp_path, weights=str(tmp_path / "S4.pth")))
     import_checkpoint(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
     for encoder in ("compact", "vggish"):
         with pytest.raises(MissingDataError, match=rf"`avsb weights add {encoder} FILE` adds them"):
@@ -137,7 +138,7 @@ def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
                     real_s4,
                     tmp_path,
                     f"audio.encoder={encoder}",
-                    checkpoint=str(tmp_path / "S4.pth"),
+                    weights=str(tmp_path / "S4.pth"),
                 )
             )
 
@@ -146,58 +147,58 @@ def test_a_run_predicts_with_the_weights_of_another(
     trained, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     asked = {trained.id, str(trained.folder), str(trained.weights_file)}
-    runs = [plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=one)) for one in sorted(asked)]
+    runs = [plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=one)) for one in sorted(asked)]
     assert len({run.id for run in runs}) == 1
     assert runs[0].id != trained.id
     record = execute(runs[0])
     assert record.notes == [
-        f"Weights from another run, {trained.id}/weights.safetensors (SHA-256 "
+        f"Weights of another run, {trained.id}/weights.safetensors (SHA-256 "
         f"{sha256_file(trained.weights_file)}), not trained here."
     ]
     one, two = masks(trained.submission_file("test")), masks(runs[0].submission_file("test"))
     assert all(np.array_equal(one[clip], two[clip]) for clip in one)
     away = tmp_path / "moved.safetensors"
     away.write_bytes(trained.weights_file.read_bytes())
-    assert plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=str(away))).id == runs[0].id
+    assert plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=str(away))).id == runs[0].id
 
 
 def test_a_checkpoint_that_changes_after_planning_is_noticed(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
-    run = plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=trained.id))
+    run = plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=trained.id))
     run.folder.mkdir()
     with FileLock(run.folder / ".lock"), pytest.raises(Busy, match="Another process works on"):
-        make_weights(run)
+        train_or_load(run)
     trained.weights_file.write_bytes(trained.weights_file.read_bytes() + b" ")
     with pytest.raises(AvsbError, match="changed while the run was planned"):
-        make_weights(run)
+        train_or_load(run)
     assert not run.weights_file.exists()
 
 
 def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     run = plan(request(tiny, real_s4, tmp_path, preset="smoke"))
     execute(run)
-    assert plan(request(tiny, real_s4, tmp_path, checkpoint=run.id)).spec.preset == "smoke"
+    assert plan(request(tiny, real_s4, tmp_path, weights=run.id)).spec.preset == "smoke"
 
 
 @pytest.mark.parametrize(
     ("changes", "assignments", "error", "message"),
     [
-        ({"checkpoint": "nothing"}, (), UsageError, "Unknown checkpoint or run 'nothing'"),
-        ({"checkpoint": "empty"}, (), MissingDataError, "that run is not trained yet"),
-        ({"checkpoint": "broken.safetensors"}, (), UsageError, "neither a run's weights nor a checkpoint"),
-        ({"checkpoint": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
-        ({"checkpoint": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
+        ({"weights": "nothing"}, (), UsageError, "Unknown checkpoint or run 'nothing'"),
+        ({"weights": "empty"}, (), MissingDataError, "that run is not trained yet"),
+        ({"weights": "broken.safetensors"}, (), UsageError, "neither a run's weights nor a checkpoint"),
+        ({"weights": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
+        ({"weights": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         ({"init": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         (
-            {"checkpoint": "RUN", "backbone": "swin_t"},
+            {"weights": "RUN", "backbone": "swin_t"},
             (),
             UsageError,
             "for s4 with r50, not of .* with swin_t",
         ),
         ({"init": "RUN", "backbone": "swin_t"}, (), UsageError, "for s4 with r50, not of .* with swin_t"),
         (
-            {"checkpoint": "RUN"},
+            {"weights": "RUN"},
             ("options.width=4",),
             UsageError,
             "do not fit the run's network: 9 of another",
@@ -239,7 +240,7 @@ def test_training_starts_from_another_runs_weights(trained, tiny: str, real_s4: 
     assert start.keys() == source.keys()
     assert all(torch.equal(start[name], source[name]) for name in source)
     record = execute(run)
-    text = f"Training started from the weights of another run, {trained.id}/weights.safetensors (SHA-256 "
+    text = f"Training started from weights of another run, {trained.id}/weights.safetensors (SHA-256 "
     assert any(note.startswith(text) for note in record.notes)
     assert not any("random weights" in note for note in record.notes)
     assert record.training is not None
@@ -255,7 +256,7 @@ def test_entries_that_the_recipe_names_start_afresh(
     for name in source:
         assert torch.equal(start[name], (fresh if name.startswith("model.head.") else source)[name])
     assert not torch.equal(fresh["model.head.weight"], source["model.head.weight"])
-    assert any(note.endswith(", but for head..") for note in notes(run.spec))
+    assert any(note.endswith(", except for head..") for note in notes(run.spec))
 
 
 def test_other_tasks_may_start_from_it_but_for_their_class_heads(trained, tiny: str, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_training_starts_from_a_published_checkpoint(
     run = plan(request(publishing, real_s4, tmp_path, "audio.freeze=true", init=entry.name))
     start = build_system(run, pretrained=True).state_dict()
     assert all(torch.equal(start[f"model.{name}"], value) for name, value in own.items())
-    assert "weights of a published checkpoint, S4.safetensors" in " ".join(notes(run.spec))
+    assert "from published weights, S4.safetensors" in " ".join(notes(run.spec))
 
 
 def test_an_encoder_trained_along_is_not_thrown_away(
@@ -296,13 +297,13 @@ def test_an_encoder_trained_along_is_not_thrown_away(
         plan(request(tiny, real_s4, tmp_path, "audio.freeze=true", init=trained.id))
 
 
-def test_runs_without_other_weights_keep_their_hash(tiny: str, real_s4: Path, tmp_path: Path) -> None:
-    spec = plan(request(tiny, real_s4, tmp_path)).spec
-    values = spec.model_dump(mode="json", exclude={"recipe": {"source"}})
-    assert values.pop("checkpoint") is None
-    assert values.pop("init") is None
+def test_the_hash_covers_all_but_names_and_sources(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     from avsbench_harness.files import sha256_json
 
+    spec = plan(request(tiny, real_s4, tmp_path)).spec
+    values = spec.model_dump(mode="json", exclude={"recipe": {"source"}})
+    assert values["weights"] is None
+    assert values["init"] is None
     assert spec.hash == sha256_json(values)
 
 
