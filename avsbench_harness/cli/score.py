@@ -133,7 +133,8 @@ def _write_record(
     from avsbench_harness.launch.records import record_submission
     from avsbench_harness.scoring import Scores
 
-    record_submission(out, submission, header, [result for result in results if isinstance(result, Scores)])
+    scores = [result for result in results if isinstance(result, Scores)]
+    record_submission(out, submission, header, scores)
 
 
 def _write_per_clip(path: Path, result: Scores | Unavailable) -> None:

@@ -19,7 +19,7 @@ def test_a_rerun_is_bitwise_identical(
     assert again.json["differences"] == []
     same = avsb("reproduce", record, "--out", tmp_path, *given)
     assert same.code == 2
-    assert "name another folder" in same.err
+    assert "pass another folder" in same.err
 
     changed = json.loads(record.read_text())
     changed["scores"][0]["metrics"]["J"] += 0.1
