@@ -44,9 +44,10 @@ from avsbench_harness.scoring import (
 from avsbench_harness.submission import read_solution, read_submission
 
 if TYPE_CHECKING:
-    from avsbench_harness.engine.run import Run, RunSpec, WeightsSpec
+    from avsbench_harness.engine.run import Run, RunSpec
     from avsbench_harness.submission import Header, Solution, Submission
     from avsbench_harness.tasks import Task
+    from avsbench_harness.weights.sources import WeightsSpec
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from avsbench_harness.launch.ablate import Choice, grid, write_tables
 from avsbench_harness.launch.execute import record_failure
 from avsbench_harness.launch.sweep import cells
 from avsbench_harness.method import get_method
-from avsbench_harness.nn.meta import on_meta
 from avsbench_harness.recipe.resolve import assignments, resolve
 from avsbench_harness.results.record import (
     CostEntry,
@@ -25,6 +24,7 @@ from avsbench_harness.results.record import (
 from avsbench_harness.results.reported import figures
 from avsbench_harness.scoring import score_object
 from avsbench_harness.tasks import get_task
+from avsbench_harness.weights.meta import on_meta
 
 #: The 18 ablation tables of the five papers.
 TABLES = {

@@ -60,7 +60,7 @@ def test_from_the_authors_file_to_a_record(
     arguments = ("weights", "import", method, checkpoint, "--task", "s4", "--backbone", "r50")
     shown = avsb(*arguments)
     assert shown.code == 0, shown.err
-    assert "no entry is missing; 1 of the file are not used (vggish 1)" in shown.out
+    assert "no entry is missing; 1 of the file are unused (vggish 1)" in shown.out
     imported = avsb(*arguments, "--json").json
     assert imported["unused"] == ["vggish.features.0.weight"]
     assert imported["source_sha256"] == sha256_file(checkpoint)

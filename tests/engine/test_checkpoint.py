@@ -9,11 +9,8 @@ from torch import nn
 from avsbench_harness.engine.checkpoint import (
     TrainState,
     load_checkpoint,
-    load_tensors,
     save_checkpoint,
-    save_tensors,
 )
-from avsbench_harness.errors import AvsbError
 
 
 def trained(kind: type[torch.optim.Optimizer], **options: float) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -71,18 +68,3 @@ def test_the_same_step_takes_a_newer_state(tmp_path: Path) -> None:
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
     assert load_checkpoint(tmp_path / "nowhere") is None
-
-
-def test_shared_memory_is_written_twice(tmp_path: Path) -> None:
-    tensor = torch.arange(6.0)
-    save_tensors(tmp_path / "a.safetensors", {"whole": tensor, "same": tensor, "half": tensor[:3]})
-    loaded = load_tensors(tmp_path / "a.safetensors")
-    assert torch.equal(loaded["half"], tensor[:3])
-    assert torch.equal(loaded["same"], loaded["whole"])
-
-
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.safetensors"
-    path.write_bytes(b"\xff" * 40)
-    with pytest.raises(AvsbError, match=r"broken\.safetensors cannot be read"):
-        load_tensors(path)

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.nn.backbone import Backbone, build_backbone, find_pretrained
-from avsbench_harness.weights import store, timm_names
+from avsbench_harness.nn.pretrained import add_weights
+from avsbench_harness.weights import timm_names
 from avsbench_harness.weights.state_files import read_state
 from avsbench_harness.weights.timm_names import fit_state, resolve, skeleton
 
@@ -114,9 +115,7 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str):
 
 
 def test_models_without_the_four_strides_are_refused():
-    with pytest.raises(
-        UsageError, match="gives maps at strides 16, 16, 16; maps at 4, 8, 16 and 32 are needed"
-    ):
+    with pytest.raises(UsageError, match="has maps at strides 16, 16, 16; 4, 8, 16 and 32 are needed"):
         build_backbone("vit_tiny_patch16_224")
 
 
@@ -281,7 +280,7 @@ def test_pretrained_finds_the_store_first_and_then_the_download_cache(tmp_path: 
 
     own = {name: tensor + 1 for name, tensor in state.items()}
     torch.save(own, tmp_path / "own.pth")
-    entry = store.add("resnet18", tmp_path / "own.pth")
+    entry = add_weights("resnet18", tmp_path / "own.pth")
     assert find_pretrained("resnet18") == entry.path
     body = build_backbone("resnet18", pretrained=True).body.state_dict()
     assert torch.equal(body["layer1.0.conv1.weight"], own["layer1.0.conv1.weight"])

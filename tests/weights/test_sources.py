@@ -19,12 +19,13 @@ from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute, make_weights, notes
+from avsbench_harness.launch.import_weights import import_weights
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.nn.pretrained import add_weights
 from avsbench_harness.submission import read_submission
 from avsbench_harness.tasks import AVSS
 from avsbench_harness.weights import store
-from avsbench_harness.weights.published import import_checkpoint
 
 from .checkpoints import publishing_method
 
@@ -74,7 +75,7 @@ def trained(finished: Run, tmp_path: Path) -> Run:
 def add_compact(tmp_path: Path) -> None:
     torch.manual_seed(7)
     torch.save(CompactAudioEncoder().state_dict(), tmp_path / "compact.pth")
-    store.add("compact", tmp_path / "compact.pth")
+    add_weights("compact", tmp_path / "compact.pth")
 
 
 # --- predicting without training --------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     state = {f"net.{n.removeprefix('model.')}": v for n, v in load_file(ours.weights_file).items()}
     file = tmp_path / "S4_published.pth"
     torch.save({"model": {**state, "audio.weight": torch.zeros(2)}}, file)
-    entry = import_checkpoint(publishing, file, task="s4", backbone="r50").entry
+    entry = import_weights(publishing, file, task="s4", backbone="r50").entry
 
     theirs = plan(request(publishing, real_s4, tmp_path / "theirs", checkpoint=entry.name))
     assert theirs.id != ours.id
@@ -117,7 +118,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     ):
         plan(request(publishing, real_s4, tmp_path, task="ms3", checkpoint=entry.name))
     entry.path.unlink()
-    with pytest.raises(MissingDataError, match="gone from the cache; import it again"):
+    with pytest.raises(MissingDataError, match="are missing from the cache; import them again"):
         plan(request(publishing, real_s4, tmp_path, checkpoint=entry.name))
 
 
@@ -128,7 +129,7 @@ def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
     torch.save({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.pth")
     with pytest.raises(UsageError, match=r"`avsb weights import METHOD .*S4\.pth --task T --backbone B`"):
         plan(request(publishing, real_s4, tmp_path, checkpoint=str(tmp_path / "S4.pth")))
-    import_checkpoint(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
+    import_weights(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
     for encoder in ("compact", "vggish"):
         with pytest.raises(MissingDataError, match=rf"`avsb weights add {encoder} FILE` adds them"):
             plan(
@@ -183,9 +184,14 @@ def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "assignments", "error", "message"),
     [
-        ({"checkpoint": "nothing"}, (), UsageError, "Unknown checkpoint or run 'nothing'"),
+        ({"checkpoint": "nothing"}, (), UsageError, "Unknown weights or run 'nothing'"),
         ({"checkpoint": "empty"}, (), MissingDataError, "that run is not trained yet"),
-        ({"checkpoint": "broken.safetensors"}, (), UsageError, "neither a run's weights nor a checkpoint"),
+        (
+            {"checkpoint": "broken.safetensors"},
+            (),
+            UsageError,
+            "neither a run's weights nor published weights",
+        ),
         ({"checkpoint": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
         ({"checkpoint": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         ({"init": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
@@ -281,7 +287,7 @@ def test_training_starts_from_a_published_checkpoint(
         for n, v in build_system(scratch, pretrained=False).state_dict().items()
     }
     save_file({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.safetensors")
-    entry = import_checkpoint(publishing, tmp_path / "S4.safetensors", task="s4", backbone="r50").entry
+    entry = import_weights(publishing, tmp_path / "S4.safetensors", task="s4", backbone="r50").entry
     run = plan(request(publishing, real_s4, tmp_path, "audio.freeze=true", init=entry.name))
     start = build_system(run, pretrained=True).state_dict()
     assert all(torch.equal(start[f"model.{name}"], value) for name, value in own.items())
