@@ -257,5 +257,5 @@ class _Reader:
 
     def _ordered_dict(self, items: Any = ()) -> dict[Any, Any]:
         """``collections.OrderedDict``, which a pickle may make again and again of the same list."""
-        self._budget.spend(len(items) * 16 if isinstance(items, list | tuple) else 0)
+        self._budget.spend(len(items) * 64 if isinstance(items, list | tuple) else 0)
         return values.ordered_dict(items)

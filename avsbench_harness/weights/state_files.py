@@ -92,8 +92,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         return _named_tensors(value)
     except RefusedError as refusal:
         raise UsageError(
-            f"{path} {refusal}; only named tensors are read, because other pickles could run code. "
-            "Fetch it again, or save its state dict alone."
+            f"{path} {refusal}; only named tensors are read. Fetch it again, or save its state dict alone."
         ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error}).") from error

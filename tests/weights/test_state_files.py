@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,69 @@ def test_numpy_inside_torch_files(tmp_path: Path, zipped: bool) -> None:
     content = {"model": {**native, **TENSORS}, "iteration": 9, "best": np.float64(0.7), "seed": np.int64(1)}
     torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
     assert_same(read_state(tmp_path / "model.pth"), {**native, **TENSORS})
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_are_read_as_by_torch(tmp_path: Path, zipped: bool) -> None:
+    whole = torch.arange(24.0).reshape(2, 3, 4)
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {
+        **{str(dtype): torch.tensor([0, 1, 3]).to(dtype) for dtype in (
+            torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8,
+            torch.bool,
+        )},
+        "parameter": torch.nn.Parameter(torch.ones(2, 2)),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "transposed": whole.transpose(0, 2),
+        "slice": whole[1, ::2, 1:3],
+        "tied": whole,
+    }  # fmt: skip
+    content = {
+        "state_dict": OrderedDict(state),
+        "optimizer": optimizer.state_dict(),
+        "counts": Counter({3: 1}),
+        "size": whole.shape,
+        "type": torch.float32,
+        "flags": [True, None, -1, 2**40, 0.5, "text", ("a", b"bytes")],
+    }
+    file = tmp_path / "a.pth"
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    expected = torch.load(file, weights_only=True)["state_dict"]
+    found = read_state(file)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert value.dtype == expected[name].dtype
+        assert torch.equal(value, expected[name]), name
+    found["tied"][0, 0, 0] = 7  # memory of its own, which may be written
+    assert found["transposed"][0, 0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"\n <html lang='en'>", "is a web page"),
+        (b"\x1f\x8b\x08\x00", "is compressed with gzip"),
+        (b'{"metadata": {"total_size": 1}}', "is JSON"),
+        (b'\x40\0\0\0\0\0\0\0{"a":{"dtype"', r"rename it to \.safetensors"),
+        (b"hello", "is not a weights file"),
+    ],
+)
+def test_other_kinds_of_files_are_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UsageError, match=rf"a\.pth .*{reason}"):
+        read_state(tmp_path / "a.pth")
+
+
+def test_archives_of_something_else_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.ones(2))
+    with pytest.raises(UsageError, match=r"a\.npz is a zip file but not one of torch\.save"):
+        read_state(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(
