@@ -1,8 +1,10 @@
-"""Published checkpoints: read in every format, renamed and stored; what does not fit is told what it is."""
+"""Published weights: read in every format, renamed and stored; a file that does not fit is recognised."""
 
 from __future__ import annotations
 
 import pickle
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from avsbench_harness.weights import store
 from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.published import Likeness, recognise
 
-from .checkpoints import constants, golden_keys, publishing_method
+from .publishing import constants, golden_keys, publishing_method
 
 CASES = [
     ("avsegformer", "r50", "avsegformer/r50_s4", "s4"),
@@ -39,24 +41,26 @@ FORMATS = ["bare", "model", "module", "state_dict", "numpy", "safetensors", "det
 
 @pytest.fixture
 def publishing(tiny: str, tmp_path: Path) -> str:
-    """The folder of a method with checkpoints whose names begin with ``net.``."""
+    """The folder of a method with published weights, whose key prefix is ``net.``."""
     return publishing_method(tiny, tmp_path / "publishing")
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own, which is removed after it: whole networks are large."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    shutil.rmtree(tmp_path)
 
 
 def publish(state: dict[str, Tensor], kind: str, folder: Path) -> Path:
     """The state dict as a file of that kind."""
     file = folder / f"{kind}.pth"
+    state = {name: value.contiguous() for name, value in state.items()}
     arrays = {name: value.numpy() for name, value in state.items()}
     if kind == "safetensors":
         file = file.with_suffix(".safetensors")
-        save_file({name: value.contiguous() for name, value in state.items()}, file)
+        save_file(state, file)
     elif kind == "detectron2":
         file = file.with_suffix(".pkl")
         content = {"model": arrays, "__author__": "the authors", "matching_heuristics": True}
@@ -122,9 +126,7 @@ def test_counters_that_old_files_lack_are_zero(publishing: str, tmp_path: Path, 
     assert load_file(found.entry.path)["backbone.1.num_batches_tracked"].item() == 0
 
 
-def test_a_file_of_a_training_that_diverged_is_refused(
-    publishing: str, tmp_path: Path, own_cache: Path
-) -> None:
+def test_weights_that_are_not_finite_are_refused(publishing: str, tmp_path: Path, own_cache: Path) -> None:
     network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
     state = {f"net.{name}": value.clone() for name, value in network.state_dict().items()}
     state[next(iter(state))].view(-1)[0] = float("nan")
@@ -135,7 +137,7 @@ def test_a_file_of_a_training_that_diverged_is_refused(
 
 
 @pytest.mark.slow
-def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_file_for_another_task_is_recognised(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
     file = publish(constants(keys), "module", tmp_path)
     with pytest.raises(UsageError, match=r"wrong shape.* looks like avsegformer for avss with r50\.$"):
@@ -161,7 +163,9 @@ def test_every_published_model_is_recognised(data: Path, keys: str, looks: Liken
 
 
 @pytest.mark.slow
-def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_file_for_another_method_or_backbone_is_recognised(
+    data: Path, tmp_path: Path, own_cache: Path
+) -> None:
     file = publish(constants(golden_keys(data, "avsegformer/r50_s4")), "bare", tmp_path)
     looks = r"looks like avsegformer for s4 or ms3 with r50\.$"
     with pytest.raises(UsageError, match=rf"fit tpavi for s4 with r50: .*{looks}"):
@@ -173,7 +177,7 @@ def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
+def test_a_file_is_recognised_if_the_requested_network_does_not_exist(
     data: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
@@ -185,7 +189,7 @@ def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
 
 
 @pytest.mark.slow
-def test_one_missing_entry_is_not_all_of_them(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_missing_entry_lowers_the_share_that_fits(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = golden_keys(data, "catr/pvt")
     del keys["encoder_backbone.patch_embed1.proj.weight"]
     with pytest.raises(UsageError, match=r"1 missing.* \(99% of the entries fit\)\.$"):
@@ -193,7 +197,7 @@ def test_one_missing_entry_is_not_all_of_them(data: Path, tmp_path: Path, own_ca
 
 
 @pytest.mark.slow
-def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_files_that_fit_no_method_entirely(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = golden_keys(data, "tpavi/r50_s4")
     cut = dict(list(keys.items())[5:])
     with pytest.raises(
@@ -209,7 +213,7 @@ def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache
 
 
 @pytest.mark.slow
-def test_what_cannot_be_asked_for(tmp_path: Path, own_cache: Path, tiny: str) -> None:
+def test_requests_that_are_refused(tmp_path: Path, own_cache: Path, tiny: str) -> None:
     file = publish({"a": torch.ones(1)}, "bare", tmp_path)
     with pytest.raises(UsageError, match="cannot do avss"):
         import_weights("catr", file, task="avss", backbone="pvt")

@@ -1,4 +1,4 @@
-"""Runs that take weights over: predicting without training, and training that does not start from scratch."""
+"""Runs with given weights: predicting without training, and training that starts from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from avsbench_harness.submission import read_submission
 from avsbench_harness.tasks import AVSS
 from avsbench_harness.weights import store
 
-from .checkpoints import publishing_method
+from .publishing import publishing_method
 
 
 def request(method: str, data: Path, out: Path, *assignments: str, **changes) -> Request:
@@ -44,7 +44,7 @@ def masks(submission: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def publishing(tiny: str, tmp_path: Path) -> str:
-    """The folder of a method with checkpoints whose names begin with ``net.``."""
+    """The folder of a method with published weights, whose key prefix is ``net.``."""
     return publishing_method(tiny, tmp_path / "publishing")
 
 
@@ -57,7 +57,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tiny: str, real_s4: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of the tiny method, its audio encoder trained along."""
+    """A finished run of the tiny method with a trained audio encoder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVSB_CACHE_DIR", str(cache))
         run = plan(request(tiny, real_s4, tmp_path_factory.mktemp("finished"), "epochs=1"))
@@ -81,7 +81,7 @@ def add_compact(tmp_path: Path) -> None:
 # --- predicting without training --------------------------------------------------------------------------
 
 
-def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
+def test_published_weights_score_as_the_model_that_they_are_of(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     frozen = ("audio.freeze=true", "epochs=1")
@@ -109,7 +109,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     assert found.training.steps == 0
     assert execute(theirs) == found
 
-    # By the beginning of its id, and by the authors' file; the file's name decides nothing.
+    # By a prefix of the id, and by the authors' file; the file's name has no influence.
     renamed = file.rename(tmp_path / "other.pth")
     for asked in (entry.name.rsplit("-", 1)[0], str(renamed), str(entry.path)):
         assert plan(request(publishing, real_s4, tmp_path, checkpoint=asked)).id == theirs.id
@@ -122,7 +122,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
         plan(request(publishing, real_s4, tmp_path, checkpoint=entry.name))
 
 
-def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
+def test_weights_without_audio_encoder_need_one_from_the_store(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path, trained
 ) -> None:
     own = {n.removeprefix("model."): v for n, v in load_file(trained.weights_file).items() if "model." in n}
@@ -162,7 +162,7 @@ def test_a_run_predicts_with_the_weights_of_another(
     assert plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=str(away))).id == runs[0].id
 
 
-def test_a_checkpoint_that_changes_after_planning_is_noticed(
+def test_weights_that_change_after_planning_are_refused(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     run = plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=trained.id))
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_changes_after_planning_is_noticed(
     assert not run.weights_file.exists()
 
 
-def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_the_preset_is_that_of_the_run_with_the_weights(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     run = plan(request(tiny, real_s4, tmp_path, preset="smoke"))
     execute(run)
     assert plan(request(tiny, real_s4, tmp_path, checkpoint=run.id)).spec.preset == "smoke"
@@ -219,7 +219,7 @@ def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_pa
         ({"init": "RUN"}, ("audio.encoder=vggish",), UsageError, "do not fit the run's network"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_computed(
+def test_misfits_are_reported_before_anything_is_computed(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict,
     assignments: tuple[str, ...], error: type[AvsbError], message: str,
 ) -> None:  # fmt: skip
@@ -252,7 +252,7 @@ def test_training_starts_from_another_runs_weights(trained, tiny: str, real_s4: 
     assert record.training.steps == 4
 
 
-def test_entries_that_the_recipe_names_start_afresh(
+def test_entries_in_init_skip_keep_their_initial_values(
     trained, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     run = plan(request(tiny, real_s4, tmp_path, "init_skip=[head.]", seed=3, init=trained.id))
@@ -264,7 +264,7 @@ def test_entries_that_the_recipe_names_start_afresh(
     assert any(note.endswith(", but for head..") for note in notes(run.spec))
 
 
-def test_other_tasks_may_start_from_it_but_for_their_class_heads(trained, tiny: str, tmp_path: Path) -> None:
+def test_other_tasks_start_from_it_without_class_heads(trained, tiny: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "avss", AVSS, (1, 1, 1), seed=0, jobs=1)
     asked = request(tiny, tmp_path / "avss", tmp_path, task="avss", init=trained.id)
     with pytest.raises(
@@ -277,7 +277,7 @@ def test_other_tasks_may_start_from_it_but_for_their_class_heads(trained, tiny: 
     assert torch.equal(start["model.gate.weight"], load_file(trained.weights_file)["model.gate.weight"])
 
 
-def test_training_starts_from_a_published_checkpoint(
+def test_training_starts_from_published_weights(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     add_compact(tmp_path)
@@ -294,7 +294,7 @@ def test_training_starts_from_a_published_checkpoint(
     assert "weights of a published checkpoint, S4.safetensors" in " ".join(notes(run.spec))
 
 
-def test_an_encoder_trained_along_is_not_thrown_away(
+def test_a_trained_encoder_is_not_discarded(
     trained, tiny: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     add_compact(tmp_path)
@@ -302,7 +302,7 @@ def test_an_encoder_trained_along_is_not_thrown_away(
         plan(request(tiny, real_s4, tmp_path, "audio.freeze=true", init=trained.id))
 
 
-def test_runs_without_other_weights_keep_their_hash(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_runs_without_given_weights_keep_their_hash(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     spec = plan(request(tiny, real_s4, tmp_path)).spec
     values = spec.model_dump(mode="json", exclude={"recipe": {"source"}})
     assert values.pop("checkpoint") is None
@@ -312,10 +312,10 @@ def test_runs_without_other_weights_keep_their_hash(tiny: str, real_s4: Path, tm
     assert spec.hash == sha256_json(values)
 
 
-# --- protocols beside the canonical one -------------------------------------------------------------------
+# --- protocols besides the canonical one -------------------------------------------------------------------
 
 
-def test_the_recipes_protocols_are_recorded_beside_the_canonical_one(
+def test_protocols_of_the_recipe_are_recorded_with_the_canonical_one(
     avsb, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     extra = ("epochs=1", "protocols=[davis, confusion, object/1]")

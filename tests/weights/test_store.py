@@ -58,14 +58,14 @@ def test_added_files_are_found_under_their_hash(compact: Path, tmp_path: Path):
     assert stored.read_bytes() == compact.read_bytes()
 
 
-def test_a_later_file_takes_the_name_and_the_earlier_one_stays(compact: Path, tmp_path: Path):
+def test_a_later_file_replaces_the_entry_and_keeps_the_earlier_file(compact: Path, tmp_path: Path):
     first = add_weights("compact", compact)
     save_file(CompactAudioEncoder().state_dict(), tmp_path / "new.safetensors")
     second = add_weights("compact", tmp_path / "new.safetensors")
     assert store.entries() == [second]
     assert store.find("compact") == second.path
     assert second.path.suffix == ".safetensors"
-    assert first.path.is_file()  # a run that uses it may still be going on
+    assert first.path.is_file()  # a run may still use it
 
 
 def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
@@ -76,7 +76,7 @@ def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
     assert store.find("resnet50.tv_in1k") is None
 
 
-def test_an_entry_whose_file_is_gone_or_cut_is_not_found(compact: Path):
+def test_an_entry_with_a_missing_or_truncated_file_is_not_found(compact: Path):
     entry = add_weights("compact", compact)
     os.truncate(entry.path, 100)
     assert store.find("compact") is None
@@ -86,7 +86,7 @@ def test_an_entry_whose_file_is_gone_or_cut_is_not_found(compact: Path):
     assert store.find("compact") == entry.path
 
 
-def test_hash_digits_in_the_name_must_be_right(compact: Path):
+def test_hash_digits_in_the_name_must_match(compact: Path):
     good = _named_after_hash(compact, _sha256(compact)[:8])
     bad = _named_after_hash(compact, "10086976")
     assert add_weights("compact", good).file == good.name
@@ -100,7 +100,7 @@ def test_names_without_hash_digits_are_not_checked(compact: Path, name: str):
     check_published_hash(Path(shutil.copy(compact, compact.with_name(name))))
 
 
-def test_what_does_not_fit_is_refused_and_leaves_nothing(compact: Path, tmp_path: Path):
+def test_files_that_do_not_fit_are_refused_and_leave_nothing(compact: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'vggish'"):
         add_weights("vggish", compact)
     with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'resnet18'"):
@@ -140,7 +140,7 @@ def _same(state: dict[str, torch.Tensor]) -> bool:
         {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
     ],
 )
-def test_wrappers_are_taken_off(tmp_path: Path, content: dict[str, Any]):
+def test_wrappers_are_removed(tmp_path: Path, content: dict[str, Any]):
     torch.save(content, tmp_path / "weights.pth")
     assert _same(read_state(tmp_path / "weights.pth"))
 
@@ -194,10 +194,10 @@ def test_files_without_a_state_dict_are_refused(tmp_path: Path, value: Any):
         read_state(tmp_path / "a.pth")
 
 
-# --- published checkpoints --------------------------------------------------------------------------------
+# --- published weights ------------------------------------------------------------------------------------
 
 
-def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
+def _converted(folder: Path, number: int) -> dict[str, Any]:
     file = folder / f"converted-{number}.safetensors"
     save_file({"a": torch.full((2,), float(number))}, file)
     return {
@@ -206,9 +206,9 @@ def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_published_checkpoints_stand_beside_encoders(compact: Path, tmp_path: Path):
+def test_published_weights_are_listed_with_encoders(compact: Path, tmp_path: Path):
     encoder = add_weights("compact", compact)
-    facts = _checkpoint(tmp_path, 1)
+    facts = _converted(tmp_path, 1)
     entry = store.add_published(**facts)
     assert entry.name == f"some-released-s4-r50-{facts['source_sha256'][:8]}"
     assert entry.path.suffix == ".safetensors"
@@ -232,6 +232,6 @@ def test_simultaneous_additions_lose_nothing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(store, "entries", slowly)
     with ThreadPoolExecutor(count) as pool:
-        facts = [_checkpoint(tmp_path, number) for number in range(count)]
+        facts = [_converted(tmp_path, number) for number in range(count)]
         list(pool.map(lambda values: store.add_published(**values), facts))
     assert {entry.file for entry in read()} == {f"S4_{number}.pth" for number in range(count)}
