@@ -160,6 +160,14 @@ def overlapping_members() -> bytes:
     return whole[:start] + first + shared + b"PK\x05\x06" + tail
 
 
+def patched(signature: bytes, place: int, change: bytes) -> bytes:
+    """A zip file with bytes changed in its first record of a kind."""
+    content = bytearray(zipped(state(tensor(4, (4,), (1,))), s0=bytes(16)))
+    start = content.index(signature) + place
+    content[start : start + len(change)] = change
+    return bytes(content)
+
+
 def many_members() -> bytes:
     """A zip file of 60,000 empty members."""
     buffer = io.BytesIO()
@@ -305,6 +313,12 @@ CASES: dict[str, Callable[[], bytes]] = {
         state(tensor(2**24, (2**24,), (1,))), zipfile.ZIP_DEFLATED, s0=bytes(2**26)
     ),
     "overlapping_members.pth": overlapping_members,
+    "member_of_4_gb.pth": lambda: patched(b"PK\x01\x02", 20, struct.pack("<II", 2**32 - 2, 2**32 - 2)),
+    "member_longer_than_its_data.pth": lambda: patched(b"PK\x01\x02", 24, struct.pack("<I", 100)),
+    "directory_of_4_gb.pth": lambda: patched(b"PK\x05\x06", 12, struct.pack("<I", 2**32 - 2)),
+    "part_of_escapes.pth": lambda: zipped(
+        state(REBUILD + b"(" + storage(1, "\x1b[2J") + b"K\x00))\x89}tR"), s0=bytes(4)
+    ),
     "name_of_a_surrogate.pth": lambda: zipped(state(tensor(1, (1,), (1,)), "\ud800"), s0=bytes(4)),
     "name_of_escapes.pth": lambda: zipped(state(tensor(1, (1,), (1,)), "\x1b[2J\n"), s0=bytes(4)),
     "name_of_a_megabyte.pth": lambda: zipped(state(tensor(1, (1,), (1,)), "a" * 2**20), s0=bytes(4)),

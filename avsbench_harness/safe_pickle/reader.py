@@ -118,6 +118,16 @@ def _check_shape(size: tuple[int, ...], shape: tuple[int | None, ...], max_rows:
         raise RefusedError(f"holds a tensor of shape {size} where {wanted} is expected")
 
 
+def _check_members(content: mmap.mmap) -> None:
+    """Refuse a zip file with so many members that their list alone takes much memory."""
+    place = -1
+    for _ in range(MAX_MEMBERS):
+        place = content.find(b"PK\x01\x02", place + 1)
+        if place < 0:
+            return
+    raise RefusedError("is a zip file of too many parts")
+
+
 class _Reader:
     """Reads one file.
 
@@ -146,18 +156,13 @@ class _Reader:
 
     def read(self) -> Any:
         """Return the file's value."""
-        with self._path.open("rb") as file:
-            if not self._size:
-                raise RefusedError("is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content[:4] != b"PK\x03\x04":
-                    return self._read_stream(content)
-                members = content.find(b"PK\x01\x02")
-                for _ in range(MAX_MEMBERS):
-                    members = content.find(b"PK\x01\x02", members + 1) if members >= 0 else -1
-                if members >= 0:
-                    raise RefusedError("is a zip file of too many parts")
-            return self._read_zip()
+        if not self._size:
+            raise RefusedError("is empty")
+        with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content[:4] != b"PK\x03\x04":
+                return self._read_stream(content)
+            _check_members(content)
+        return self._read_zip()
 
     def _unpickle(self, stream: Stream) -> Any:
         return unpickle(stream, self._constructors, self._budget, self._storage, arrays=self._arrays)
@@ -200,7 +205,7 @@ class _Reader:
                 value = self._unpickle(io.BytesIO(program))
                 for key, storage in self._storages.items():
                     if f"{folder}data/{key}" not in members:
-                        raise RefusedError(f"lacks its part 'data/{key[:40]}'")
+                        raise RefusedError(f"lacks its part {f'data/{key[:40]}'!r}")
                     storage.data = self._member(archive, members[f"{folder}data/{key}"])
                 return value
         except _ZIP_ERRORS as error:
@@ -210,7 +215,7 @@ class _Reader:
         """Return a part, all of which together (they may overlap) are limited by the file's size."""
         # torch.save stores without compression, so a part is never larger than the file.
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > self._size:
-            raise RefusedError("has compressed parts")
+            raise RefusedError("has compressed parts, or parts that are larger than the file")
         self._budget.spend(info.file_size)
         data = bytearray(info.file_size)
         with archive.open(info) as part, memoryview(data) as view:

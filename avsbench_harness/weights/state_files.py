@@ -12,7 +12,7 @@ from torch import Tensor
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.safe_pickle import PickledArray, RefusedError, StoredTensor, read_values
-from avsbench_harness.weights.tensors import load_tensors
+from avsbench_harness.weights.tensors import is_name, load_tensors
 
 # The first digits of a file's SHA-256 in its name, as of torch.hub and timm: ``vggish-10086976.pth``.
 _PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -21,8 +21,7 @@ _PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 _WRAPPERS = ("state_dict", "model")
 _DEPTH = 4
 
-# Longest name of an entry, and size of all tensors in multiples of the file's: tied weights share storage.
-_NAME = 300
+# Largest size of all tensors in multiples of the file's size; tied weights share storage.
 _COPIES = 4
 
 # Other kinds of files, by their first bytes, and what to do about them.
@@ -110,15 +109,11 @@ def _unwrapped(value: object) -> object:
 
 def _named_tensors(value: object) -> dict[str, Tensor]:
     """Names and tensors of a mapping; empty if it is none, or holds anything else."""
-    if not isinstance(value, Mapping) or not all(map(_is_name, value)):
+    if not isinstance(value, Mapping) or not all(map(is_name, value)):
         return {}
     tensors = {name: _tensor(entry) for name, entry in value.items()}
     found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return found if len(found) == len(tensors) else {}
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _NAME and value.isprintable()
 
 
 def _tensor(value: object) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from avsbench_harness.files import sync
 
 #: Longest header that is read, in bytes; a header of 1,000 entries has about 0.1 MB.
 MAX_HEADER = 4 * 2**20
+#: Longest name of an entry.
+MAX_NAME = 300
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -46,6 +48,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         _check_header(path)
         tensors: dict[str, Tensor] = load_file(path)
+        _check_names(tensors)
     except (SafetensorError, OSError, KeyError, AttributeError) as error:  # the last two: unknown types
         raise _damaged(path, error) from error
     return tensors
@@ -61,13 +64,25 @@ def meta_state_dict(path: Path) -> dict[str, Tensor]:
         _check_header(path)
         with safe_open(path, "pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        _check_names(shapes)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
+def is_name(value: object) -> bool:
+    """Whether a value can be the name of an entry: printable text of limited length."""
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.isprintable()
+
+
 def _damaged(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{path} is not a whole safetensors file ({str(error)[:120]}); make or fetch it again.")
+    reason = "".join(letter if letter.isprintable() else "?" for letter in str(error)[:120])
+    return UsageError(f"{path} is not a whole safetensors file ({reason}); make or fetch it again.")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    if not all(map(is_name, names)):
+        raise SafetensorError("its names are too long or not printable")
 
 
 def _check_header(path: Path) -> None:

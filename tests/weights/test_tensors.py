@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_names_and_shapes_are_read_without_the_tensors(tmp_path: Path) -> None:
     assert all(value.is_meta for value in state.values())
 
 
+def headed(header: object) -> bytes:
+    """A safetensors file without data."""
+    encoded = json.dumps(header).encode()
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
 @pytest.mark.parametrize("read", [load_tensors, meta_state_dict])
 @pytest.mark.parametrize(
     ("content", "reason"),
@@ -32,12 +39,14 @@ def test_names_and_shapes_are_read_without_the_tensors(tmp_path: Path) -> None:
         (b"\xff" * 40, "its header is too long"),
         ((MAX_HEADER + 1).to_bytes(8, "little") + b" " * MAX_HEADER, "its header is too long"),
         ((99).to_bytes(8, "little") + b"{}", ""),
+        (headed({"w": {"dtype": "F\x1b[2J", "shape": [0], "data_offsets": [0, 0]}}), ""),
+        (headed({"\x1b[2J": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "not printable"),
+        (headed({"w" * 301: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "too long"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, read, content: bytes, reason: str) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    with pytest.raises(
-        UsageError, match=rf"broken\.safetensors is not a whole safetensors file \(.*{reason}"
-    ):
+    with pytest.raises(UsageError, match=rf"broken\.safetensors is not a whole .* \(.*{reason}") as caught:
         read(path)
+    assert str(caught.value).isprintable()
