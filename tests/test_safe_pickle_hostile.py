@@ -280,6 +280,9 @@ CASES: dict[str, Callable[[], bytes]] = {
     "tuples_in_tuples.pkl": lambda: b"\x80\x02N" + b"\x85" * 150_000 + b".",
     "lists_in_lists.pkl": lambda: b"\x80\x02" + b"]" * 90_000 + b"a" * 89_999 + b".",
     "dicts_in_dicts.pkl": lambda: b"\x80\x02" + b"}K\x01" * 60_000 + b"N" + b"s" * 60_000 + b".",
+    "lists_in_lists_by_memo.pkl": lambda: b"\x80\x02]q\x00" + b"".join(
+        b"h%c]q%ca" % (turn % 2, (turn + 1) % 2) for turn in range(30_000)
+    ) + b".",
     "many_dictionaries.pkl": lambda: b"\x80\x02](" + b"}" * 4_000_000 + b"e.",
     "many_marks.pkl": lambda: b"\x80\x02" + b"(" * 4_000_000,
     "many_members.pth": many_members,

@@ -47,6 +47,9 @@ _ARRAY_CONSTRUCTORS: Constructors = {
     "numpy.ndarray": None,
     "torch.Size": values.torch_size,
     "torch._utils._rebuild_parameter": values.rebuild_parameter,
+    "torch._utils._rebuild_tensor": values.rebuild_old_tensor,
+    "torch.nn.parameter.Parameter": values.rebuild_parameter,
+    **dict.fromkeys(("builtins.complex", "builtins.set", "__builtin__.set", "torch.device"), values.ignored),
     **{f"torch.{dtype}": None for dtype, _ in _STORAGES.values()},
     **{
         f"numpy.{core}.{name}": function

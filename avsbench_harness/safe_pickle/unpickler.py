@@ -21,7 +21,10 @@ Stream: TypeAlias = io.BytesIO | mmap.mmap
 #: Constructors by the global that they answer; ``None`` for a global that may be named but not called.
 Constructors: TypeAlias = Mapping[str, "Callable[..., Any] | None"]
 
+#: Deepest nesting of values, as far as the stack shows it; values deeper than that are harmless, too, because
+#: nothing here is recursive.
 MAX_DEPTH = 200
+#: Most arguments of a constructor.
 MAX_ARGUMENTS = 16
 #: Dictionary keys are text or integers below this; Python hashes longer integers anew at every use.
 MAX_KEY = 2**31

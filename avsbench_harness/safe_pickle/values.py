@@ -178,8 +178,13 @@ def rebuild_tensor(
     return StoredTensor(storage, offset, size, stride)
 
 
-def rebuild_parameter(tensor: Any, grad: Any, hooks: Any) -> StoredTensor:
-    """``torch._utils._rebuild_parameter``."""
+def rebuild_old_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> StoredTensor:
+    """``torch._utils._rebuild_tensor``, of files before PyTorch 0.4."""
+    return rebuild_tensor(storage, offset, size, stride, False, None)
+
+
+def rebuild_parameter(tensor: Any, grad: Any = True, hooks: Any = None) -> StoredTensor:
+    """``torch._utils._rebuild_parameter``, and ``Parameter`` itself in files before PyTorch 0.4."""
     if not isinstance(tensor, StoredTensor) or not _is_empty(hooks):
         raise RefusedError("describes a tensor that is not a plain one")
     return tensor
@@ -190,6 +195,10 @@ def torch_size(axes: Any) -> tuple[int, ...]:
     if not is_lengths(axes):
         raise RefusedError("describes a size that is not a plain one")
     return tuple(axes)
+
+
+def ignored(*arguments: Any) -> None:
+    """Objects without numbers, which may be saved beside a state dict."""
 
 
 def reconstruct_array(kind: Any, shape: Any, code: Any) -> PickledArray:

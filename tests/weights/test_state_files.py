@@ -91,6 +91,8 @@ def test_torch_files_are_read_as_by_torch(tmp_path: Path, zipped: bool) -> None:
         "state_dict": OrderedDict(state),
         "optimizer": optimizer.state_dict(),
         "counts": Counter({3: 1}),
+        "device": torch.device("cuda", 1),
+        "epochs": {1, 2},
         "size": whole.shape,
         "type": torch.float32,
         "flags": [True, None, -1, 2**40, 0.5, "text", ("a", b"bytes")],
@@ -105,6 +107,26 @@ def test_torch_files_are_read_as_by_torch(tmp_path: Path, zipped: bool) -> None:
         assert torch.equal(value, expected[name]), name
     found["tied"][0, 0, 0] = 7  # memory of its own, which may be written
     assert found["transposed"][0, 0, 0] == 7
+
+
+def test_torch_files_before_version_0_4(tmp_path: Path) -> None:
+    """Tensors were rebuilt from four arguments, and parameters by their class."""
+
+    class Old:
+        def __init__(self, *call: Any) -> None:
+            self.call = call
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return self.call
+
+    storage = torch.storage.TypedStorage(
+        wrap_storage=torch.arange(6.0).untyped_storage(), dtype=torch.float32, _internal=True
+    )
+    tensor = Old(torch._utils._rebuild_tensor, (storage, 2, (2, 2), (2, 1)))
+    state = OrderedDict(weight=Old(torch.nn.Parameter, (tensor, True)), mean=tensor)
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    expected = [[2.0, 3.0], [4.0, 5.0]]
+    assert_same(read_state(tmp_path / "old.pth"), {"weight": expected, "mean": expected})
 
 
 @pytest.mark.parametrize(
