@@ -60,7 +60,7 @@ def import_(
     \b
     Examples:
       avsb weights import combo model_best.pth --task s4 --backbone pvt
-      avsb run --method combo --backbone pvt --from-checkpoint combo-released-s4-pvt
+      avsb run --method combo --backbone pvt --weights combo-released-s4-pvt
     """
     from avsbench_harness.launch.import_weights import import_weights
 
@@ -71,7 +71,7 @@ def import_(
         return
     typer.echo(f"{entry.name}: {entry.path} (SHA-256 of {entry.file} {entry.source_sha256[:12]})")
     typer.echo(_unused(found.unused))
-    typer.echo(f"use it with --from-checkpoint {entry.name}")
+    typer.echo(f"use it with --weights {entry.name}")
 
 
 def _unused(names: tuple[str, ...]) -> str:

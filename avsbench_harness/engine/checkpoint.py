@@ -1,14 +1,12 @@
-"""Checkpoints: a run's whole training state on disk, written whole or not at all.
+"""Checkpoints: the resumable training state of a run on disk, written whole or not at all.
 
-A checkpoint is a folder ``step-<n>`` of ``weights.safetensors``, ``optimizer.safetensors`` and
-``state.json``. It is written under another name and renamed, so that whatever is called ``step-<n>`` is
-complete; older ones go only after it stands. Random generators have no state to keep: every draw is
-seeded by the run and the step.
+A checkpoint is a folder ``step-<n>`` with ``weights.safetensors``, ``optimizer.pt`` and ``state.json``. It is
+written under a temporary name and renamed, so that a folder called ``step-<n>`` is complete; older ones are
+removed afterwards. Random generators are not saved: every draw is seeded by the run and the step.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from avsbench_harness.errors import AvsbError, one_line
 from avsbench_harness.files import read_json, sync, write_json
 from avsbench_harness.method import Validation
 from avsbench_harness.schema import Schema
@@ -34,13 +33,13 @@ class Best(Schema):
 
 
 class TrainState(Schema):
-    """What training knows beside tensors.
+    """The training state beside tensors.
 
     Attributes:
-        step: optimiser steps done.
+        step: number of optimiser steps done.
         best: the best validation so far.
         validations: all validations so far, in order.
-        seconds: time spent in training, over all attempts.
+        seconds: time spent in training steps, over all attempts.
         scaler: state of the fp16 gradient scaler, empty without one.
     """
 
@@ -72,15 +71,15 @@ def save_checkpoint(
     """Write the checkpoint of ``state.step`` under ``folder`` and remove older ones."""
     target = folder / f"step-{state.step:08d}"
     if target.exists():  # the same step with a newer state, for instance after its validation
-        write_json(target / "state.json", _with_optimizer_layout(state, read_json(target / "state.json")))
+        write_json(target / "state.json", state.model_dump(mode="json"))
         return target
     building = folder / f".{target.name}.tmp"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    tensors, layout = _flatten(optimizer.state_dict())
     save_tensors(building / "weights.safetensors", weights)
-    save_tensors(building / "optimizer.safetensors", tensors)
-    write_json(building / "state.json", {**state.model_dump(mode="json"), "optimizer": layout})
+    torch.save(optimizer.state_dict(), building / "optimizer.pt")
+    sync(building / "optimizer.pt")
+    write_json(building / "state.json", state.model_dump(mode="json"))
     sync(building)
     building.rename(target)
     sync(folder)
@@ -100,43 +99,21 @@ def load_checkpoint(folder: Path) -> Stored | None:
     if not complete:
         return None
     newest = complete[-1]
-    values = read_json(newest / "state.json")
-    layout = values.pop("optimizer")
     return Stored(
         folder=newest,
-        state=TrainState.parse(values, str(newest / "state.json")),
+        state=TrainState.parse(read_json(newest / "state.json"), str(newest / "state.json")),
         weights=load_tensors(newest / "weights.safetensors"),
-        optimizer=_unflatten(load_tensors(newest / "optimizer.safetensors"), layout),
+        optimizer=_load_optimizer(newest / "optimizer.pt"),
     )
+
+
+def _load_optimizer(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch documents no type for a damaged file
+        raise AvsbError(f"{path} cannot be read ({one_line(error)}); remove {path.parent}.") from error
+    return state
 
 
 def _complete(folder: Path) -> Iterator[Path]:
     return folder.glob("step-*")
-
-
-def _with_optimizer_layout(state: TrainState, stored: dict[str, Any]) -> dict[str, Any]:
-    return {**state.model_dump(mode="json"), "optimizer": stored["optimizer"]}
-
-
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state dict as named tensors and a JSON value without any."""
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    layout = {"param_groups": state["param_groups"], "plain": plain}
-    return tensors, json.loads(json.dumps(layout))
-
-
-def _unflatten(tensors: Mapping[str, Tensor], layout: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    for index, values in layout["plain"].items():
-        state.setdefault(int(index), {}).update(values)
-    return {"state": state, "param_groups": layout["param_groups"]}

@@ -1,4 +1,4 @@
-"""A run: what decides its result (the spec), and where it works."""
+"""A run: its spec, which determines the result, and its files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from avsbench_harness.weights.sources import WeightsSpec
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
-SPEC_FORMAT: Literal[1] = 1
+SPEC_FORMAT: Literal[2] = 2
 
 
 class DataSpec(Schema):
-    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that join its training."""
+    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that are added to its training."""
 
     name: str
     fingerprint: str
@@ -33,7 +33,7 @@ class DataSpec(Schema):
 
 
 class AudioSpec(Schema):
-    """The audio encoder of a run: frozen with these weights, or trained with the model."""
+    """The audio encoder of a run: frozen with the weights of this SHA-256, or trained with the model."""
 
     encoder: str
     weights: str | None
@@ -41,25 +41,23 @@ class AudioSpec(Schema):
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
-    """The hash of a spec's JSON values, also of one that an earlier version wrote: see ``RunSpec.hash``."""
+    """The hash of a spec's JSON values, without the fields that do not change the result."""
     values = dict(spec)
-    for key, idle in (("recipe", "source"), ("checkpoint", "file"), ("init", "file")):
-        if values.get(key) is None:  # runs without them have the same hash as before there were any
-            values.pop(key, None)
-        else:
-            values[key] = {name: value for name, value in values[key].items() if name != idle}
+    for key, ignored in (("recipe", "source"), ("weights", "file"), ("init", "file")):
+        if values.get(key) is not None:
+            values[key] = {name: value for name, value in values[key].items() if name != ignored}
     return sha256_json(values)
 
 
 class RunSpec(Schema):
-    """Everything that decides a run's result; its hash ends the run's id.
+    """Everything that determines a run's result; the run's id ends in its hash.
 
-    ``code`` names the version of the method's code: of the installed package, or, for a method read from
-    a folder, the hash of its files. A run with a ``checkpoint`` predicts with it and is not trained; the
-    training of one with ``init`` starts from these weights.
+    ``code`` is the version of the method's code: of the installed package, or the hash of the files of
+    a method that is read from a folder. A run with ``weights`` predicts with them and is not trained; the
+    training of one with ``init`` starts from those weights.
     """
 
-    format: Literal[1] = SPEC_FORMAT
+    format: Literal[2] = SPEC_FORMAT
     method: str
     variant: str
     backbone: str
@@ -71,12 +69,12 @@ class RunSpec(Schema):
     backbone_weights: str | None
     recipe: Recipe
     code: str
-    checkpoint: WeightsSpec | None = None
+    weights: WeightsSpec | None = None
     init: WeightsSpec | None = None
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON of all that decides the result, 64 hexadecimal digits."""
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits; see :func:`spec_hash`."""
         return spec_hash(self.model_dump(mode="json"))
 
     @cached_property
@@ -88,18 +86,18 @@ class RunSpec(Schema):
 
 @dataclass(frozen=True)
 class Run:
-    """A spec with the means to carry it out.
+    """A spec with everything that is needed to execute it.
 
     Attributes:
-        spec: what decides the result.
+        spec: the run's spec.
         method: the plugin.
         dataset: the data set that ``spec.data`` names.
         out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
-        loops: what the method trains and predicts with by default.
-        weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``,
-            ``checkpoint``, ``init``.
+        loops: the default training and prediction loops.
+        weights: files of the weights that the spec names by hash; keys ``audio``, ``backbone``, ``weights``,
+            ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: processes that decode data; 0 decodes in this one.
+        workers: DataLoader worker processes; 0: decode in this process.
     """
 
     spec: RunSpec
@@ -118,12 +116,12 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """What the run predicts."""
+        """The task."""
         return get_task(self.spec.task)
 
     @property
     def recipe(self) -> Recipe:
-        """How the run trains."""
+        """The recipe."""
         return self.spec.recipe
 
     @property
@@ -133,7 +131,7 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
-        """The weights that training ended with."""
+        """The selected weights of the training."""
         return self.folder / "weights.safetensors"
 
     @property
@@ -147,7 +145,7 @@ class Run:
         return self.out / "submissions" / f"{self.id}{suffix}.npz"
 
     def build_model(self, *, pretrained: bool) -> Model:
-        """The method's network, with the spec's pretrained backbone weights if asked for."""
+        """The method's network, ``pretrained`` loads the backbone weights that the spec names, if any."""
         recipe = self.recipe
         options = dict(recipe.options)
         if recipe.backbone.drop_path_rate is not None:

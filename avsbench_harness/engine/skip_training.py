@@ -1,53 +1,52 @@
-"""Runs that are not trained: they take over the weights that their spec names."""
+"""Runs that are not trained: the weights that their spec names are used instead."""
 
 from __future__ import annotations
 
 from avsbench_harness import distributed
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.load_weights import read_weights
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.train import alone, finished
+from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
 from avsbench_harness.errors import AvsbError
-from avsbench_harness.files import sha256_file, write_json
+from avsbench_harness.files import sha256_file
 from avsbench_harness.method import TrainingSummary
+from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.weights.tensors import save_tensors
 
 
-def adopt(run: Run) -> TrainingSummary:
-    """Put the checkpoint of the run's spec where training would put its weights, once.
+def skip_training(run: Run) -> TrainingSummary:
+    """Copy the weights of the run's spec to where training would leave them, once.
 
     Raises:
-        AvsbError: the checkpoint cannot be read or has changed.
+        AvsbError: the weights cannot be read or have changed.
         Busy: another process works on this run.
     """
-    source = run.spec.checkpoint
-    assert source is not None  # the caller asks only for runs with a checkpoint
+    summary: TrainingSummary | None = None
     with distributed.main_process_first():
         if distributed.rank() == 0:
-            with alone(run):
-                if finished(run) is None:
-                    _adopt(run, published=source.published)
-    done = finished(run)
-    assert done is not None  # rank 0 has seen to it
-    return done
+            with exclusive(run):
+                summary = read_summary(run) or _copy_weights(run)
+    summary = distributed.broadcast(summary)
+    assert summary is not None  # rank 0 has sent it
+    return summary
 
 
-def _adopt(run: Run, *, published: bool) -> None:
-    path = run.weights["checkpoint"]
-    assert run.spec.checkpoint is not None
-    if not published and sha256_file(path) != run.spec.checkpoint.sha256:
+def _copy_weights(run: Run) -> TrainingSummary:
+    source, path = run.spec.weights, run.weights["weights"]
+    assert source is not None  # the caller asks only for runs with weights
+    if not source.published and sha256_file(path) != source.sha256:
         raise AvsbError(f"{path} changed while the run was planned; start it again.")
-    write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
-    save_tensors(run.weights_file, read_weights(path, published=published))
-    size = run_cost(run, run.build_model(pretrained=False))
-    checkpoint = TrainingSummary(
+    write_spec(run)
+    save_tensors(run.weights_file, read_weights(path, published=source.published))
+    cost = model_cost(run.build_model(pretrained=False), run.recipe.image_size)
+    summary = TrainingSummary(
         weights_file=run.weights_file.name,
         steps=0,
         selected_step=0,
         validations=[],
         seconds=0.0,
         device=run.device,
-        parameters=size.parameters,
-        gmacs=size.gmacs,
+        parameters=cost.parameters,
+        gmacs=cost.gmacs,
     )
-    write_json(run.folder / "training.json", checkpoint.model_dump(mode="json"))
+    write_summary(run, summary)
+    return summary

@@ -1,13 +1,14 @@
-"""One optimiser step on one batch, which may be split: over processes, and into micro-batches.
+"""One optimiser step on one batch, which may be split over processes and into micro-batches.
 
-What comes out does not depend on how it is split, up to rounding: each part's loss terms count by what they
-are averaged over, see :meth:`Model.loss_counts`. Exceptions are what looks at other clips of a batch (batch
-norms take the statistics of a part; frames that hear or are compared with others keep to it) and random draws
-(dropout, points at which masks are compared).
+The result does not depend on the split, up to rounding: the loss terms of each part are weighted by the
+number of elements that they are averaged over, see :meth:`Model.loss_counts`. Exceptions are operations
+across the clips of a batch (batch norms use the statistics of a part; losses that compare frames of
+different clips use those of a part) and random draws (dropout, sampled points).
 """
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,108 +22,164 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.distributed import all_reduce_sum, even_slice, rank, world_size
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import recomputing
-from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import System, autocast
 from avsbench_harness.nn.model import Model
+from avsbench_harness.recipe.schema import Recipe
 
-#: Lies between the seeds of two ranks: more than any run has steps.
-_RANKS_APART = 1 << 40
+#: Difference between the seeds of two ranks: larger than the number of steps of any run.
+_RANK_SEED_STRIDE = 1 << 40
 
 
 class Stepper:
-    """A system's optimiser, and how it takes a step.
+    """The optimiser of a system, and its training step.
+
+    Args:
+        system: the network with its audio encoder, on its device.
+        recipe: optimiser, precision, accumulation and gradient clipping.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: of the run; the random generator is reseeded in every step.
 
     Attributes:
         optimizer: over all parameters.
-        scaler: of fp16's gradients; does nothing otherwise.
+        scaler: scales the gradients of fp16; disabled otherwise.
     """
 
-    def __init__(self, run: Run, system: System) -> None:
-        self._run = run
+    def __init__(self, system: System, recipe: Recipe, device: str, *, seed: int = 0) -> None:
         self._system = system
+        self._recipe = recipe
+        self._device = device
+        self._seed = seed
+        self._standalone = False
         self._losses: nn.Module = system
-        self._learning: list[bool] = []
-        self.optimizer = optim.build_optimizer(system.param_groups(run.recipe), run.recipe.optimizer)
-        self.scaler = torch.amp.GradScaler(run.device.split(":")[0], enabled=run.recipe.precision == "fp16")
+        self._trainable: list[bool] = []
+        self.optimizer = optim.build_optimizer(system.param_groups(recipe), recipe.optimizer)
+        self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=recipe.precision == "fp16")
 
-    def prepare(self) -> None:
-        """Look again at which parameters learn; call it whenever some were frozen or thawed."""
-        learning = [parameter.requires_grad for parameter in self._system.parameters()]
-        if world_size() == 1 or learning == self._learning:
+    def standalone(self) -> Stepper:
+        """A stepper over the same parameters that works in this process alone, in whole batches.
+
+        It shares the optimiser, uses no collectives, and calls none of the parameters' gradient hooks.
+        """
+        alone = copy.copy(self)
+        alone._standalone = True
+        alone._losses = self._system
+        alone._recipe = self._recipe.model_copy(update={"accumulate": 1})
+        return alone
+
+    @property
+    def _world(self) -> int:
+        return 1 if self._standalone else world_size()
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self._standalone else rank()
+
+    def update_trainable(self) -> None:
+        """Rebuild the distributed wrapper if parameters were frozen or unfrozen since the last call."""
+        trainable = [parameter.requires_grad for parameter in self._system.parameters()]
+        if self._world == 1 or trainable == self._trainable:
             return
-        self._learning = learning
+        self._trainable = trainable
         self._losses = self._system
-        gc.collect()  # the old one's hooks on the gradients go with it
+        gc.collect()  # removes the old wrapper's gradient hooks
         self._losses = DistributedDataParallel(self._system, find_unused_parameters=True)
 
     def step(self, batch: Batch, clips: int, number: int, lr_factor: float) -> dict[str, Tensor]:
-        """One step.
+        """Update the parameters once.
 
         Args:
             batch: this process's share of the batch, see :func:`own_share`.
-            clips: of the whole batch.
-            number: of the step, counted from 0.
+            clips: number of clips of the whole batch.
+            number: index of the step, from 0.
             lr_factor: multiple of the learning rate.
 
         Returns:
             ``loss`` and its terms over the whole batch, on the device.
         """
-        recipe = self._run.recipe
         # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
-        torch.manual_seed(self._run.spec.seed * 1_000_003 + number + rank() * _RANKS_APART)
+        torch.manual_seed(self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE)
         optim.set_lr(self.optimizer, lr_factor)
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self._gradients(_parts(batch, clips, recipe.accumulate))
-        if recipe.clip_norm is not None:
+        terms = self._gradients(self._micro_batches(batch, clips))
+        if self._recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self._system.parameters(), recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._system.parameters(), self._recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return terms
 
     def _gradients(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """Backward through all parts; returns the terms of the whole batch."""
-        whole = world_size() == 1 and len(parts) == 1
+        """Accumulate the gradients of all parts; returns the terms of the whole batch."""
+        whole = self._world == 1 and len(parts) == 1
         weights: Tensor | None = None
         found: list[Tensor] = []
         names: list[str] = []
         for index, part in enumerate(parts):
-            with self._synchronised(index == len(parts) - 1):
-                with autocast(self._run):
+            with self._synchronized(last=index == len(parts) - 1):
+                with autocast(self._recipe.precision, self._device):
                     losses: dict[str, Tensor] = self._losses(part)
                     values = torch.stack(list(losses.values()))
                     if not whole:
                         names = list(losses)
-                        weights = (
-                            part_weights(self._system.model, names, parts) if weights is None else weights
-                        )
-                        # A part without anything to average may have no finite mean.
+                        if weights is None:
+                            weights = part_weights(self._system.model, names, parts, self._world > 1)
+                        # The mean of a part without elements may be not finite.
                         values = torch.where(weights[index] > 0, values * weights[index], 0)
                     total = values.sum()
-                with recomputing(self._system.model.backbone, self._run.recipe):
-                    # DistributedDataParallel averages over processes, and the weights are for a sum.
-                    self.scaler.scale(total * world_size() if world_size() > 1 else total).backward()
+                with recomputing(self._system.model.backbone, self._recipe):
+                    self._backward(total)
             found.append(values.detach())
         if whole:
             return {"loss": found[0].sum(), **{name: term.detach() for name, term in losses.items()}}
-        terms = all_reduce_sum(torch.stack(found).sum(dim=0))
+        terms = torch.stack(found).sum(dim=0)
+        if self._world > 1:
+            terms = all_reduce_sum(terms)
         return {"loss": terms.sum(), **dict(zip(names, terms, strict=True))}
 
-    def _synchronised(self, now: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged once per step, with the last part's."""
-        if now or not isinstance(self._losses, DistributedDataParallel):
+    def _backward(self, total: Tensor) -> None:
+        """Add the gradients of a part's loss to those of the parameters."""
+        if not self._standalone:
+            # DistributedDataParallel averages over processes, and the weights are for a sum.
+            self.scaler.scale(total * self._world if self._world > 1 else total).backward()
+            return
+        parameters = [parameter for parameter in self._system.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(self.scaler.scale(total), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def _synchronized(self, *, last: bool) -> AbstractContextManager[None]:
+        """Exchange gradients between processes only once per step, with the last part's."""
+        if last or not isinstance(self._losses, DistributedDataParallel):
             return nullcontext()
-        waiting: AbstractContextManager[None] = self._losses.no_sync()
-        return waiting
+        unsynchronized: AbstractContextManager[None] = self._losses.no_sync()
+        return unsynchronized
+
+    def _micro_batches(self, batch: Batch, clips: int) -> list[Batch]:
+        """This process's share of a batch of ``clips`` clips, in as many micro-batches on every rank."""
+        world, own = self._world, self._rank
+        count = min(self._recipe.accumulate, -(-clips // world))
+        if world == 1 and count == 1:
+            return [batch]
+        begin = even_slice(clips, world, own).start
+        found = []
+        for index in range(own * count, (own + 1) * count):
+            place = even_slice(clips, world * count, index)
+            part = batch.select(slice(place.start - begin, place.stop - begin))
+            found.append(part if place.stop > place.start else padded_batch(batch.select(slice(0, 1))))
+        return found
 
 
-def part_weights(model: Model, names: Sequence[str], parts: Sequence[Batch]) -> Tensor:
-    """How much the loss terms of parts of a batch count in those of the whole, (parts, terms).
+def part_weights(
+    model: Model, names: Sequence[str], parts: Sequence[Batch], distributed: bool = True
+) -> Tensor:
+    """The weights of the loss terms of parts of a batch in those of the whole batch, (parts, terms).
 
     Args:
-        model: says over what its terms are averaged.
-        names: of the terms.
-        parts: of this process; those of the others are asked for.
+        model: gives the number of elements that its terms are averaged over.
+        names: the terms' names.
+        parts: of this process.
+        distributed: sum over the parts of the other processes too.
     """
     rows = []
     for part in parts:
@@ -137,31 +194,19 @@ def part_weights(model: Model, names: Sequence[str], parts: Sequence[Batch]) -> 
             )
         )
     own = torch.stack(rows)
-    total = all_reduce_sum(own.clamp(min=0).sum(dim=0)).clamp(min=1e-9)
-    return torch.where(own < 0, 1.0, own / total).float()
+    total = own.clamp(min=0).sum(dim=0)
+    if distributed:
+        total = all_reduce_sum(total)
+    return torch.where(own < 0, 1.0, own / total.clamp(min=1e-9)).float()
 
 
 def own_share(clips: int) -> slice:
-    """The clips of a batch that this process reads; the first one where there is none for it."""
+    """The clips of a batch that this process reads; the first one if there are too few for all processes."""
     found = even_slice(clips, world_size(), rank())
     return found if found.stop > found.start else slice(0, 1)
 
 
-def _parts(batch: Batch, clips: int, accumulate: int) -> list[Batch]:
-    """This process's share of a batch of ``clips`` clips in micro-batches, as many as others have."""
-    count = min(accumulate, -(-clips // world_size()))
-    if world_size() == 1 and count == 1:
-        return [batch]
-    begin = even_slice(clips, world_size(), rank()).start
-    found = []
-    for index in range(rank() * count, (rank() + 1) * count):
-        place = even_slice(clips, world_size() * count, index)
-        own = batch.select(slice(place.start - begin, place.stop - begin))
-        found.append(own if place.stop > place.start else _blank(batch.select(slice(0, 1))))
-    return found
-
-
-def _blank(batch: Batch) -> Batch:
-    """A batch in which no frame exists."""
+def padded_batch(batch: Batch) -> Batch:
+    """The batch with padded frames only."""
     nothing = torch.zeros_like(batch.valid_frames())
     return replace(batch, images=torch.zeros_like(batch.images), valid=nothing, annotated=nothing)

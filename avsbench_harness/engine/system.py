@@ -1,4 +1,4 @@
-"""What is trained and what predicts: a method's model behind its audio encoder."""
+"""The module that is trained and predicts: a method's model behind its audio encoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from avsbench_harness.recipe.schema import Recipe
 
 
 class System(nn.Module):
-    """A model, and the audio encoder that is trained with it where there is one.
+    """A model, and the audio encoder that is trained with it, if any.
 
-    Without an encoder, batches carry embeddings; with one they carry log-mel examples.
+    Without an encoder, batches hold embeddings; with one they hold log-mel examples.
     """
 
     def __init__(self, model: Model, encoder: nn.Module | None) -> None:
@@ -25,7 +25,7 @@ class System(nn.Module):
         self.encoder = encoder
 
     def embed(self, batch: Batch) -> Batch:
-        """The batch with (B,T,128) embeddings; those of frames that do not exist are zero.
+        """The batch with (B,T,128) embeddings; those of padded frames are zero.
 
         Separated sources, (B,T,S,1,96,64), become (B,T,S,128).
         """
@@ -37,20 +37,20 @@ class System(nn.Module):
         return batch.with_audio(embeddings.view(*places, -1) * valid)
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
-        """In training mode :meth:`losses`, else the model's prediction; what is compiled and distributed."""
+        """The losses in training mode, else the prediction; this is what is compiled and distributed."""
         return self.losses(batch) if self.training else self.model.predict(self.embed(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The model's weighted loss terms; their sum can be stepped on.
+        """The model's weighted loss terms; their sum has a gradient.
 
-        A network that has nothing to do with a batch of no frames gives constants there. The step of a
-        process without a clip still needs a gradient, of zero, which the others wait for.
+        The losses of a batch of padded frames only may be constants. A process with such a batch still needs
+        a zero gradient, which the others wait for.
         """
         terms = self.model.losses(self.embed(batch))
         if torch.is_grad_enabled() and not any(term.requires_grad for term in terms.values()):
             name = next(iter(terms))
-            learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            terms[name] = terms[name] + sum(0 * parameter.sum() for parameter in learning)
+            trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            terms[name] = terms[name] + sum(0 * parameter.sum() for parameter in trainable)
         return terms
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class System(nn.Module):
         return prediction
 
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
-        """The model's groups, and the audio encoder as one of its own."""
+        """The model's parameter groups, and one for the audio encoder."""
         groups = self.model.param_groups(recipe)
         if self.encoder is not None:
             groups.append(ParamGroup("audio encoder", list(self.encoder.parameters())))
@@ -68,12 +68,11 @@ class System(nn.Module):
 
 
 def build_system(run: Run, *, pretrained: bool) -> System:
-    """The run's system with the initial weights that its seed draws.
+    """The run's system, initialised from its seed.
 
     Args:
         run: the run.
-        pretrained: lay the weights that the spec names on them: encoders' pretrained ones, and those of
-            ``init``.
+        pretrained: load the weights that the spec names: pretrained encoders, and those of ``init``.
     """
     torch.manual_seed(run.spec.seed)
     model = run.build_model(pretrained=pretrained)
@@ -89,20 +88,15 @@ def build_system(run: Run, *, pretrained: bool) -> System:
     return system
 
 
-def autocast(run: Run) -> torch.autocast:
-    """The recipe's precision as a context."""
-    return in_precision(run.recipe.precision, run.device)
-
-
-def in_precision(precision: str, device: str) -> torch.autocast:
-    """``fp32``, ``bf16`` or ``fp16`` as a context for a device."""
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Mixed precision (``fp32``, ``bf16`` or ``fp16``) as a context for a device."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     kind = device.split(":")[0]
     return torch.autocast(kind, dtype=dtypes[precision], enabled=precision != "fp32")
 
 
 def set_determinism(run: Run) -> None:
-    """Make every operation that can be repeatable so."""
+    """Seed torch and select deterministic cuDNN algorithms."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.manual_seed(run.spec.seed)

@@ -1,8 +1,8 @@
 """The training loop that all methods share.
 
-A run can be stopped at any moment and started again with the same command: it goes on from its last
-checkpoint and, on the CPU, ends with the same bits as a run that was not stopped. To that end the order
-of clips, the augmentation, the learning rate and every random draw are functions of the spec and the step.
+A run can be interrupted at any time, and resumes from its last checkpoint when the same command is rerun; on
+the CPU the result is bitwise identical to that of an uninterrupted run. The order of clips, the augmentation,
+the learning rate and every random draw are therefore functions of the spec and the step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 
@@ -26,79 +26,53 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.frame_sampling import ThinSounds, thin_clips, thin_files
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.engine import optim
-from avsbench_harness.engine.acceleration import speed_up
+from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import (
     Best,
     TrainState,
     load_checkpoint,
     save_checkpoint,
 )
-from avsbench_harness.engine.cost import run_cost
 from avsbench_harness.engine.decode import keep_decoded
-from avsbench_harness.engine.heartbeat import TRAINING, beating, note_progress, take_claim
+from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.memory import out_of_memory
-from avsbench_harness.engine.metric_buffer import Reading, Readings
+from avsbench_harness.engine.metric_buffer import MetricBuffer, StepMetrics
+from avsbench_harness.engine.out_of_memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.errors import AvsbError, Busy, MissingDataError, TooManyProcesses
-from avsbench_harness.files import read_json, sweep_temporaries, write_json
+from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses
 from avsbench_harness.method import TrainingSummary, Validation
+from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
 
-#: Seconds between checkpoints inside an epoch; a test may shorten it.
+#: Seconds between checkpoints inside an epoch; tests shorten it.
 CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
 
 
 def train(run: Run) -> TrainingSummary:
-    """Train a run to its end, going on where it stopped; one that is finished is not trained again.
+    """Train a run, or resume it from its last checkpoint; a finished training is not repeated.
 
     Raises:
         AvsbError: the loss is not finite, or another process trains this run.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        Interrupted: a signal was received; the state is saved.
     """
     with ExitStack() as stack:
         with distributed.main_process_first():
             if distributed.rank() == 0:
-                stack.enter_context(alone(run))
+                stack.enter_context(exclusive(run))
         stop = stack.enter_context(stop_request())
-        done = finished(run) or _train(run, stop)
+        summary = read_summary(run) or _train(run, stop)
         if distributed.rank() == 0:
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-        return done
-
-
-@contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Hold a run's folder, and show signs of life there.
-
-    Raises:
-        Busy: another process holds it.
-    """
-    lock = take_claim(run.folder, TRAINING)
-    if lock is None:
-        raise Busy(f"Another process works on {run.id}; wait for it or stop it.")
-    try:
-        with beating(run.folder):
-            sweep_temporaries(run.folder)
-            yield
-    finally:
-        lock.release()
-
-
-def finished(run: Run) -> TrainingSummary | None:
-    """What a finished training ended with, or ``None``."""
-    path = run.folder / "training.json"
-    if not (path.is_file() and run.weights_file.is_file()):
-        return None
-    return TrainingSummary.parse(read_json(path), str(path))
+        return summary
 
 
 def _train(run: Run, stop: StopRequest) -> TrainingSummary:
@@ -106,27 +80,28 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     with distributed.main_process_first():
         dataset = training_set(run)
         if distributed.rank() == 0:
-            write_json(run.folder / "spec.json", run.spec.model_dump(mode="json"))
+            write_spec(run)
         total, per_epoch = optim.length(run.recipe, len(dataset))
         keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
     trainer = Trainer(run, dataset, stop)
     path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
     with closing(TrainingLog(path, trainer.state.step)) as log:
         trainer.loop(log)
+    summary: TrainingSummary | None = None
     with distributed.main_process_first():
         if distributed.rank() == 0:
-            trainer.finish()
-    done = finished(run)
-    assert done is not None  # rank 0 has just written it
-    return done
+            summary = trainer.finish()
+    summary = distributed.broadcast(summary)
+    assert summary is not None  # rank 0 has sent it
+    return summary
 
 
 def training_set(run: Run) -> ClipDataset:
-    """The clips that a run trains on, as its recipe wants them.
+    """The training clips of a run, prepared as its recipe asks.
 
     Raises:
-        MissingDataError: there are no clips, or something of theirs is missing.
-        TooManyProcesses: there are fewer clips, or fewer in a batch.
+        MissingDataError: there are no clips, or a file is missing.
+        TooManyProcesses: there are more processes than clips, or than clips in a batch.
     """
     if not run.dataset.clips("train"):
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
@@ -150,7 +125,7 @@ def training_set(run: Run) -> ClipDataset:
 
 
 def _check_shares(run: Run, clips: int) -> None:
-    """Refuse processes for which there would be nothing to do."""
+    """Refuse more processes than clips in a batch."""
     processes, batch = distributed.world_size(), run.recipe.batch_size
     if processes > min(clips, batch):
         raise TooManyProcesses(
@@ -160,7 +135,7 @@ def _check_shares(run: Run, clips: int) -> None:
 
 
 class Trainer:
-    """One run's training: its system, its optimiser and how far it has come."""
+    """The training of one run: system, optimiser and training state."""
 
     def __init__(self, run: Run, dataset: ClipDataset, stop: StopRequest) -> None:
         self.run = run
@@ -170,21 +145,21 @@ class Trainer:
         self.checkpoints = run.folder / "checkpoints"
         self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
         stored = load_checkpoint(self.checkpoints)
-        self.system = speed_up(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
-        self.stepper = Stepper(run, self.system)
-        self.readings = Readings(run.device)
+        self.system = accelerate(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
+        self.stepper = Stepper(self.system, run.recipe, run.device, seed=run.spec.seed)
+        self.metrics = MetricBuffer(run.device)
         self.state = TrainState()
         if stored is not None:
             self.system.load_state_dict(stored.weights)
-            optim.restore(self.stepper.optimizer, stored.optimizer)
+            self.stepper.optimizer.load_state_dict(stored.optimizer)
             if stored.state.scaler:
                 self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
-            logger.info(f"Going on from step {self.state.step} of {self.total}.")
+            logger.info(f"Resuming from step {self.state.step} of {self.total}.")
         self._saved = time.monotonic()
 
     def loop(self, log: TrainingLog) -> None:
-        """Steps and validations until the end."""
+        """Train and validate until the last step."""
         meter = Meter(self.run.device)
         with progress_bar() as progress:
             display = progress.add_task("epoch 1", total=self.total, completed=self.state.step, note="")
@@ -194,31 +169,29 @@ class Trainer:
                     return
                 epoch = self.state.step // self.per_epoch
                 optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
-                self.stepper.prepare()
+                self.stepper.update_trainable()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
                         terms = self._step(batch, ids)
                     except torch.OutOfMemoryError as error:
-                        raise out_of_memory(
-                            error, self.run, self.system.losses, self.stepper.optimizer, batch
-                        ) from None
+                        raise out_of_memory(error, self.run, self.stepper, batch) from None
                     except AvsbError:
-                        self._read(log)  # a step before it may have been the cause
+                        self._read(log)  # an earlier step may have been the cause
                         raise
                     self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
-                    figures = self.system.model.diagnostics()
-                    self.readings.add(self.state.step, epoch + 1, ids, terms, figures)
-                    if read := self.readings.due:
+                    diagnostics = self.system.model.diagnostics()
+                    self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
+                    if read := self.metrics.due:
                         progress.update(
                             display,
                             completed=self.state.step,
                             description=f"epoch {epoch + 1}",
                             note=_note(self._read(log), meter),
                         )
-                    self._spend(time.monotonic() - started)  # a device's work shows when it is read
+                    self._spend(time.monotonic() - started)
                     if read:
                         self._stop_if_asked(log)
                     if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
@@ -228,16 +201,16 @@ class Trainer:
                 else:
                     self._save(log)
 
-    def finish(self) -> None:
-        """Write the selected weights and how they came about."""
+    def finish(self) -> TrainingSummary:
+        """Write the selected weights and the summary of the training."""
         best = self.state.best
         weights: Mapping[str, Tensor] = (
             self.system.state_dict() if best is None else load_tensors(self.checkpoints / best.file)
         )
         selected = self.state.step if best is None else best.step
         save_tensors(self.run.weights_file, weights)
-        size = run_cost(self.run, self.system.model)
-        checkpoint = TrainingSummary(
+        cost = model_cost(self.system.model, self.recipe.image_size)
+        summary = TrainingSummary(
             weights_file=self.run.weights_file.name,
             steps=self.state.step,
             selected_step=selected,
@@ -247,18 +220,19 @@ class Trainer:
             processes=distributed.world_size(),
             clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
-            parameters=size.parameters,
-            gmacs=size.gmacs,
+            parameters=cost.parameters,
+            gmacs=cost.gmacs,
         )
-        write_json(self.run.folder / "training.json", checkpoint.model_dump(mode="json"))
+        write_summary(self.run, summary)
+        return summary
 
     def _clips_seen(self) -> int:
-        """How many clips the steps so far took; the last batch of an epoch may be smaller than the others."""
+        """Number of clips of the steps so far; the last batch of an epoch may be smaller."""
         epochs, steps = divmod(self.state.step, self.per_epoch)
         return epochs * len(self.dataset) + steps * self.recipe.batch_size
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
-        """The batches of an epoch that are still to be done, with their clips' ids."""
+        """The remaining batches of an epoch, with their clips' ids."""
         first = epoch * self.per_epoch
         order = epoch_order(len(self.dataset), self.recipe.batch_size, self.run.spec.seed, epoch)
         rest = order[self.state.step - first : self.total - first]
@@ -269,23 +243,23 @@ class Trainer:
             yield ids, batch.to(self.run.device, non_blocking=True)
 
     def _step(self, batch: Batch, ids: list[str]) -> dict[str, Tensor]:
-        """One optimiser step on this process's share of a batch; returns the loss terms of all of it."""
+        """Make one optimiser step on this process's share of a batch; returns the whole batch's losses."""
         step = self.state.step
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
         return self.stepper.step(batch, len(ids), step, factor)
 
     def _read(self, log: TrainingLog) -> dict[str, float]:
-        """Log the steps whose losses were not read yet, and return the last one's.
+        """Log the steps whose losses are still on the device, and return the last one's.
 
         Raises:
-            AvsbError: one is not finite.
+            AvsbError: a loss is not finite.
         """
         terms: dict[str, float] = {}
-        for reading in self.readings.take():
-            terms = reading.terms
+        for step in self.metrics.take():
+            terms = step.terms
             if not all(map(math.isfinite, terms.values())):
-                raise self._not_finite(reading)
-            log.write({"step": reading.step, "epoch": reading.epoch, **reading.figures, **terms})
+                raise self._not_finite(step)
+            log.write({"step": step.step, "epoch": step.epoch, **step.diagnostics, **terms})
         return terms
 
     def _spend(self, seconds: float) -> None:
@@ -297,7 +271,7 @@ class Trainer:
             return evaluation_clips(self.run, "val", self.stop)
 
     def _due(self) -> bool:
-        """Whether the recipe wants a validation after this step, and there was none yet."""
+        """Whether the recipe asks for a validation after this step that was not made yet."""
         state, rule = self.state, self.recipe.validation
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
             return False
@@ -312,13 +286,13 @@ class Trainer:
         return self.state.step % self.per_epoch != 0 and self._due()
 
     def _validate_if_due(self, log: TrainingLog) -> None:
-        """At a step that the recipe names, score the validation split and keep the best."""
+        """Score the validation split if it is due, and save the weights if they are the best so far."""
         state = self.state
         if not self._due():
             return
         self._read(log)
         self._stop_if_asked(log)
-        epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
+        epoch = -(-state.step // self.per_epoch)  # counted from 1; the last one may be incomplete
         metrics = validate(self.run, self.system, self._validation_clips, self.stop)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:
@@ -336,7 +310,7 @@ class Trainer:
 
     def _save(self, log: TrainingLog) -> None:
         """TrainingSummary now; weights that are no longer the best go once it stands."""
-        self._read(log)  # weights that came of a loss that is not finite are not kept
+        self._read(log)  # weights after a loss that is not finite are not saved
         self._saved = time.monotonic()
         self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})
         if distributed.rank() != 0:
@@ -351,15 +325,15 @@ class Trainer:
             self._save(log)
             raise self.stop.error(
                 f"The state after step {self.state.step} of {self.total} is saved; "
-                "the same command goes on from there."
+                "rerun the same command to resume."
             )
 
-    def _not_finite(self, reading: Reading) -> AvsbError:
-        values = ", ".join(f"{name} {value}" for name, value in reading.terms.items() if name != "loss")
+    def _not_finite(self, step: StepMetrics) -> AvsbError:
+        values = ", ".join(f"{name} {value}" for name, value in step.terms.items() if name != "loss")
         saved = sorted(self.checkpoints.glob("step-*"))
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         return AvsbError(
-            f"The loss is not finite at step {reading.step} ({values}) on clips {', '.join(reading.clips)}; "
+            f"The loss is not finite at step {step.step} ({values}) on clips {', '.join(step.clips)}; "
             f"{last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
         )
 

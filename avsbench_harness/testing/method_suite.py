@@ -29,7 +29,7 @@ from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.synth import write_synthetic
-from avsbench_harness.engine.acceleration import speed_up
+from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.step import part_weights
 from avsbench_harness.engine.system import System
@@ -250,7 +250,9 @@ class MethodSuite:
     def test_layout_and_recomputation_change_no_gradient(self) -> None:
         """Weights with channels innermost; activations of the backbone that are computed again."""
         plain, other = next(self.models()), next(self.models())
-        system = speed_up(System(other, None), Recipe(epochs=1, channels_last=True, checkpointing=True))
+        system = accelerate(
+            System(other, None), Recipe(epochs=1, channels_last=True, activation_checkpointing=True)
+        )
         batch = self.batch(plain.task, clips=1, frames=2)
         _assert_same_gradients(plain.losses, system.losses, plain, other, batch)
 
@@ -260,7 +262,7 @@ class MethodSuite:
         if self._variant != self.method.variants[0]:
             return
         plain, other = next(self.models()), next(self.models())
-        system = speed_up(System(other, None), Recipe(epochs=1, compile=True), self.compiler)
+        system = accelerate(System(other, None), Recipe(epochs=1, compile=True), self.compiler)
         batch = self.batch(plain.task, clips=1, frames=2)
         plain.train()
         _assert_same_gradients(plain.losses, system.train(), plain, other, batch)

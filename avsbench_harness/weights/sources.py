@@ -53,7 +53,7 @@ class Source:
 
 
 def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
-    """Find the weights that ``--from-checkpoint`` or ``--init`` names.
+    """Find the weights that ``--weights`` or ``--init`` names.
 
     Args:
         asked: a run's folder or weights file, the id of a run under ``out``, a file that was imported, or

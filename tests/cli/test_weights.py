@@ -65,7 +65,7 @@ def test_from_the_authors_file_to_a_record(
     imported = avsb(*arguments, "--json").json
     assert imported["unused"] == ["vggish.features.0.weight"]
     assert imported["source_sha256"] == sha256_file(published)
-    assert f"--from-checkpoint {imported['name']}" in shown.out
+    assert f"--weights {imported['name']}" in shown.out
     listed = avsb("weights", "list", "--json").json
     assert [entry["name"] for entry in listed] == ["compact", imported["name"]]
     assert published.name in avsb("weights", "list").out
@@ -78,7 +78,7 @@ def test_from_the_authors_file_to_a_record(
     predicted = avsb("predict", *use, "--split", "val", "--json")
     assert Path(predicted.json["submission"]).is_file()
     record = avsb("run", *use, "--json").json
-    assert record["spec"]["checkpoint"]["sha256"] == sha256_file(published)
+    assert record["spec"]["weights"]["sha256"] == sha256_file(published)
     assert record["training"]["steps"] == 0
     assert "not trained here" in avsb("run", *use).out
     assert (tmp_path / "results" / "LEADERBOARD.md").is_file()
@@ -111,7 +111,7 @@ def test_files_that_could_run_code_are_refused(
     [
         ("weights", "add", "compact", "FILE"),
         ("weights", "import", "METHOD", "FILE", "--task", "s4", "--backbone", "r50"),
-        ("predict", "--method", "METHOD", "--data", "DATA", "--from-checkpoint", "FILE"),
+        ("predict", "--method", "METHOD", "--data", "DATA", "--weights", "FILE"),
         ("train", "--method", "METHOD", "--data", "DATA", "--init", "FILE"),
     ],
 )

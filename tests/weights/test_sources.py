@@ -18,8 +18,9 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.execute import execute, make_weights, notes
+from avsbench_harness.launch.execute import execute, train_or_load
 from avsbench_harness.launch.import_weights import import_weights
+from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
 from avsbench_harness.nn.pretrained import add_weights
@@ -93,7 +94,7 @@ def test_published_weights_score_as_the_model_that_they_are_of(
     torch.save({"model": {**state, "audio.weight": torch.zeros(2)}}, file)
     entry = import_weights(publishing, file, task="s4", backbone="r50").entry
 
-    theirs = plan(request(publishing, real_s4, tmp_path / "theirs", checkpoint=entry.name))
+    theirs = plan(request(publishing, real_s4, tmp_path / "theirs", weights=entry.name))
     assert theirs.id != ours.id
     found = execute(theirs)
     assert found.scores == record.scores
@@ -101,9 +102,9 @@ def test_published_weights_score_as_the_model_that_they_are_of(
     assert all(np.array_equal(one[clip], two[clip]) for clip in one)
     assert found.spec is not None
     digest = sha256_file(file)
-    assert found.spec["checkpoint"] == {"sha256": digest, "file": file.name, "published": True}
+    assert found.spec["weights"] == {"sha256": digest, "file": file.name, "published": True}
     assert found.spec["audio"]["weights"] == store.entries()[0].sha256
-    note = f"Weights from a published checkpoint, S4_published.pth (SHA-256 {digest}), not trained here."
+    note = f"Published weights, S4_published.pth (SHA-256 {digest}), not trained here."
     assert found.notes == [note]
     assert found.training is not None
     assert found.training.steps == 0
@@ -112,14 +113,14 @@ def test_published_weights_score_as_the_model_that_they_are_of(
     # By a prefix of the id, and by the authors' file; the file's name has no influence.
     renamed = file.rename(tmp_path / "other.pth")
     for asked in (entry.name.rsplit("-", 1)[0], str(renamed), str(entry.path)):
-        assert plan(request(publishing, real_s4, tmp_path, checkpoint=asked)).id == theirs.id
+        assert plan(request(publishing, real_s4, tmp_path, weights=asked)).id == theirs.id
     with pytest.raises(
         UsageError, match=r"holds weights of tiny \(released\) for s4 with r50, not .* for ms3"
     ):
-        plan(request(publishing, real_s4, tmp_path, task="ms3", checkpoint=entry.name))
+        plan(request(publishing, real_s4, tmp_path, task="ms3", weights=entry.name))
     entry.path.unlink()
     with pytest.raises(MissingDataError, match="are missing from the cache; import them again"):
-        plan(request(publishing, real_s4, tmp_path, checkpoint=entry.name))
+        plan(request(publishing, real_s4, tmp_path, weights=entry.name))
 
 
 def test_weights_without_audio_encoder_need_one_from_the_store(
@@ -128,7 +129,7 @@ def test_weights_without_audio_encoder_need_one_from_the_store(
     own = {n.removeprefix("model."): v for n, v in load_file(trained.weights_file).items() if "model." in n}
     torch.save({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.pth")
     with pytest.raises(UsageError, match=r"`avsb weights import METHOD .*S4\.pth --task T --backbone B`"):
-        plan(request(publishing, real_s4, tmp_path, checkpoint=str(tmp_path / "S4.pth")))
+        plan(request(publishing, real_s4, tmp_path, weights=str(tmp_path / "S4.pth")))
     import_weights(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
     for encoder in ("compact", "vggish"):
         with pytest.raises(MissingDataError, match=rf"`avsb weights add {encoder} FILE` adds them"):
@@ -138,7 +139,7 @@ def test_weights_without_audio_encoder_need_one_from_the_store(
                     real_s4,
                     tmp_path,
                     f"audio.encoder={encoder}",
-                    checkpoint=str(tmp_path / "S4.pth"),
+                    weights=str(tmp_path / "S4.pth"),
                 )
             )
 
@@ -147,63 +148,58 @@ def test_a_run_predicts_with_the_weights_of_another(
     trained, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     asked = {trained.id, str(trained.folder), str(trained.weights_file)}
-    runs = [plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=one)) for one in sorted(asked)]
+    runs = [plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=one)) for one in sorted(asked)]
     assert len({run.id for run in runs}) == 1
     assert runs[0].id != trained.id
     record = execute(runs[0])
     assert record.notes == [
-        f"Weights from another run, {trained.id}/weights.safetensors (SHA-256 "
+        f"Weights of another run, {trained.id}/weights.safetensors (SHA-256 "
         f"{sha256_file(trained.weights_file)}), not trained here."
     ]
     one, two = masks(trained.submission_file("test")), masks(runs[0].submission_file("test"))
     assert all(np.array_equal(one[clip], two[clip]) for clip in one)
     away = tmp_path / "moved.safetensors"
     away.write_bytes(trained.weights_file.read_bytes())
-    assert plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=str(away))).id == runs[0].id
+    assert plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=str(away))).id == runs[0].id
 
 
 def test_weights_that_change_after_planning_are_refused(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
-    run = plan(request(tiny, real_s4, tmp_path, "epochs=1", checkpoint=trained.id))
+    run = plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=trained.id))
     run.folder.mkdir()
     with FileLock(run.folder / ".lock"), pytest.raises(Busy, match="Another process works on"):
-        make_weights(run)
+        train_or_load(run)
     trained.weights_file.write_bytes(trained.weights_file.read_bytes() + b" ")
     with pytest.raises(AvsbError, match="changed while the run was planned"):
-        make_weights(run)
+        train_or_load(run)
     assert not run.weights_file.exists()
 
 
 def test_the_preset_is_that_of_the_run_with_the_weights(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     run = plan(request(tiny, real_s4, tmp_path, preset="smoke"))
     execute(run)
-    assert plan(request(tiny, real_s4, tmp_path, checkpoint=run.id)).spec.preset == "smoke"
+    assert plan(request(tiny, real_s4, tmp_path, weights=run.id)).spec.preset == "smoke"
 
 
 @pytest.mark.parametrize(
     ("changes", "assignments", "error", "message"),
     [
-        ({"checkpoint": "nothing"}, (), UsageError, "Unknown weights or run 'nothing'"),
-        ({"checkpoint": "empty"}, (), MissingDataError, "that run is not trained yet"),
-        (
-            {"checkpoint": "broken.safetensors"},
-            (),
-            UsageError,
-            "neither a run's weights nor published weights",
-        ),
-        ({"checkpoint": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
-        ({"checkpoint": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
+        ({"weights": "nothing"}, (), UsageError, "Unknown weights or run 'nothing'"),
+        ({"weights": "empty"}, (), MissingDataError, "that run is not trained yet"),
+        ({"weights": "broken.safetensors"}, (), UsageError, "neither a run's weights nor published"),
+        ({"weights": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
+        ({"weights": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         ({"init": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         (
-            {"checkpoint": "RUN", "backbone": "swin_t"},
+            {"weights": "RUN", "backbone": "swin_t"},
             (),
             UsageError,
             "for s4 with r50, not of .* with swin_t",
         ),
         ({"init": "RUN", "backbone": "swin_t"}, (), UsageError, "for s4 with r50, not of .* with swin_t"),
         (
-            {"checkpoint": "RUN"},
+            {"weights": "RUN"},
             ("options.width=4",),
             UsageError,
             "do not fit the run's network: 9 of another",
@@ -245,7 +241,7 @@ def test_training_starts_from_another_runs_weights(trained, tiny: str, real_s4: 
     assert start.keys() == source.keys()
     assert all(torch.equal(start[name], source[name]) for name in source)
     record = execute(run)
-    text = f"Training started from the weights of another run, {trained.id}/weights.safetensors (SHA-256 "
+    text = f"Training started from weights of another run, {trained.id}/weights.safetensors (SHA-256 "
     assert any(note.startswith(text) for note in record.notes)
     assert not any("random weights" in note for note in record.notes)
     assert record.training is not None
@@ -261,7 +257,7 @@ def test_entries_in_init_skip_keep_their_initial_values(
     for name in source:
         assert torch.equal(start[name], (fresh if name.startswith("model.head.") else source)[name])
     assert not torch.equal(fresh["model.head.weight"], source["model.head.weight"])
-    assert any(note.endswith(", but for head..") for note in notes(run.spec))
+    assert any(note.endswith(", except for head..") for note in notes(run.spec))
 
 
 def test_other_tasks_start_from_it_without_class_heads(trained, tiny: str, tmp_path: Path) -> None:
@@ -291,7 +287,7 @@ def test_training_starts_from_published_weights(
     run = plan(request(publishing, real_s4, tmp_path, "audio.freeze=true", init=entry.name))
     start = build_system(run, pretrained=True).state_dict()
     assert all(torch.equal(start[f"model.{name}"], value) for name, value in own.items())
-    assert "weights of a published checkpoint, S4.safetensors" in " ".join(notes(run.spec))
+    assert "from published weights, S4.safetensors" in " ".join(notes(run.spec))
 
 
 def test_a_trained_encoder_is_not_discarded(
@@ -302,13 +298,13 @@ def test_a_trained_encoder_is_not_discarded(
         plan(request(tiny, real_s4, tmp_path, "audio.freeze=true", init=trained.id))
 
 
-def test_runs_without_given_weights_keep_their_hash(tiny: str, real_s4: Path, tmp_path: Path) -> None:
-    spec = plan(request(tiny, real_s4, tmp_path)).spec
-    values = spec.model_dump(mode="json", exclude={"recipe": {"source"}})
-    assert values.pop("checkpoint") is None
-    assert values.pop("init") is None
+def test_the_hash_covers_all_but_names_and_sources(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     from avsbench_harness.files import sha256_json
 
+    spec = plan(request(tiny, real_s4, tmp_path)).spec
+    values = spec.model_dump(mode="json", exclude={"recipe": {"source"}})
+    assert values["weights"] is None
+    assert values["init"] is None
     assert spec.hash == sha256_json(values)
 
 

@@ -1,0 +1,77 @@
+"""The scores of a record: the canonical protocol, those of the recipe, and the parts of a host's split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avsbench_harness.errors import SubmissionError, UsageError
+from avsbench_harness.files import read_json
+from avsbench_harness.launch.records import is_run_id
+from avsbench_harness.scoring import (
+    Scores,
+    Unavailable,
+    canonical,
+    get_protocol,
+    protocols,
+    score_protocols,
+    score_submission,
+)
+
+if TYPE_CHECKING:
+    from avsbench_harness.submission import Header, Solution, Submission
+    from avsbench_harness.tasks import Task
+
+
+def score_with_protocols(submission: Submission, solution: Solution, names: Sequence[str]) -> list[Scores]:
+    """Score a submission under the canonical protocol, other protocols, and per part.
+
+    Args:
+        submission: the predictions.
+        solution: the ground truth.
+        names: further protocols.
+
+    Returns:
+        the canonical scores first; then those of ``names``; then the canonical ones of the public and of the
+        private part, if the solution has parts.
+
+    Raises:
+        UsageError: the task has no such protocol.
+        SubmissionError: as for ``score_submission``.
+    """
+    task = solution.header.task
+    wanted = list(dict.fromkeys([canonical(task), *names]))
+    scores: list[Scores] = []
+    for result in score_protocols(submission, solution, [get_protocol(task, name) for name in wanted]):
+        if isinstance(result, Unavailable):
+            raise SubmissionError(f"{submission.path}: protocol '{result.protocol}' {result.reason}.")
+        scores.append(result)
+    if any(clip.private for clip in solution.header.clips):
+        scores += [score_submission(submission, solution, part=part) for part in ("public", "private")]
+    return scores
+
+
+def check_protocols(task: Task, names: Sequence[str]) -> None:
+    """Refuse protocols of a recipe that cannot score a submission of the task.
+
+    Raises:
+        UsageError: a protocol is unknown, of another task, or needs more than a submission holds.
+    """
+    for name in names:
+        if name in protocols() and name not in protocols(task.name):
+            raise UsageError(
+                f"The recipe's protocols name '{name}', which does not score {task.name}; "
+                f"there are {', '.join(protocols(task.name))}."
+            )
+        reason = get_protocol(task.name, name).needs_scores
+        if reason:
+            raise UsageError(f"The recipe's protocols name '{name}', which {reason}; leave it out.")
+
+
+def recipe_protocols(out: Path, header: Header) -> list[str]:
+    """The protocols that the recipe of a submission's run names; empty if the run is not under ``out``."""
+    if header.split != "test" or not is_run_id(header.run):
+        return []
+    path = out / "runs" / header.run / "spec.json"
+    return list(read_json(path)["recipe"].get("protocols", [])) if path.is_file() else []

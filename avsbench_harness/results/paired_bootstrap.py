@@ -1,0 +1,151 @@
+"""Paired bootstrap over clips between two rows of a table, from the per-clip files beside the records.
+
+Both rows are evaluated on the same resamples of the same clips. The metric of a row with several seeds is
+the mean over its seeds, as in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.results.record import Record, classes_file, clips_file
+from avsbench_harness.scoring.bootstrap import percentile_interval, resampled_sums
+from avsbench_harness.scoring.scores import Floats, Reduce, ratio
+from avsbench_harness.scoring.semantic import SemanticCanonical
+from avsbench_harness.tasks import CLASSES
+
+
+@dataclass(frozen=True)
+class ClipSums:
+    """Per-clip sums of a record under a protocol.
+
+    Attributes:
+        clips: ids.
+        sums: (N,K), one row per clip.
+        reduce: metrics from column sums.
+    """
+
+    clips: tuple[str, ...]
+    sums: Floats
+    reduce: Reduce
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference between two rows in one metric.
+
+    Attributes:
+        value: difference of the means over seeds.
+        interval: 95 % interval over clips; ``None`` with fewer than two clips.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+
+
+def read_clip_sums(record_file: Path, protocol: str) -> ClipSums:
+    """Read the per-clip files of a record.
+
+    Args:
+        record_file: ``<run-id>.json``.
+        protocol: a canonical protocol.
+
+    Raises:
+        UsageError: a file is missing or damaged.
+    """
+    path = clips_file(record_file)
+    try:
+        table = _read(path)
+        clips = tuple(table["clip"])
+        if protocol == SemanticCanonical.name:
+            return ClipSums(clips, _class_sums(classes_file(record_file), clips), SemanticCanonical().reduce)
+        return ClipSums(clips, _object_sums(table), _reduce_object)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"The per-clip file {path} of a record is missing or damaged ({error}); score the run again."
+        ) from None
+
+
+def read_seeds(records: Iterable[Record], folder: Path, protocol: str) -> list[ClipSums]:
+    """The per-clip sums of the records of one row.
+
+    Args:
+        records: one per seed.
+        folder: the folder of the records.
+        protocol: a canonical protocol.
+    """
+    return [read_clip_sums(folder / f"{record.run_id}.json", protocol) for record in records]
+
+
+def paired_difference(
+    ours: Sequence[ClipSums], theirs: Sequence[ClipSums], metric: str
+) -> PairedDifference | None:
+    """The metric of ``ours`` minus that of ``theirs``.
+
+    Args:
+        ours, theirs: per-clip sums of each seed of a row.
+        metric: a metric of the protocol.
+
+    Returns:
+        ``None`` if a row is empty, the clips differ or the metric is undefined.
+    """
+    rows = [*ours, *theirs]
+    if not ours or not theirs or any(row.clips != rows[0].clips for row in rows):
+        return None
+    signs = [1 / len(ours)] * len(ours) + [-1 / len(theirs)] * len(theirs)
+
+    def difference(sums: Sequence[Floats]) -> Floats:
+        terms = [sign * row.reduce(total)[metric] for sign, row, total in zip(signs, rows, sums, strict=True)]
+        total: Floats = np.sum(terms, axis=0)
+        return total
+
+    value = float(difference([row.sums.sum(axis=0) for row in rows]))
+    if not np.isfinite(value):
+        return None
+    resampled = np.concatenate([difference(chunk) for chunk in resampled_sums([row.sums for row in rows])])
+    return PairedDifference(value, percentile_interval(resampled) if len(rows[0].clips) > 1 else None)
+
+
+def _object_sums(table: pd.DataFrame) -> Floats:
+    """(N,4) columns of object/1: 1, J, whether the clip has an F, and F."""
+    j, f = _numbers(table["J"]), _numbers(table["F"])
+    has_f = np.isfinite(f)
+    return np.column_stack([np.ones(len(j)), j, has_f, np.where(has_f, f, 0)])
+
+
+def _reduce_object(sums: Floats) -> dict[str, Floats]:
+    clips, j, with_f, f = np.moveaxis(sums, -1, 0)
+    return {"J": ratio(j, clips), "F": ratio(f, with_f)}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table as text, so that a clip may be named ``NA`` and numbers keep every digit."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _numbers(column: pd.Series[str]) -> Floats:
+    """Text as numbers, empty text as NaN."""
+    return np.array([float(text) if text else np.nan for text in column])
+
+
+def _class_sums(path: Path, clips: Sequence[str]) -> Floats:
+    """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
+    table = _read(path)
+    position = {clip: index for index, clip in enumerate(clips)}
+    rows = table["clip"].map(position).to_numpy()
+    columns = table["class"].astype(int).to_numpy()
+    sums = np.zeros((len(clips), 3, len(CLASSES)))
+    for block, name in enumerate(("IoU", "F", "frames")):
+        sums[rows, block, columns] = _numbers(table[name])
+    return sums.reshape(len(clips), -1)
