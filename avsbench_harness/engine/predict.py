@@ -18,7 +18,6 @@ from avsbench_harness.console import progress_bar
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
@@ -29,6 +28,7 @@ from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
+from avsbench_harness.weights.tensors import load_tensors
 
 #: A clip's prediction in a submission, see :func:`to_masks`.
 Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]

@@ -31,9 +31,7 @@ from avsbench_harness.engine.checkpoint import (
     Best,
     TrainState,
     load_checkpoint,
-    load_tensors,
     save_checkpoint,
-    save_tensors,
 )
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.heartbeat import note_progress
@@ -50,6 +48,7 @@ from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses
 from avsbench_harness.method import TrainingSummary, Validation
 from avsbench_harness.nn.cost import model_cost
+from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 

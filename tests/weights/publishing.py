@@ -1,4 +1,4 @@
-"""A method with checkpoints of its own, and checkpoints as authors publish them."""
+"""A method with published weights of its own, and state dicts of the kinds that authors publish."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PublishedModel(TinyModel):
 
 
 def publishing_method(tiny: str, folder: Path) -> str:
-    """A folder with the tiny method, which there has checkpoints whose names begin with ``net.``."""
+    """A folder with the tiny method, changed to have published weights with the key prefix ``net.``."""
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "model.py").write_text((folder / "model.py").read_text() + UPSTREAM)
     plugin = (folder / "__init__.py").read_text()
@@ -40,9 +40,11 @@ def golden_keys(data: Path, name: str) -> dict[str, tuple[int, ...]]:
 
 
 def constants(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """A state dict of these shapes whose files are small: every entry repeats one number of its name."""
+    """A state dict of these shapes in half precision; every entry repeats one number of its own."""
     return {
-        name: torch.tensor(zlib.crc32(name.encode()) % 9973 / 9973.0).expand(tuple(shape))
+        name: torch.tensor(zlib.crc32(name.encode()) % 9973 / 9973.0, dtype=torch.float16).expand(
+            tuple(shape)
+        )
         if not name.endswith("num_batches_tracked")
         else torch.tensor(5)
         for name, shape in shapes.items()
