@@ -16,6 +16,7 @@ from avsbench_harness import __version__
 from avsbench_harness.cli import (
     ablate,
     bench,
+    cache,
     compare,
     data,
     doctor,
@@ -78,6 +79,7 @@ app.add_typer(plot.app, name="plot")
 app.add_typer(results.app, name="results")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
 

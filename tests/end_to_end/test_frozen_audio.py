@@ -27,8 +27,8 @@ def test_vggish_weights_in_the_store_are_frozen_and_recorded(
     assert avsb("weights", "add", "vggish", named).code == 0
 
     ahead = avsb("data", "cache", real_s4, "--task", "s4", "--json").json
-    assert {part["sound"]["form"] for part in ahead} == {"embeddings"}
-    kept = tmp_path / "cache" / "embeddings" / "5x128" / "arrays.bin"
+    assert {part["audio"]["form"] for part in ahead} == {"embeddings"}
+    (kept,) = (tmp_path / "cache" / "embeddings").glob("*/data.bin")
     before = kept.stat().st_mtime_ns
     assert kept.stat().st_size == 9 * 5 * 128 * 4
 

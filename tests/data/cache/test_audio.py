@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.audio.logmel import clip_log_mel
+from avsbench_harness.data.cache import audio as module
+from avsbench_harness.data.cache.audio import embed_clips, log_mel_clips
+from avsbench_harness.data.cache.eviction import LIMIT_VARIABLE, collections
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.engine import embeddings
-from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
 from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
 from avsbench_harness.tasks import AVSS, MS3, S4
 
 
 class _Counting(nn.Module):
-    """Mean and maximum of each example, 64 times; counts the clips it sees and shifts by a weight."""
+    """Mean and maximum of each example, 64 times, shifted by a weight; counts its calls."""
 
     def __init__(self, shift: float = 1.0) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[..., Clip]:
-    """A clip with its own noise as sound."""
+    """A clip with its own noise as audio."""
     numbers = itertools.count()
 
     def make(seconds: float = 5, frames: int = 5) -> Clip:
@@ -76,23 +77,23 @@ def test_embeddings_are_the_encoders_and_computed_once(make_clip):
     assert counting.calls == 3
 
 
-def test_the_cache_answers_only_for_the_same_sound_weights_and_code(make_clip, monkeypatch):
+def test_other_audio_weights_or_code_are_computed_anew(make_clip, monkeypatch):
     clip, encoder = make_clip(), _Counting()
     embed_clips([clip], S4, encoder, "f00d")
-    embed_clips([clip], MS3, encoder, "f00d")  # ms3 fills up short clips as s4 does
+    embed_clips([clip], MS3, encoder, "f00d")  # ms3 pads short clips as s4 does
     assert encoder.calls == 1
     embed_clips([clip], S4, encoder, "beef")
     assert encoder.calls == 2
     embed_clips([clip], AVSS, encoder, "f00d")
     assert encoder.calls == 3
-    monkeypatch.setattr(embeddings, "FRONT_END_VERSION", 999)
+    monkeypatch.setattr(module, "FRONT_END_VERSION", 999)
     embed_clips([clip], S4, encoder, "f00d")
     assert encoder.calls == 4
-    monkeypatch.setattr(embeddings, "ENCODER_VERSION", 999)
+    monkeypatch.setattr(module, "ENCODER_VERSION", 999)
     before = embed_clips([clip], S4, encoder, "f00d")[clip.id]
     assert encoder.calls == 5
 
-    soundfile.write(clip.audio, np.zeros(80_000), 16_000)  # the same path, another sound
+    soundfile.write(clip.audio, np.zeros(80_000), 16_000)  # the same path, other audio
     after = embed_clips([clip], S4, encoder, "f00d")[clip.id]
     assert encoder.calls == 6
     assert not np.array_equal(before, after)
@@ -109,32 +110,32 @@ def test_a_clips_bits_do_not_depend_on_the_others(make_clip, cache_folder):
         np.testing.assert_array_equal(alone[clip.id], together[clip.id])
 
 
-def test_frames_that_a_semantic_clip_does_not_have_are_zero(make_clip):
+def test_padded_frames_are_zero(make_clip):
     five, ten, short = make_clip(5, 5), make_clip(10, 10), make_clip(3, 10)
     found = embed_clips([five, ten, short], AVSS, _Counting(), "f00d")
     assert {array.shape for array in found.values()} == {(10, 128)}
     assert found[five.id][:5].all()
     assert not found[five.id][5:].any()
     assert found[ten.id].all()
-    # A short recording of ten frames is not masked: the encoder sees zeros and answers its bias.
+    # A short recording of ten frames is not masked: the encoder gives its bias for examples of zeros.
     np.testing.assert_array_equal(found[short.id][4:], 1.0)
 
 
 def test_a_damaged_entry_is_computed_again(make_clip, cache_folder, caplog):
     clip, encoder = make_clip(), _Counting()
     good = embed_clips([clip], S4, encoder, "f00d")[clip.id]
-    file = cache_folder / "embeddings" / "5x128" / "arrays.bin"
+    (file,) = (cache_folder / "embeddings").glob("*/data.bin")
     file.write_bytes(file.read_bytes()[:-50] + bytes(50))
     np.testing.assert_array_equal(embed_clips([clip], S4, encoder, "f00d")[clip.id], good)
     assert encoder.calls == 2
-    assert "An array in" in caplog.text
+    assert f"The audio of clip {clip.id} in" in caplog.text
     caplog.clear()
     embed_clips([clip], S4, encoder, "f00d")
     assert encoder.calls == 2
     assert "damaged" not in caplog.text
 
 
-def test_arrays_are_read_when_they_are_asked_for(make_clip, cache_folder):
+def test_arrays_are_read_when_they_are_accessed(make_clip, cache_folder):
     clips = [make_clip() for _ in range(2)]
     found = embed_clips(clips, S4, _Counting(), "f00d")
     expected = dict(found)
@@ -142,14 +143,14 @@ def test_arrays_are_read_when_they_are_asked_for(make_clip, cache_folder):
     assert len(pickle.dumps(found)) < 2000  # a row of 128 floats a frame would be 2560 bytes a clip
     shutil.rmtree(cache_folder / "embeddings")
     for clip in clips:
-        with pytest.raises(AvsbError, match=f"The sound of clip {clip.id} in .* was removed or damaged"):
+        with pytest.raises(AvsbError, match=f"The audio of clip {clip.id} in .* was removed or damaged"):
             found[clip.id]
     embed_clips(clips, S4, _Counting(), "f00d")
     for clip in clips:
         np.testing.assert_array_equal(found[clip.id], expected[clip.id])
 
 
-def test_the_encoder_comes_back_as_it_was(make_clip):
+def test_the_encoders_mode_and_gradients_are_restored(make_clip):
     encoder = _Counting().train()
     found = embed_clips([make_clip()], S4, encoder, "f00d")
     assert encoder.training
@@ -158,7 +159,7 @@ def test_the_encoder_comes_back_as_it_was(make_clip):
 
 
 def test_progress_counts_every_clip_cached_or_not(make_clip, monkeypatch):
-    monkeypatch.setattr(embeddings, "_CHUNK", 2)
+    monkeypatch.setattr(module, "_CHUNK", 2)
     clips = [make_clip() for _ in range(5)]
     for compute in (
         lambda report: embed_clips(clips, S4, _Counting(), "f00d", progress=report),
@@ -170,7 +171,7 @@ def test_progress_counts_every_clip_cached_or_not(make_clip, monkeypatch):
             assert sum(steps) == 5
 
 
-def test_log_mels_are_the_front_ends_and_computed_once(make_clip, monkeypatch):
+def test_log_mels_are_those_of_the_front_end_and_computed_once(make_clip, monkeypatch):
     clips = [make_clip(5), make_clip(2)]
     found = log_mel_clips(clips, S4)
     for clip in clips:
@@ -180,14 +181,14 @@ def test_log_mels_are_the_front_ends_and_computed_once(make_clip, monkeypatch):
     def recompute(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(embeddings, "clip_log_mel", recompute)
+    monkeypatch.setattr(module, "clip_log_mel", recompute)
     again = log_mel_clips(clips, S4)
     np.testing.assert_array_equal(again["clip-1"], found["clip-1"])
     with pytest.raises(AssertionError, match="computed again"):
         log_mel_clips(clips, AVSS)
 
 
-def test_a_clip_without_sound_is_named(make_clip):
+def test_a_clip_without_audio_is_named(make_clip):
     good, bad = make_clip(), make_clip()
     bad.audio.unlink()
     for compute in (
@@ -196,6 +197,18 @@ def test_a_clip_without_sound_is_named(make_clip):
     ):
         with pytest.raises(MissingDataError, match="'clip-1': there is no file"):
             compute()
+
+
+def test_audio_makes_room_or_is_stored_nevertheless(make_clip, cache_folder, monkeypatch, caplog):
+    embed_clips([make_clip()], S4, _Counting(), "f00d")
+    monkeypatch.setenv(LIMIT_VARIABLE, str(1.01 * 5 * 96 * 64 * 4 / 1e9))
+    found = log_mel_clips([make_clip()], S4)
+    assert [collection.kind for collection in collections()] == ["log-mels"]  # the embeddings made room
+    assert "nevertheless" not in caplog.text
+    more = log_mel_clips([make_clip()], S4)
+    assert "The audio is stored nevertheless." in caplog.text
+    assert found["clip-1"].any()
+    assert more["clip-2"].any()
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Runs read clips that were decoded once, and train the same where that cannot be."""
+"""Runs read cached clips, and train the same without the cache."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
-from avsbench_harness.data.cache.decoded import DecodedClips, FileDecoder
-from avsbench_harness.engine import decode
-from avsbench_harness.engine.decode import decode_split, keep_decoded
+from avsbench_harness.data.cache.decoded import DecodedClips
+from avsbench_harness.data.clip_source import FileDecoder
+from avsbench_harness.engine import fill_cache
+from avsbench_harness.engine.fill_cache import cache_clips, cached_source
 from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
@@ -28,21 +29,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+def messages(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Messages of the module logged so far."""
     caplog.set_level("INFO", logger="avsbench_harness")
-    return lambda: [record.message for record in caplog.records if record.name == decode.__name__]
+    return lambda: [record.message for record in caplog.records if record.name == fill_cache.__name__]
 
 
 def trained(run: Run) -> tuple[str, list[str]]:
-    """What a training ended with: its weights' hash, and the log without times."""
+    """Train a run; returns the hash of its weights, and the losses of its log."""
     train(run)
     lines = (run.folder / "log.jsonl").read_text().splitlines()
     return sha256_file(run.weights_file), [str(json.loads(line).get("loss")) for line in lines]
 
 
-def test_a_run_decodes_each_clip_once_and_ends_as_without_the_cache(
-    planned, tmp_path: Path, real_s4: Path, monkeypatch, said: Callable[[], list[str]]
+def test_a_run_decodes_each_clip_once_and_trains_as_without_the_cache(
+    planned, tmp_path: Path, real_s4: Path, monkeypatch, messages: Callable[[], list[str]]
 ) -> None:
     decoded: list[str] = []
     real = FileDecoder.read
@@ -62,14 +63,14 @@ def test_a_run_decodes_each_clip_once_and_ends_as_without_the_cache(
     def unwritable(*_: object) -> DecodedClips:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(decode, "DecodedClips", unwritable)
+    monkeypatch.setattr(fill_cache, "DecodedClips", unwritable)
     assert trained(planned(tmp_path / "three", "epochs=3")) == ended
     assert len(decoded) == len(ids) + 3 * len(ids)
-    assert len(said()) == 2  # for train and for val
-    assert all("Permission denied" in line for line in said())
+    assert len(messages()) == 2  # for train and for val
+    assert all("Permission denied" in line for line in messages())
 
 
-def test_a_run_of_a_few_steps_decodes_what_it_needs(planned, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_of_a_few_steps_decodes_only_its_clips(planned, tmp_path: Path, monkeypatch) -> None:
     decoded: list[int] = []
     real = FileDecoder.read
     monkeypatch.setattr(FileDecoder, "read", lambda self, index: decoded.append(index) or real(self, index))
@@ -77,36 +78,38 @@ def test_a_run_of_a_few_steps_decodes_what_it_needs(planned, tmp_path: Path, mon
     assert len(decoded) == 1
 
 
-def test_too_little_room_is_said_and_files_are_read(
-    planned, tmp_path: Path, monkeypatch, said: Callable[[], list[str]]
+def test_too_little_room_is_logged_and_files_are_decoded(
+    planned, tmp_path: Path, monkeypatch, messages: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr(DecodedClips, "shortage", lambda self: "No room.")
+    monkeypatch.setattr(DecodedClips, "make_room", lambda self: "No room.")
     dataset = evaluation_clips(planned(tmp_path), "test")
-    assert dataset.source is dataset.decoder
-    assert said() == ["No room. Until then clips are decoded from their files at every reading."]
+    assert isinstance(dataset.source, FileDecoder)
+    assert messages() == ["No room. Until then clips are decoded from their files at every reading."]
     with pytest.raises(AvsbError, match=r"No room\."):
-        decode_split(planned(tmp_path).dataset, "test", 32, "squeeze", None)
+        cache_clips(planned(tmp_path).dataset, "test", 32, "squeeze", None)
 
 
-def test_a_stop_is_answered_between_clips(planned, tmp_path: Path) -> None:
+def test_a_stop_ends_decoding_between_clips(planned, tmp_path: Path) -> None:
     run = planned(tmp_path)
     stop = StopRequest()
     stop._receive(15, None)
-    dataset = evaluation_clips(run, "test")
+    decoder = FileDecoder(run.dataset.clips("test"), run.task, 32)
     with pytest.raises(Interrupted, match="Stopped by SIGTERM") as stopped:
-        keep_decoded(dataset, "test", stop)
+        cached_source(decoder, "test", stop)
     assert stopped.value.exit_code == 143
 
 
-def test_the_command_decodes_what_runs_read(planned, tmp_path: Path, monkeypatch, real_s4: Path) -> None:
+def test_the_command_decodes_the_clips_that_runs_read(
+    planned, tmp_path: Path, monkeypatch, real_s4: Path
+) -> None:
     run = planned(tmp_path, "fit=pad", "train_fit=crop")
-    first = decode_split(run.dataset, "test", 32, "pad", None)
+    first = cache_clips(run.dataset, "test", 32, "pad", None)
     assert first.decoded == first.clips == len(run.dataset.clips("test"))
     assert first.bytes > 0
-    assert decode_split(run.dataset, "train", 32, "crop", None).decoded > 0
+    assert cache_clips(run.dataset, "train", 32, "crop", None).decoded > 0
     monkeypatch.setattr(FileDecoder, "read", lambda self, index: pytest.fail("decoded again"))
-    again = decode_split(run.dataset, "test", 32, "pad", None)
+    again = cache_clips(run.dataset, "test", 32, "pad", None)
     assert (again.decoded, again.bytes, again.folder) == (0, 0, first.folder)
     assert evaluation_clips(run, "test")[0, 0].images.any()
     with pytest.raises(UsageError, match="Unknown fit 'pat'. Did you mean 'pad'"):
-        decode_split(run.dataset, "test", 32, "pat", None)
+        cache_clips(run.dataset, "test", 32, "pat", None)
