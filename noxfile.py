@@ -1,4 +1,4 @@
-"""The project's checks. All sessions use the environment that nox itself was installed into:
+"""Checks of the project. All sessions use the environment that nox itself is installed in:
 
 pip install -c constraints.txt -e ".[dev]" && nox
 """
@@ -8,41 +8,40 @@ from __future__ import annotations
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "bench"]
+nox.options.sessions = ["lint", "types", "tests"]
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and that everything is formatted."""
+    """Style, formatting and spelling."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package and the methods, strictly."""
+    """Types of the package and the methods, in strict mode."""
     session.run("mypy")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The fast tests, and if they pass the slow ones."""
-    # One process a core and one thread a process: small networks gain nothing from more threads.
-    together = {"env": {"OMP_NUM_THREADS": "1"}}
+    """The fast tests and, if they pass, the slow ones."""
+    # One process per core and one thread per process: small networks gain nothing from more threads.
+    threads = {"OMP_NUM_THREADS": "1"}
     for marker in ("not slow and not gpu", "slow and not gpu"):
-        session.run(
-            "pytest", "-n", "auto", "--ignore=tests/benchmarks", "-m", marker, *session.posargs, **together
-        )
+        session.run("pytest", "-n", "auto", "-m", marker, *session.posargs, env=threads)
 
 
 @nox.session
 def compiled(session: nox.Session) -> None:
-    """Every method with the code that ``torch.compile`` generates; takes a quarter of an hour."""
+    """All methods with ``torch.compile`` and the inductor backend; takes 15 minutes."""
     session.run(
         "pytest",
-        "tests/methods/test_suite.py",
+        "tests/testing",
         "-k",
-        "test_compiled",
+        "compiled",
         "--timeout=1800",
         *session.posargs,
         env={"AVSB_TEST_COMPILER": "inductor"},
@@ -51,17 +50,17 @@ def compiled(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed and memory as ratios within one run; prints figures, judges nothing but the stated ratios."""
+    """Speed and memory, as ratios measured in the same run; run it on an idle machine."""
     session.run("pytest", "tests/benchmarks", "-m", "not gpu", "-s", *session.posargs)
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The tests that need CUDA, then what methods cost there; succeeds with a word where there is none."""
+    """The tests that need CUDA, then ``avsb bench`` on CUDA; does nothing if CUDA is not available."""
     import torch
 
     if not torch.cuda.is_available():
-        session.log("no CUDA: nothing to run")
+        session.log("CUDA is not available: nothing to run.")
         return
     session.run("pytest", "-m", "gpu", "-s", *session.posargs)
     session.run("avsb", "bench", "--device", "cuda", "--backbone", "r50,pvt")

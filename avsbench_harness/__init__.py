@@ -1,6 +1,6 @@
-"""avsbench-harness: train, score and rank audio-visual segmentation methods by one definition.
+"""avsbench-harness: train, score and rank audio-visual segmentation methods under common protocols.
 
-The names below are loaded when they are first used, so that importing the package does not import torch.
+The public names below are imported on first use, so that importing the package does not import torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from avsbench_harness.method import methods as methods
     from avsbench_harness.nn.model import Model as Model
 
-_HOME = {
+_MODULES = {
     "Batch": "avsbench_harness.data.batch",
     "Method": "avsbench_harness.method",
     "Model": "avsbench_harness.nn.model",
@@ -27,13 +27,13 @@ __all__ = ["Batch", "Method", "Model", "__version__", "build", "methods"]
 
 try:
     __version__ = version("avsbench-harness")
-except PackageNotFoundError:  # the source tree on the path, not installed
+except PackageNotFoundError:  # the source tree is on the path but not installed
     __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'avsbench_harness' has no attribute '{name}'")
 
 

@@ -1,4 +1,4 @@
-"""``python -m avsbench_harness`` is ``avsb``."""
+"""Run ``avsb`` as ``python -m avsbench_harness``."""
 
 from avsbench_harness.cli import main
 

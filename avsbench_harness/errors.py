@@ -1,8 +1,7 @@
-"""Errors that speak to the user, and the exit code that each kind ends the command line with.
+"""Errors for users, and the exit code of each kind.
 
-A message is one sentence or two: what is wrong, where, and what to do about it. The command line prints
-it without a traceback; anything that is not an :class:`AvsbError` is a defect of the harness and keeps
-its traceback.
+A message is one or two sentences: what is wrong, where, and what to do. The command line prints it without a
+traceback; any other exception is a defect of the harness and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from collections.abc import Iterable
 
 
 class AvsbError(Exception):
-    """Something failed that the user can understand (exit code 1)."""
+    """A failure with a message for the user (exit code 1)."""
 
     exit_code = 1
 
 
 class UsageError(AvsbError):
-    """Bad usage or bad input: an unknown name, a malformed file, values that contradict (exit code 2)."""
+    """Bad usage or bad input: an unknown name, a malformed file, contradictory values (exit code 2)."""
 
     exit_code = 2
 
@@ -30,36 +29,36 @@ class SubmissionError(AvsbError):
 
 
 class MissingDataError(AvsbError):
-    """Data that the command needs is not there (exit code 4)."""
+    """Data that the command needs are missing (exit code 4)."""
 
     exit_code = 4
 
 
 class Busy(AvsbError):
-    """Another process works on it (exit code 1)."""
+    """Another process holds the run (exit code 1)."""
 
 
 class TooManyProcesses(UsageError):
-    """So many processes cannot share a run; that says nothing about the run, which fewer can carry out."""
+    """The run has too few clips for the number of processes; fewer processes can execute it."""
 
 
 class Interrupted(AvsbError):
-    """The run was told to stop and has saved its state (128 and the signal: 130 SIGINT, 143 SIGTERM)."""
+    """The run was stopped by a signal and has saved its state (exit code 128 plus the signal's number)."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-def one_line(message: object, most: int = 500) -> str:
-    """A message, or an exception's, without line breaks and of at most so many characters."""
-    return " ".join(str(message).split())[:most]
+def one_line(message: object, limit: int = 500) -> str:
+    """A message or exception as one line of at most ``limit`` characters."""
+    return " ".join(str(message).split())[:limit]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """A hint to append to "unknown X": the nearest known name, else all of them.
+    """A hint to append to a message: the most similar known name, else all known names.
 
-    Starts with a space, so that it follows a finished sentence directly.
+    Starts with a space.
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
@@ -69,5 +68,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that nothing answers to, with the nearest known one."""
+    """The error for an unknown name, with the most similar known one."""
     return UsageError(f"Unknown {kind} '{word}'.{suggestion(word, known)}")

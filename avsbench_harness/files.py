@@ -1,4 +1,4 @@
-"""Files written whole or not at all, hashes, and where the cache lies."""
+"""Atomic writes, JSON, hashes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from avsbench_harness.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """The folder for everything that can be made again: ``AVSB_CACHE_DIR``, else the user's cache folder."""
+    """The cache folder: ``AVSB_CACHE_DIR``, else the user's cache folder of the system."""
     override = os.environ.get("AVSB_CACHE_DIR")
     return Path(override) if override else Path(platformdirs.user_cache_dir("avsbench-harness"))
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at ``path`` complete when the block ends, and not at all if it fails.
+    """Open a binary file that appears at ``path`` when the block ends, and not at all if it fails.
 
-    The bytes go to a temporary file in the same folder, reach the disk (fsync), and are renamed.
+    The content is written to a temporary file in the same folder, synchronised (fsync) and renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results are for everyone
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates private files
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -46,31 +46,31 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     sync(path.parent)
 
 
-def write_at(path: Path, place: int, content: bytes | memoryview) -> None:
-    """Write bytes at a place of a file, which is made if it is not there; the rest stays.
+def write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
+    """Write bytes at an offset of a file, which is created if missing.
 
-    For files that are mapped into memory too: through a map, a full disk would kill the process.
+    Used for memory-mapped files: a write through the map would kill the process on a full disk.
 
     Raises:
         OSError: the disk is full, or the file cannot be written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     with os.fdopen(descriptor, "r+b") as file:
-        file.seek(place)
+        file.seek(offset)
         file.write(content)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed processes left of files that :func:`atomic_write` had begun in a folder.
+    """Remove temporary files of :func:`atomic_write` that killed processes left in a folder.
 
-    Only for a folder that nobody else writes to: the caller holds its lock.
+    The caller must hold the folder's lock.
     """
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder with its renames, to the disk; nothing where folders cannot be opened."""
+    """Synchronise a file or a folder with the disk (fsync); a no-op where folders cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

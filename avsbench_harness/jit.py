@@ -1,4 +1,4 @@
-"""Counting loops compiled by numba, with the machine code kept on disk where that is possible."""
+"""Compilation of loops over arrays by numba, with a cache on disk if possible."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """Compile a loop over arrays on its first call; it runs without the GIL.
+    """Compile a function on its first call; it releases the GIL.
 
-    The machine code is kept beside the module, or in numba's folder in the user's cache where the
-    installation is read-only. Where neither can be written (a container without a home) numba refuses to
-    cache; then every process compiles anew, which costs about a second and changes no result.
+    The machine code is cached next to the module, or in the user's cache folder if the installation is
+    read-only. If neither is writable (a container without a home folder), numba cannot cache, and every
+    process compiles the function again, which takes about a second.
     """
     try:
         return cast(Function, numba.njit(cache=True, nogil=True)(function))

@@ -1,4 +1,4 @@
-"""What every validated file shares: unknown keys are errors, and errors are one sentence."""
+"""Base class of validated data: unknown keys are errors, and an error is one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avsbench_harness.errors import UsageError, suggestion
 
 
 class Schema(BaseModel):
-    """A frozen pydantic model that knows no unknown keys and speaks in :class:`UsageError`."""
+    """A frozen pydantic model that rejects unknown keys and raises :class:`UsageError`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,7 +21,7 @@ class Schema(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            # A misspelt key is also a missing one; the misspelling says more.
+            # A misspelt key is also a missing one; the misspelling is the more helpful message.
             found = error.errors(include_url=False)
             first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
             location = [str(part) for part in first["loc"]]
@@ -37,7 +37,7 @@ class Schema(BaseModel):
 
 
 def _fields(schema: type[BaseModel], location: list[str]) -> list[str]:
-    """The known keys at a place inside a schema."""
+    """The known keys at a location in a schema."""
     for part in location:
         field = schema.model_fields.get(part)
         inner = field.annotation if field is not None else None

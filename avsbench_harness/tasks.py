@@ -1,4 +1,4 @@
-"""The three tasks of AVSBench: frames, classes, splits and supervision. Plain facts, no input or output.
+"""The three tasks of AVSBench: frames, classes and splits.
 
 Sources: Zhou et al., "Audio-Visual Segmentation" (ECCV 2022; S4 and MS3) and "Audio-Visual Segmentation
 with Semantics" (2023; AVSS); counts from the published tables.
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def semantic(self) -> bool:
-        """Whether masks hold class indices (avss) rather than sound or no sound."""
+        """Whether masks hold class indices (avss) instead of a sounding foreground."""
         return self.channels > 1
 
 

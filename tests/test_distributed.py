@@ -38,7 +38,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def arguments(run: Run, *assignments: str) -> list[str]:
-    """A planned run as the command line has it."""
+    """A planned run as command-line options."""
     options = ["--method", str(run.method.folder), "--data", str(run.dataset.root), "--out", str(run.out)]
     options += ["--device", "cpu", "--workers", "0", "--preset", "full"]
     return options + [text for assignment in assignments for text in ("--set", assignment)]
@@ -57,7 +57,7 @@ def losses(run: Run) -> list[float]:
 
 
 @pytest.mark.parametrize(("count", "parts"), [(7, 3), (2, 3), (1, 4), (6, 2)])
-def test_shares_are_all_there_is_and_the_first_is_never_empty(count: int, parts: int) -> None:
+def test_even_slices_cover_all_items(count: int, parts: int) -> None:
     places = [even_slice(count, parts, index) for index in range(parts)]
     assert [index for place in places for index in range(count)[place]] == list(range(count))
     sizes = [place.stop - place.start for place in places]
@@ -65,7 +65,7 @@ def test_shares_are_all_there_is_and_the_first_is_never_empty(count: int, parts:
     assert sizes[0] > 0
 
 
-def test_one_process_is_alone() -> None:
+def test_collectives_of_one_process() -> None:
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
     with distributed.process_group(), distributed.main_process_first():
         assert distributed.broadcast("mine") == "mine"
@@ -73,7 +73,7 @@ def test_one_process_is_alone() -> None:
     assert local_device("cuda:1") == "cuda:1"
 
 
-def test_every_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x"}
     for name, value in places.items():
         monkeypatch.setenv(name, value)
@@ -93,7 +93,7 @@ def test_every_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("number", [0, -1])
-def test_a_number_of_processes_that_cannot_be(avsb, tiny: str, number: int) -> None:
+def test_an_invalid_number_of_processes(avsb, tiny: str, number: int) -> None:
     result = avsb("run", "--method", tiny, "--nproc", number)
     assert (result.code, result.out) == (2, "")
     assert result.err == f"error: --nproc must be 1 or more, got {number}.\n"
@@ -101,7 +101,7 @@ def test_a_number_of_processes_that_cannot_be(avsb, tiny: str, number: int) -> N
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
-    """By torchrun itself, in micro-batches, uneven and empty ones; the backbone is frozen, then thawed."""
+    """With torchrun and uneven or empty micro-batches; the backbone is frozen, then unfrozen."""
     one = planned(tmp_path / "one", *SPLITTABLE)
     train(one)
     wanted = (*SPLITTABLE, "accumulate=2")
@@ -118,8 +118,8 @@ def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
 
 
-def test_a_batch_of_nothing_can_be_stepped_on(planned, tmp_path: Path, monkeypatch) -> None:
-    """Also by a network that computes nothing for it: the other processes wait for its gradients."""
+def test_a_step_on_padded_frames_only(planned, tmp_path: Path, monkeypatch) -> None:
+    """Networks that skip such a batch included: the other processes wait for its gradients."""
     run = planned(tmp_path)
     system = build_system(run, pretrained=False).train()
     monkeypatch.setattr(system.model, "losses", lambda batch: {"bce": torch.zeros(())})
@@ -151,7 +151,7 @@ main()
 
 @pytest.mark.slow
 def test_all_processes_validate_the_same_network(planned, tmp_path: Path) -> None:
-    """The first one's, which is what checkpoints keep, where batch norms count the clips of their process."""
+    """All processes use the batch statistics of rank 0, which checkpoints hold."""
     (tmp_path / "validated.py").write_text(VALIDATED)
     wanted = ("iterations=2", "batch_size=2")
     run = planned(tmp_path / "out", *wanted)
@@ -182,7 +182,7 @@ def test_submissions_and_scores_do_not_depend_on_the_number_of_processes(planned
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_named_and_the_run_goes_on(planned, tmp_path: Path) -> None:
+def test_a_killed_process_is_named_and_the_run_resumes(planned, tmp_path: Path) -> None:
     """From its last checkpoint, with two processes or with one."""
     whole = planned(tmp_path / "whole", *SPLITTABLE)
     train(whole)
@@ -196,14 +196,14 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(planned, tmp_path
     shutil.copytree(run.folder, copy.folder)
     done = command_line("train", "--nproc", "2", *arguments(run, *SPLITTABLE))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Going on from step") == 1
+    assert done.stderr.count("Resuming from step") == 1
     train(copy)
     for resumed in (run, copy):
         assert losses(resumed) == pytest.approx(losses(whole), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_a_stopped_run_saves_its_state_and_says_so_once(planned, tmp_path: Path) -> None:
+def test_a_stopped_run_saves_its_state_and_reports_it_once(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, *SPLITTABLE)
     code, errors = interrupted(run, lambda launcher: os.kill(launcher, signal.SIGTERM))
     assert code == 143
@@ -255,7 +255,7 @@ def second_process(launcher: int) -> int:
         (["--device", "cuda:9"], "There is no device cuda:9 here"),
     ],
 )
-def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str], message: str) -> None:
+def test_invalid_requests_are_reported_once(planned, tmp_path: Path, change: list[str], message: str) -> None:
     run = planned(tmp_path)
     done = command_line("run", "--nproc", "2", *arguments(run), *change)
     assert done.returncode == 2
@@ -270,8 +270,8 @@ def test_what_cannot_be_is_said_once(planned, tmp_path: Path, change: list[str],
 
 
 @pytest.mark.slow
-def test_what_fails_after_the_run_is_said_once(planned, tmp_path: Path) -> None:
-    """The first process writes the leaderboard; the other one waits for it, and has nothing to say."""
+def test_failures_after_the_run_are_reported_once(planned, tmp_path: Path) -> None:
+    """Rank 0 writes the leaderboard; the other process waits silently."""
     run = planned(tmp_path, "iterations=1")
     execute(run)
     (tmp_path / "results" / "broken.json").write_text("{")
@@ -315,7 +315,7 @@ with process_group():
 
 @pytest.mark.slow
 def test_a_codebook_is_the_same_in_all_processes(tmp_path: Path) -> None:
-    """A network that changes its weights by the clips that it sees, where one process has none."""
+    """A network whose weights are updated from its input, where one process has no clip."""
     (tmp_path / "codebooks.py").write_text(CODEBOOKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

@@ -5,7 +5,7 @@ import pytest
 from avsbench_harness import errors
 
 
-def test_the_nearest_name_is_suggested() -> None:
+def test_the_most_similar_name_is_suggested() -> None:
     assert str(errors.unknown("task", "avs", ["s4", "avss"])) == "Unknown task 'avs'. Did you mean 'avss'?"
     assert str(errors.unknown("task", "xyz", ["s4", "ms3"])) == "Unknown task 'xyz'. Known: ms3, s4."
     assert str(errors.unknown("task", "xyz", [])) == "Unknown task 'xyz'."

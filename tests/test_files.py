@@ -31,7 +31,7 @@ def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_json_goes_round_and_refuses_nan(tmp_path: Path) -> None:
+def test_json_round_trips_and_refuses_nan(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     files.write_json(path, {"a": [1, None, "ü"]})
     assert files.read_json(path) == {"a": [1, None, "ü"]}
@@ -40,7 +40,7 @@ def test_json_goes_round_and_refuses_nan(tmp_path: Path) -> None:
     assert files.read_json(path) == {"a": [1, None, "ü"]}
 
 
-def test_what_is_not_json_is_named(tmp_path: Path) -> None:
+def test_invalid_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xff{")
     with pytest.raises(UsageError, match=r"a\.json is not valid JSON"):
@@ -62,7 +62,7 @@ def test_the_cache_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert files.cache_dir().name == "avsbench-harness"
 
 
-def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     kept, left = tmp_path / "weights.safetensors", tmp_path / ".val.npz.abc.tmp"
     for path in (kept, left):
         path.write_bytes(b"x")

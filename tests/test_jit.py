@@ -1,4 +1,4 @@
-"""Compiled loops work with and without a place for the machine code."""
+"""Compiled functions with and without a writable cache folder."""
 
 from __future__ import annotations
 

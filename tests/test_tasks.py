@@ -14,7 +14,7 @@ def test_classes_are_those_of_the_published_table(data: Path) -> None:
     assert {name: index + 1 for index, name in enumerate(tasks.CLASSES)} == published
 
 
-def test_official_numbers_add_up() -> None:
+def test_official_clip_counts() -> None:
     totals = {name: sum(task.clips.values()) for name, task in tasks.TASKS.items()}
     assert totals == {"s4": 4932, "ms3": 424, "avss": 11356}
     assert tasks.AVSS.channels == 71

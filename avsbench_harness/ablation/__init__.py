@@ -1,1 +1,1 @@
-"""The papers' ablation tables, measured vs. reported."""
+"""Ablation tables of the papers, measured vs. reported."""

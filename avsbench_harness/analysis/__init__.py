@@ -1,1 +1,1 @@
-"""Analyses of trained models."""
+"""Plots of results, and projections of audio tokens of trained models."""

@@ -1,4 +1,4 @@
-"""The sound of a split's clips as a trained model sees it: its audio tokens, for pictures of them."""
+"""Audio tokens that a trained model computes for the clips of a split."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from avsbench_harness.tasks import CLASSES, Split, Task
 
 @dataclass(frozen=True)
 class ClipTokens:
-    """One clip's sound.
+    """Audio tokens of one clip.
 
     Attributes:
-        clip: its id.
-        classes: what sounds in it, sorted; empty where the task does not say (ms3).
-        several: whether there is more than one source; in ms3 there always may be.
+        clip: id of the clip.
+        classes: sounding classes, sorted; empty if unknown (ms3).
+        several: whether the clip may have more than one source; always true in ms3.
         tokens: (N,D) float32.
     """
 
@@ -37,21 +37,23 @@ class ClipTokens:
 
 
 def audio_tokens(run: Run, split: Split) -> list[ClipTokens]:
-    """The audio tokens of every clip of a split, in the table's order.
+    """Compute the audio tokens of every clip of a split, in the order of the data set.
 
-    A model offers them by a method ``audio_tokens(batch)``, which gives (B,N,D).
+    The model must have a method ``audio_tokens(batch)`` that returns (B,N,D).
 
     Raises:
-        MissingDataError: the run is not trained, or the split has no clips.
-        UsageError: its model has no audio tokens.
+        MissingDataError: the run has no trained weights, or the split has no clips.
+        UsageError: the model has no audio tokens.
     """
     if not run.weights_file.is_file():
         raise MissingDataError(f"{run.id} has no trained weights at {run.weights_file}; train it first.")
     set_determinism(run)
     system = build_system(run, pretrained=False)
-    offered = getattr(system.model, "audio_tokens", None)
-    if offered is None:
-        raise UsageError(f"{run.spec.method} has no audio tokens to look at: its model does not offer any.")
+    compute_tokens = getattr(system.model, "audio_tokens", None)
+    if compute_tokens is None:
+        raise UsageError(
+            f"{run.spec.method} has no audio tokens: its model does not define audio_tokens(batch)."
+        )
     system.load_state_dict(load_tensors(run.weights_file))
     system.to(run.device).eval()
     dataset = evaluation_clips(run, split)
@@ -62,21 +64,21 @@ def audio_tokens(run: Run, split: Split) -> list[ClipTokens]:
         batches, load(dataset, batches, workers=run.workers, device=run.device), strict=True
     ):
         with torch.no_grad(), autocast(run.recipe.precision, run.device):
-            tokens: Tensor = offered(system.embed(batch.to(run.device)))
+            tokens: Tensor = compute_tokens(system.embed(batch.to(run.device)))
         for (index, _), values, masks in zip(keys, tokens, batch.ground_truth(), strict=True):
-            classes = sounding(clips[index], masks, run.task)
+            classes = sounding_classes(clips[index], masks, run.task)
             several = len(classes) > 1 or not classes
             found.append(ClipTokens(clips[index].id, classes, several, values.float().cpu().numpy()))
     return found
 
 
-def sounding(clip: Clip, masks: Tensor, task: Task) -> tuple[str, ...]:
-    """The classes that sound in a clip, sorted: those of its masks (avss), its category (s4), or none.
+def sounding_classes(clip: Clip, masks: Tensor, task: Task) -> tuple[str, ...]:
+    """The sounding classes of a clip, sorted: from its masks (avss), its category (s4), or none (ms3).
 
     Args:
         clip: the clip.
-        masks: (T,H,W) its ground truth.
-        task: decides where the classes are.
+        masks: (T,H,W) ground truth of the clip.
+        task: the task.
     """
     if task.semantic:
         return tuple(sorted(CLASSES[index] for index in torch.unique(masks).tolist() if index))

@@ -1,7 +1,7 @@
-"""How long a method takes: its passes, its training step, and its waiting for data.
+"""Timing of a method: forward pass, training step, and waiting for data.
 
-Times on one machine drift by a factor of two within minutes; multiples of the bare visual backbone, measured
-in turns with it, do not.
+Times on one machine may drift by a factor of two within minutes; multiples of the bare visual backbone,
+measured alternately with it, do not.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from avsbench_harness.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call took, repeat by repeat, in seconds.
+    """Durations of one call, per repetition, in seconds.
 
     Attributes:
-        elapsed: by the clock on the CPU, of the device on CUDA.
-        busy: processor time of all threads on the CPU, which other programs disturb least; on CUDA as
-            ``elapsed``.
+        elapsed: wall time on the CPU, device time on CUDA.
+        busy: CPU time of all threads, which other programs influence least; on CUDA as ``elapsed``.
     """
 
     elapsed: tuple[float, ...]
@@ -40,13 +39,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Multiples:
-    """A model and its bare backbone, timed in turns: their repeats belong together in pairs.
+    """Timings of a model and of its bare backbone, measured alternately: repetitions are pairs.
 
     Attributes:
         forward: the model's forward pass without gradients.
-        step: forward, loss, backward and optimiser; some methods train on annotated frames alone.
+        step: the model's training step; some methods train on annotated frames only.
         bare_forward: the bare backbone's forward pass without gradients.
-        bare_step: the bare backbone's forward and backward, of all frames.
+        bare_step: the bare backbone's forward and backward pass on all frames.
     """
 
     forward: Timing
@@ -56,32 +55,32 @@ class Multiples:
 
     @property
     def forward_multiples(self) -> tuple[float, ...]:
-        """The forward pass as multiples of the backbone's, repeat by repeat."""
+        """Forward pass relative to the backbone's, per repetition."""
         return _ratios(self.forward, self.bare_forward)
 
     @property
     def step_multiples(self) -> tuple[float, ...]:
-        """The training step as multiples of the backbone's forward and backward, repeat by repeat."""
+        """Training step relative to the backbone's forward and backward pass, per repetition."""
         return _ratios(self.step, self.bare_step)
 
     @property
     def of_forward(self) -> float:
-        """The median of the forward pass's multiples."""
+        """Median of :attr:`forward_multiples`."""
         return statistics.median(self.forward_multiples)
 
     @property
     def of_step(self) -> float:
-        """The median of the training step's multiples."""
+        """Median of :attr:`step_multiples`."""
         return statistics.median(self.step_multiples)
 
     @property
     def backbone_forward(self) -> float:
-        """Median seconds that the bare backbone's forward pass keeps processors or the device busy."""
+        """Median busy time of the bare backbone's forward pass, seconds."""
         return statistics.median(self.bare_forward.busy)
 
     @property
     def backbone_step(self) -> float:
-        """The same of its forward and backward."""
+        """Median busy time of the bare backbone's forward and backward pass, seconds."""
         return statistics.median(self.bare_step.busy)
 
 
@@ -106,14 +105,14 @@ def _training_step(system: System, recipe: Recipe, device: str) -> Callable[[Bat
 def measure(
     model: Model, backbone: nn.Module, recipe: Recipe, batch: Batch, *, repeats: int = 4
 ) -> Multiples:
-    """Time a model and its bare backbone in turns, on the device where they are.
+    """Time a model and its bare backbone alternately, on their device.
 
     Args:
-        model: its weights are moved by the training steps.
-        backbone: a network of its own, see ``nn.backbone.build_backbone``.
-        recipe: names the optimiser, the precision of both networks, and what stays frozen.
-        batch: on the model's device; its frames are also what the backbone sees.
-        repeats: of each of the four times, after one warm-up.
+        model: its weights are changed by the training steps.
+        backbone: a separate network, see ``nn.backbone.build_backbone``.
+        recipe: gives the optimiser, the precision of both networks, and the frozen parameters.
+        batch: on the model's device; its frames are also the backbone's input.
+        repeats: timed repetitions after one warm-up.
     """
     device = batch.images.device
     train = _training_step(System(model, encoder=None), recipe, device.type)
@@ -136,31 +135,30 @@ def measure(
 
     model.eval()
     backbone.eval()
-    plain = _in_turns([forward, bare_forward], device, repeats)
+    plain = _alternately([forward, bare_forward], device, repeats)
     _set_training(model, recipe)
     backbone.train()
-    trained = _in_turns([lambda: train(batch), bare_step], device, repeats)
+    trained = _alternately([lambda: train(batch), bare_step], device, repeats)
     return Multiples(plain[0], trained[0], plain[1], trained[1])
 
 
 def _set_training(model: Model, recipe: Recipe) -> None:
-    """Training mode as after the epochs for which the recipe freezes the backbone."""
+    """Set training mode as after the epochs in which the recipe freezes the backbone."""
     set_training(model, model.backbone, recipe.backbone, epoch=sys.maxsize)
 
 
 def waiting_share(
     batches: Iterable[Batch], step: Callable[[Batch], None], device: str, *, warm_up: int
 ) -> float:
-    """The share of a training loop's time, in [0, 1], that it waits for the next batch.
+    """The fraction of a training loop's time, in [0, 1], spent waiting for the next batch.
 
-    The device is awaited after every step, so that what a GPU could still do while the loop waits is not
-    taken off: an upper bound.
+    An upper bound: the device is synchronised after every step, so it does not compute while the loop waits.
 
     Args:
         batches: from ``data.loader.load``; more than ``warm_up``.
         step: one training step.
-        device: where batches go.
-        warm_up: batches that are not counted: they start the loader's processes, and those have read ahead.
+        device: device of the batches.
+        warm_up: batches that are not counted: they include the start of the workers and their prefetch.
     """
     waited = total = 0.0
     source = iter(batches)
@@ -186,13 +184,13 @@ def _ratios(of: Timing, to: Timing) -> tuple[float, ...]:
     return tuple(ours / theirs for ours, theirs in zip(of.busy, to.busy, strict=True))
 
 
-def _in_turns(calls: Sequence[Callable[[], None]], device: torch.device, repeats: int) -> list[Timing]:
-    """The times of each call, one after the other, ``repeats`` times over."""
+def _alternately(calls: Sequence[Callable[[], None]], device: torch.device, repeats: int) -> list[Timing]:
+    """Time all calls alternately, ``repeats`` times each."""
     times: list[list[tuple[float, float]]] = [[] for _ in calls]
     for repeat in range(repeats + 1):
         for call, found in zip(calls, times, strict=True):
             seconds = _seconds(call, device)
-            if repeat:  # the first round warms caches and allocators up
+            if repeat:  # the first round is a warm-up
                 found.append(seconds)
     return [Timing(*map(tuple, zip(*found, strict=True))) for found in times]
 

@@ -1,7 +1,7 @@
-"""The command line ``avsb``: one module per command, which parses, calls and prints.
+"""The command line ``avsb``: one module per command, which parses options, calls the library and prints.
 
-Neither this module nor those it imports may import torch, numpy or pandas at the top, so that ``--help``
-answers at once.
+Neither this module nor the modules that it imports may import torch, numpy or pandas at module level, so
+that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from avsbench_harness.errors import AvsbError
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode=None,  # rich would take brackets in help texts for markup
+    rich_markup_mode=None,  # rich would parse brackets in help texts as markup
     pretty_exceptions_enable=False,
     help=(
-        "Train, score and rank audio-visual segmentation methods by one definition.\n\n"
-        "Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 invalid submission, 4 missing data, "
-        "130 interrupted, 143 stopped, 138 and 140 stopped by a cluster's notice."
+        "Train, score and rank audio-visual segmentation methods under common protocols.\n\n"
+        "Exit codes: 0 done, 1 failed, 2 usage or input, 3 invalid submission, 4 missing data, "
+        "130 interrupted, 143 terminated, 138 and 140 preempted (SIGUSR1, SIGUSR2)."
     ),
 )
 
@@ -83,7 +83,7 @@ app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
-    """Run the command line; an :class:`AvsbError` becomes one line and its exit code."""
+    """Run the command line; print an :class:`AvsbError` as one line and exit with its code."""
     try:
         _main()
     except SystemExit as stop:
@@ -106,6 +106,6 @@ def _main() -> None:
             typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of the pipe is gone; Python would complain again when it flushes stdout at exit.
+        # The pipe is closed; Python would raise again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""``avsb ablate``."""
+"""``avsb ablate``: ablation tables of the papers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,39 @@ from typing import Annotated
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.sweep import EXECUTOR, JOBS, RESOURCES, carry_out, read_placement, show_plan
+from avsbench_harness.cli.common import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    print_json,
+    print_rich,
+)
+from avsbench_harness.cli.sweep import (
+    DryRunOption,
+    ExecutorOption,
+    GridSetOption,
+    JobsOption,
+    ResourcesOption,
+    read_job_resources,
+    run_grid,
+    show_plan,
+)
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The papers' ablation tables, measured beside reported."
+    no_args_is_help=True, rich_markup_mode=None, help="Ablation tables of the papers, measured vs. reported."
 )
+
+NAME = typer.Argument(help="Name of the table (method/table); see `avsb ablate list`.")
+TASK = typer.Option("--task", help="Defaults to the first task of the paper's table.")
+BACKBONE = typer.Option("--backbone", help="Defaults to the first backbone of the paper's table.")
+ROW = typer.Option("--row", help="Run only this row and the full method; may be repeated.")
+PRETRAINED = typer.Option("--pretrained/--no-pretrained", help="Use ImageNet weights for the backbone.")
 
 
 @app.command(name="list")
 def list_(json: JsonOption = False) -> None:
-    """Show every ablation table of every method.
+    """List the ablation tables of all methods.
 
     \b
     Examples:
@@ -26,13 +48,13 @@ def list_(json: JsonOption = False) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from avsbench_harness.ablation.tables import ablations
+    from avsbench_harness.ablation.definition import ablations
 
     found = ablations()
     if json:
         print_json({name: ablation.model_dump(mode="json") for name, ablation in found.items()})
         return
-    table = Table(Column("ablation", no_wrap=True), "of", "what is varied", "tasks", "rows")
+    table = Table(Column("ablation", no_wrap=True), "source", "subject", "tasks", "rows")
     for name, ablation in found.items():
         table.add_row(
             Text(name),
@@ -46,46 +68,37 @@ def list_(json: JsonOption = False) -> None:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="method/table, as `avsb ablate list` has it.")],
-    task: Annotated[str | None, typer.Option("--task", help="Else the first of the paper's table.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Else the first of the paper's table.")
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, counted from 0.")] = 1,
-    rows: Annotated[
-        list[str] | None, typer.Option("--row", help="Only this row, and the full method.")
-    ] = None,
+    name: Annotated[str, NAME],
+    task: Annotated[str | None, TASK] = None,
+    backbone: Annotated[str | None, BACKBONE] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of seeds, counted from 0.")] = 1,
+    rows: Annotated[list[str] | None, ROW] = None,
     data: DataOption = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="full, smoke or another.")] = None,
-    pretrained: Annotated[
-        bool | None, typer.Option("--pretrained/--no-pretrained", help="ImageNet weights or none.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A change to every row's recipe.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
-    jobs: Annotated[int, JOBS] = 1,
-    executor: Annotated[str, EXECUTOR] = "local",
-    resources: Annotated[Path | None, RESOURCES] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs, their hashes and their time, and stop.")
-    ] = False,
+    preset: Annotated[str | None, typer.Option("--preset", help="full, smoke or another preset.")] = None,
+    pretrained: Annotated[bool | None, PRETRAINED] = None,
+    assignments: GridSetOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    jobs: JobsOption = 1,
+    executor: ExecutorOption = "local",
+    resources: ResourcesOption = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Carry out the runs of an ablation table that are missing, and write the table.
+    """Execute the missing runs of an ablation table and write the table.
 
     \b
     Examples:
       avsb ablate run combo/table5 --task s4 --backbone r50 --seeds 3 --data AVSBench
       avsb ablate run avsegformer/table2a --dry-run
     """
-    from avsbench_harness.launch.ablate import Choice, grid, write_tables
+    from avsbench_harness.ablation.export import write_tables
+    from avsbench_harness.launch.ablation_grid import AblationRequest, ablation_grid
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
 
-    placed = read_placement(executor, resources)
-    choice = Choice(
+    placed = read_job_resources(executor, resources)
+    request = AblationRequest(
         task=task,
         backbone=backbone,
         seeds=seeds,
@@ -93,14 +106,14 @@ def run(
         preset=preset,
         pretrained=pretrained,
         rows=tuple(rows or ()),
-        changes=dict(map(split_assignment, assignments or [])),
+        overrides=dict(map(split_assignment, assignments or [])),
     )
-    planned = cells(grid(name, choice), out, device)
+    planned = cells(ablation_grid(name, request), out, device)
     if dry_run:
         show_plan(planned, out, json)
         return
     try:
-        carry_out(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, placed)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")
@@ -109,21 +122,21 @@ def run(
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(help="method/table, as `avsb ablate list` has it.")],
+    name: Annotated[str, NAME],
     results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
     json: JsonOption = False,
 ) -> None:
-    """Write an ablation table from the records that are there, and print it.
+    """Write an ablation table from the existing records and print it.
 
     \b
     Examples:
       avsb ablate table combo/table5
     """
+    from avsbench_harness.ablation.export import write_tables
     from avsbench_harness.errors import MissingDataError
-    from avsbench_harness.launch.ablate import write_tables
 
     if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; `avsb ablate run` makes one.")
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb ablate run`.")
     page, csv = write_tables(name, results)
     if json:
         print_json({"page": str(page), "csv": str(csv)})

@@ -4,57 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, TaskOption, print_json, print_rich
+from avsbench_harness.cli.common import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    TaskOption,
+    VariantOption,
+    WorkersOption,
+    print_json,
+    print_rich,
+)
 
 if TYPE_CHECKING:
     from avsbench_harness.launch.benchmark import Result
     from avsbench_harness.results.measurement import Measurement, SpeedEntry
 
 
+PrecisionOption: TypeAlias = Annotated[
+    str | None, typer.Option("--precision", help="fp32, bf16 or fp16; defaults to the recipe's.")
+]
+BatchOption: TypeAlias = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Clips per step; defaults to the recipe's.")
+]
+RepeatsOption: TypeAlias = Annotated[
+    int, typer.Option("--repeats", min=1, help="Timed repetitions after one warm-up.")
+]
+
+
 def bench(
     method: Annotated[
-        str | None, typer.Argument(help="Name, alias or folder of a method; else all that are installed.")
+        str | None,
+        typer.Argument(help="Name, alias or folder of a method; defaults to all installed methods."),
     ] = None,
-    backbone: Annotated[str, typer.Option("--backbone", help="Names, separated by commas.")] = "r50",
+    backbone: Annotated[str, typer.Option("--backbone", help="Comma-separated backbones.")] = "r50",
     task: TaskOption = "s4",
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="released or paper; else the method's first.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda or cuda:N; else CUDA where there is one.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32, bf16 or fp16; else the recipe's.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Clips per step; else the recipe's.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One change to the full recipe, such as image_size=384."
-        ),
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each time, after a warm-up.")] = 5,
+    variant: VariantOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    batch: BatchOption = None,
+    assignments: SetOption = None,
+    repeats: RepeatsOption = 5,
     data: DataOption = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that decode data beside this one.")
-    ] = None,
+    workers: WorkersOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder that holds results/.")] = Path(),
     json: JsonOption = False,
 ) -> None:
-    """Measure what methods cost here: size, speed, memory, and waiting for data.
+    """Measure the size, speed, memory and data-loading time of methods on this machine.
 
-    Networks have random weights and their full recipe's image size, batch and precision, the audio encoder
-    apart. Speed is in clips per second, by CUDA's events on CUDA and by the clock on the CPU, beside
-    multiples of the bare backbone's time, measured in turns with it (on the CPU in processor time): medians,
-    least and most of the repeats. Memory is the peak of training. Waiting is the share of a short training
-    loop on the data that the loader takes. Each measurement is a file in results/bench/, from which
-    leaderboards take these columns.
+    Networks have random weights and the image size, batch size and precision of their full recipe; the
+    audio encoder is not included. Speed is given in clips per second (CUDA events on CUDA, wall-clock time
+    on the CPU) and as a multiple of the time of the bare backbone, measured alternately with it (processor
+    time on the CPU): median, minimum and maximum of the repetitions. Memory is the peak during training.
+    The data-loading time is the share of a short training loop that is spent waiting for the loader. Each
+    measurement is written to results/bench/; leaderboards read their cost columns from there.
 
     \b
     Examples:
@@ -91,11 +98,11 @@ def bench(
 
 
 def _to_json(result: Result) -> dict[str, object]:
-    found = result.measurement
+    measurement = result.measurement
     return {
         "method": result.method,
         "backbone": result.backbone,
-        "measurement": found.model_dump(mode="json") if found else None,
+        "measurement": measurement.model_dump(mode="json") if measurement else None,
         "file": str(result.path) if result.path else None,
         "left_out": result.reason or None,
     }
@@ -110,11 +117,11 @@ def _show(results: Sequence[Result]) -> None:
         table = Table(title=Text(_title(measured[0])), title_justify="left", show_lines=True)
         table.add_column("network")
         for heading in (
-            "M params\nGMACs", "forward\nclips/s", "training\nclips/s", "peak\nGiB", "waits for\ndata",
+            "M params\nGMACs", "forward\nclips/s", "training\nclips/s", "peak\nGiB", "data\nwait",
         ):  # fmt: skip
             table.add_column(heading, justify="right")
-        for one in measured:
-            table.add_row(*map(Text, _cells(one)))
+        for measurement in measured:
+            table.add_row(*map(Text, _cells(measurement)))
         print_rich(table)
     for result in results:
         if result.path:
@@ -123,26 +130,27 @@ def _show(results: Sequence[Result]) -> None:
             typer.echo(f"{result.method} {result.backbone}: n/a ({result.reason})")
 
 
-def _title(one: Measurement) -> str:
-    threads = f", {one.device.threads} threads" if one.device.threads else ""
-    clock = "CUDA events" if one.device.kind == "cuda" else "the clock; multiples in processor time"
+def _title(measurement: Measurement) -> str:
+    device = measurement.device
+    threads = f", {device.threads} threads" if device.threads else ""
+    clock = "CUDA events" if device.kind == "cuda" else "wall-clock time, multiples in processor time"
     return (
-        f"{one.task} on {one.device.name}{threads}: medians (least to most) of {one.repeats} by {clock}; "
-        "x: times the bare backbone's"
+        f"{measurement.task} on {device.name}{threads}: median (minimum to maximum) of "
+        f"{measurement.repeats} repetitions, {clock}; x: multiple of the bare backbone's time"
     )
 
 
-def _cells(one: Measurement) -> list[str]:
-    batch = one.batch
+def _cells(measurement: Measurement) -> list[str]:
+    batch = measurement.batch
     return [
-        f"{one.method} ({one.variant}) {one.backbone}\n"
-        f"{batch.clips} x {batch.frames} x {batch.image_size} px, {one.precision}"
-        + "".join(f"\n{key}={value}" for key, value in one.changes.items()),
-        f"{one.cost.parameters / 1e6:.1f}\n{one.cost.gmacs:.1f}",
-        _speed(one.forward),
-        _speed(one.training),
-        "n/a" if one.memory_gib is None else f"{one.memory_gib:.2f}",
-        f"{100 * one.loading.waiting:.0f} %\n{one.loading.data}",
+        f"{measurement.method} ({measurement.variant}) {measurement.backbone}\n"
+        f"{batch.clips} x {batch.frames} x {batch.image_size} px, {measurement.precision}"
+        + "".join(f"\n{key}={value}" for key, value in measurement.changes.items()),
+        f"{measurement.cost.parameters / 1e6:.1f}\n{measurement.cost.gmacs:.1f}",
+        _speed(measurement.forward),
+        _speed(measurement.training),
+        "n/a" if measurement.memory_gib is None else f"{measurement.memory_gib:.2f}",
+        f"{100 * measurement.loading.waiting:.0f} %\n{measurement.loading.data}",
     ]
 
 

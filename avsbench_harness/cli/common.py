@@ -1,4 +1,4 @@
-"""What the commands share: the options that describe a run, and printing for people or as JSON."""
+"""Shared parts of the commands: option types, the options that describe a run, and output as text or JSON."""
 
 from __future__ import annotations
 
@@ -21,74 +21,103 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+#: Option types that several commands share.
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DataOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with AVSBench; else AVSB_DATA_DIR; else a small synthetic set."),
+    typer.Option(
+        "--data", help="AVSBench folder; defaults to AVSB_DATA_DIR, else to a small synthetic dataset."
+    ),
 ]
 SolutionOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--solution", help="Ground truth of `avsb data solution`; else --data, else the cache."),
+    typer.Option(
+        "--solution", help="Ground truth from `avsb data solution`; defaults to --data, else to the cache."
+    ),
 ]
 TruthDataOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--data", help="Folder with AVSBench, instead of --solution.")
+    Path | None, typer.Option("--data", help="AVSBench folder, instead of --solution.")
+]
+BackboneOption: TypeAlias = Annotated[
+    str, typer.Option("--backbone", help="r50, pvt, swin_t or any timm model with four feature stages.")
 ]
 TaskOption: TypeAlias = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
+VariantOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        help="released (the published code) or paper; defaults to the first variant of the method.",
+    ),
+]
+PresetOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--preset", help="Named recipe: full, or smoke, which is the default on synthetic data."),
+]
+RecipeOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--recipe", help="YAML file with overrides of the preset.")
+]
+SetOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one key of the recipe, such as optimizer.lr=1.0e-4; repeatable.",
+    ),
+]
+PretrainedOption: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained", help="Initialise the backbone from ImageNet weights, or at random."
+    ),
+]
+WeightsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        "--from-checkpoint",
+        metavar="WEIGHTS",
+        help="Do not train: predict with these weights (published weights, a run, or a weights file).",
+    ),
+]
+InitOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--init", metavar="WEIGHTS", help="Initialise training from these weights, of any task."),
+]
+SeedOption: TypeAlias = Annotated[int, typer.Option("--seed", help="Random seed.")]
+OutOption: TypeAlias = Annotated[
+    Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")
+]
+DeviceOption: TypeAlias = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda or cuda:N; defaults to CUDA if available.")
+]
+WorkersOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="DataLoader worker processes; defaults to half of the cores, at most 8."
+    ),
+]
 
 
-def _describe_run(
+def _plan_run(
     method: Annotated[
-        str, typer.Option("--method", help="Name, alias or folder of a method; `avsb methods` lists them.")
+        str, typer.Option("--method", help="Name, alias or folder of a method; see `avsb methods`.")
     ],
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="r50, pvt, swin_t or any timm model with four feature stages.")
-    ] = "r50",
+    backbone: BackboneOption = "r50",
     task: TaskOption = "s4",
-    variant: Annotated[
-        str | None,
-        typer.Option("--variant", help="released (as the published code) or paper; else the method's first."),
-    ] = None,
+    variant: VariantOption = None,
     data: DataOption = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", help="The method's recipe: full, or smoke, the default without data."),
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="YAML file with changes to the recipe.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One change to the recipe, such as optimizer.lr=1.0e-4."
-        ),
-    ] = None,
-    pretrained: Annotated[
-        bool | None,
-        typer.Option("--pretrained/--no-pretrained", help="ImageNet weights for the backbone or none."),
-    ] = None,
-    from_checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            "--from-checkpoint",
-            metavar="WEIGHTS",
-            help="Do not train: predict with an imported checkpoint, a run, or its weights file.",
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option("--init", metavar="WEIGHTS", help="Start training from such weights, of any task."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda or cuda:N; else CUDA where there is one.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that decode data beside this one.")
-    ] = None,
+    preset: PresetOption = None,
+    recipe: RecipeOption = None,
+    assignments: SetOption = None,
+    pretrained: PretrainedOption = None,
+    weights: WeightsOption = None,
+    init: InitOption = None,
+    seed: SeedOption = 0,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    workers: WorkersOption = None,
 ) -> Run:
-    """The run that the options describe."""
+    """Plan the run that the options describe."""
     from avsbench_harness.launch.request import Request, plan, warning
 
     planned = plan(
@@ -102,7 +131,7 @@ def _describe_run(
             recipe=recipe,
             assignments=tuple(assignments or ()),
             pretrained=pretrained,
-            weights=from_checkpoint,
+            weights=weights,
             init=init,
             seed=seed,
             out=out,
@@ -122,14 +151,14 @@ _NPROC = inspect.Parameter(
     default=None,
     annotation=Annotated[
         int | None,
-        typer.Option("--nproc", help="Processes on this machine that share the run, through torchrun."),
+        typer.Option("--nproc", help="Number of processes on this machine that share the run (torchrun)."),
     ],
 )
 
 
-def describes_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that describe a run; it is called with the planned run first."""
-    shared = _parameters(_describe_run)
+def takes_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe a run to a command, which receives the planned run as first argument."""
+    shared = _parameters(_plan_run)
     own = _parameters(command)[1:]
 
     @functools.wraps(command)
@@ -142,20 +171,20 @@ def describes_run(command: Callable[..., None]) -> Callable[..., None]:
             torchrun(nproc, _without_nproc(sys.argv[1:]))
             return
         with distributed.process_group():
-            described = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            options = {parameter.name: values.pop(parameter.name) for parameter in shared}
             with distributed.main_process_first():
-                run = _describe_run(**described)
+                run = _plan_run(**options)
             command(run, **values)
 
     parameters = [*shared, *own, _NPROC]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del wrapped.__wrapped__  # typer would look through it
+    del wrapped.__wrapped__  # typer would read the signature of the wrapped function
     return wrapped
 
 
 def _without_nproc(arguments: Sequence[str]) -> list[str]:
-    """A command line without the option that asks for several processes."""
+    """Return a command line without the ``--nproc`` option."""
     rest = iter(arguments)
     kept = []
     for argument in rest:
@@ -167,12 +196,12 @@ def _without_nproc(arguments: Sequence[str]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout."""
+    """Print one JSON value to stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_rich(*values: RenderableType) -> None:
-    """Tables and text for people on stdout; brackets in plain strings are text, not markup."""
+    """Print tables and text to stdout; brackets in plain strings are text, not markup."""
     from rich.console import Console
 
     console = Console(markup=False, highlight=False)
@@ -181,7 +210,7 @@ def print_rich(*values: RenderableType) -> None:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """A function's parameters as keywords, with evaluated annotations."""
+    """Return the parameters of a function as keyword-only parameters with evaluated annotations."""
     namespace = {**function.__globals__, "Run": object}
     hints = get_type_hints(function, namespace, include_extras=True)
     return [

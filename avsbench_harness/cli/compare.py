@@ -1,4 +1,4 @@
-"""``avsb compare``."""
+"""``avsb compare``: paired comparison of two submissions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsbench_harness.cli.common import JsonOption, SolutionOption, TruthDataOption, print_json, print_rich
+from avsbench_harness.cli.score import BatchOption, PartOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,21 +18,19 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A submission, A.")],
-    b: Annotated[Path, typer.Argument(help="Another for the same split, B.")],
+    a: Annotated[Path, typer.Argument(help="Submission A (.npz).")],
+    b: Annotated[Path, typer.Argument(help="Submission B for the same split (.npz).")],
     solution: SolutionOption = None,
     data: TruthDataOption = None,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="A protocol's name; by default the canonical one.")
+        str | None, typer.Option("--protocol", help="Name of a protocol; defaults to the canonical one.")
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Clips per batch, else the published number.")
-    ] = None,
-    part: Annotated[str, typer.Option("--part", help="Clips to score: all, public or private.")] = "all",
-    clips: Annotated[int, typer.Option("--clips", min=0, help="How many clips to list.")] = 10,
+    batch: BatchOption = None,
+    part: PartOption = "all",
+    clips: Annotated[int, typer.Option("--clips", min=0, help="Number of clips to list.")] = 10,
     json: JsonOption = False,
 ) -> None:
-    """Compare two submissions clip by clip: is A better than B by more than chance?
+    """Compare two submissions by paired bootstrap over clips.
 
     \b
     Examples:

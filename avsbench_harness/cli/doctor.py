@@ -10,9 +10,9 @@ from avsbench_harness.cli.common import JsonOption, print_json, print_rich
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Show what this machine has: versions, devices, data, weights, plugins, and what is wrong with them.
+    """Show versions, devices, data, weights and methods on this machine, and problems with them.
 
-    Ends with 1 if a plugin cannot be loaded.
+    The exit code is 1 if a method cannot be loaded.
 
     \b
     Examples:
@@ -53,12 +53,12 @@ def _facts() -> dict[str, Any]:
     return {
         **environment("cuda" if cuda else "cpu").model_dump(mode="json"),
         "cores": os.cpu_count(),
-        "cuda": cuda or "none: runs go to the CPU",
+        "cuda": cuda or "none; runs use the CPU",
         "cache": str(cache_dir()),
-        "data": "none: set AVSB_DATA_DIR or pass --data" if root is None else str(root),
+        "data": "none; set AVSB_DATA_DIR or pass --data" if root is None else str(root),
         "tasks": [task.name for task in found_tasks(root)] if root is not None and root.is_dir() else [],
         "weights": {entry.name: entry.sha256[:12] for entry in store.entries()}
-        or "none: `avsb weights add` takes VGGish and ImageNet weights",
+        or "none; add VGGish and ImageNet weights with `avsb weights add`",
     }
 
 

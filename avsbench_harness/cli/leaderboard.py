@@ -1,35 +1,45 @@
-"""``avsb leaderboard``."""
+"""``avsb leaderboard``: tables from records."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avsbench_harness.leaderboard.tables import Table
+
 
 def leaderboard(
     results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Print rows with this backbone only; writes nothing.")
+        str | None,
+        typer.Option("--backbone", help="Print only rows with this backbone; do not write LEADERBOARD.md."),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="What to print: md, csv, latex or json.")] = "md",
+    form: Annotated[
+        str, typer.Option("--format", help="Format of the output: md, csv, latex or json.")
+    ] = "md",
     check: Annotated[
         bool,
-        typer.Option("--check", help="Write nothing; exit with 1 if the page is not that of the records."),
+        typer.Option(
+            "--check", help="Write nothing; exit with 1 if LEADERBOARD.md differs from the records."
+        ),
     ] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the static site with all runs to this folder too.")
+        Path | None, typer.Option("--html", help="Also write a static HTML site to this folder.")
     ] = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write LEADERBOARD.md from the records in a folder, and print it.
+    """Write LEADERBOARD.md from the records in a folder and print it.
 
-    The site shows clips of the runs whose predictions are in submissions/ beside the records and whose data
-    are at hand.
+    The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
+    available.
 
     \b
     Examples:
@@ -38,46 +48,63 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
-    from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
-    from avsbench_harness.leaderboard import page
-    from avsbench_harness.leaderboard.table import tables, to_json
+    from avsbench_harness.errors import MissingDataError, UsageError, unknown
+    from avsbench_harness.leaderboard.markdown import select_backbone, write_leaderboard
+    from avsbench_harness.leaderboard.tables import build_tables
     from avsbench_harness.results.record import read_records
 
     if form not in ("md", "csv", "latex", "json"):
         raise unknown("format", form, ("md", "csv", "latex", "json"))
     if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; `avsb run` makes one, or pass --results.")
-    if check and (html or backbone or form != "md"):
-        raise UsageError("--check only compares the page; leave --html, --backbone and --format out.")
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
     if check:
-        if page.is_stale(results):
-            raise AvsbError(
-                f"{results / page.PAGE} is not that of the records; `avsb leaderboard` renews it."
-            )
-        typer.echo(f"{results / page.PAGE} is that of the records.")
+        if html or backbone or form != "md":
+            raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
+        _check(results)
         return
-    written = None if backbone else page.write_leaderboard(results)
-    first = _write_site(results, html, data) if html else None
-    made = tables(page.chosen(read_records(results), backbone), results)
-    if json:
-        places = {"page": written, "site": first}
-        paths = {name: str(path) if path else None for name, path in places.items()}
-        print_json({**paths, "tables": to_json(made)})
-    elif form == "json":
-        print_json(to_json(made))
-    elif form == "csv":
-        typer.echo(page.to_csv(made), nl=False)
-    elif form == "latex":
-        typer.echo(page.to_latex(made), nl=False)
-    else:
-        typer.echo(page.render(results, backbone), nl=False)
-    for path in (written, first):
-        if path:
-            typer.echo(f"\nwritten: {path}", err=True)
+    page = None if backbone else write_leaderboard(results)
+    site = _write_site(results, html, data) if html else None
+    tables = build_tables(select_backbone(read_records(results), backbone), results)
+    _print(tables, results, backbone, form, {"page": page, "site": site} if json else None)
+    for path in filter(None, (page, site)):
+        typer.echo(f"\nwritten: {path}", err=True)
+
+
+def _check(results: Path) -> None:
+    from avsbench_harness.errors import AvsbError
+    from avsbench_harness.leaderboard.markdown import PAGE, is_stale
+
+    if is_stale(results):
+        raise AvsbError(f"{results / PAGE} differs from the records; update it with `avsb leaderboard`.")
+    typer.echo(f"{results / PAGE} is up to date.")
 
 
 def _write_site(results: Path, site: Path, data: Path | None) -> Path:
     from avsbench_harness.launch.resolve_solution import data_of
-    from avsbench_harness.leaderboard.site import build
+    from avsbench_harness.leaderboard.site import build_site
 
-    return build(results, site, lambda record: data_of(record, data))
+    return build_site(results, site, lambda record: data_of(record, data))
+
+
+def _print(
+    tables: Sequence[Table],
+    results: Path,
+    backbone: str | None,
+    form: str,
+    written: dict[str, Path | None] | None,
+) -> None:
+    """Print the tables in a format, or with the written paths as JSON if ``written`` is given."""
+    from avsbench_harness.leaderboard.export import to_csv, to_json, to_latex
+    from avsbench_harness.leaderboard.markdown import render
+
+    if written is not None:
+        paths = {name: str(path) if path else None for name, path in written.items()}
+        print_json({**paths, "tables": to_json(tables)})
+    elif form == "json":
+        print_json(to_json(tables))
+    elif form == "csv":
+        typer.echo(to_csv(tables), nl=False)
+    elif form == "latex":
+        typer.echo(to_latex(tables), nl=False)
+    else:
+        typer.echo(render(results, backbone), nl=False)

@@ -1,4 +1,4 @@
-"""What many runs show while they are carried out: a live table on a terminal, a line per change elsewhere."""
+"""Progress of many runs: a live table on a terminal, otherwise one log line per change of state."""
 
 from __future__ import annotations
 
@@ -20,75 +20,75 @@ logger = logging.getLogger(__name__)
 
 STATES = ("pending", "queued", "running", "done", "failed")
 
-#: Rows of the live table; more runs than that are counted only.
-ROWS = 30
+#: Maximum number of rows of the live table; further runs are only counted.
+MAX_ROWS = 30
 
-#: What is shown first where not all runs fit.
-_URGENCY = ("running", "failed", "queued", "done", "pending")
+#: Order of states in the live table; the last ones are cut if there are too many runs.
+_PRIORITY = ("running", "failed", "queued", "done", "pending")
 
 
 @contextmanager
-def display(out: Path) -> Iterator[Callable[[Outcome], None]]:
-    """What to call when a run's state changes, while runs under ``out`` are carried out."""
+def show_progress(out: Path) -> Iterator[Callable[[Outcome], None]]:
+    """Show the progress of runs under ``out``; yields the function that reports a change of state."""
     from avsbench_harness.console import console
 
     if not console.is_terminal:
-        yield tell
+        yield log_outcome
         return
     from rich.live import Live
 
     known: dict[str, Outcome] = {}
 
-    def table() -> Table:
-        shown = sorted(known.copy().values(), key=lambda outcome: _URGENCY.index(outcome.state))[:ROWS]
-        made = states_table(_with_progress(outcome, out) for outcome in shown)
-        made.caption = count(known.copy().values())
-        return made
+    def render() -> Table:
+        rows = sorted(known.copy().values(), key=lambda outcome: _PRIORITY.index(outcome.state))[:MAX_ROWS]
+        table = states_table(_with_progress(outcome, out) for outcome in rows)
+        table.caption = count_by_state(known.copy().values())
+        return table
 
-    with Live(get_renderable=table, console=console, refresh_per_second=1):
+    with Live(get_renderable=render, console=console, refresh_per_second=1):
         yield lambda outcome: known.update({outcome.name: outcome})
 
 
 def states_table(outcomes: Iterable[Outcome]) -> Table:
-    """One row per run: its state, and how far and how fast it is or why it failed."""
+    """Return a table with one row per run: state, progress and speed, or the reason of a failure."""
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(Column("run", overflow="fold"), "state", "step", "clips/s", "time left", "reason")
     for outcome in outcomes:
-        beat = outcome.progress
+        heartbeat = outcome.progress
         step = rate = left = ""
-        if beat is not None and beat.total:
-            step = f"{beat.step}/{beat.total}"
-            rate = f"{beat.clips_per_second:.2f}" if beat.clips_per_second else ""
-            left = duration(beat.seconds_left) if beat.seconds_left is not None else ""
+        if heartbeat is not None and heartbeat.total:
+            step = f"{heartbeat.step}/{heartbeat.total}"
+            rate = f"{heartbeat.clips_per_second:.2f}" if heartbeat.clips_per_second else ""
+            left = duration(heartbeat.seconds_left) if heartbeat.seconds_left is not None else ""
         table.add_row(Text(outcome.name), outcome.state, step, rate, left, Text(outcome.reason))
     return table
 
 
-def count(outcomes: Iterable[Outcome]) -> str:
-    """How many runs there are of each state."""
+def count_by_state(outcomes: Iterable[Outcome]) -> str:
+    """Return the number of runs in each state as text."""
     states: list[str] = [outcome.state for outcome in outcomes]
     return ", ".join(
         f"{states.count(state)} {state}" for state in STATES if state != "queued" or state in states
     )
 
 
-def tell(outcome: Outcome) -> None:
-    """One line when a run starts and when it ends."""
+def log_outcome(outcome: Outcome) -> None:
+    """Log one line when a run starts or ends."""
     took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
     logger.info(f"{outcome.state}: {outcome.name}{took}{reason}")
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Format seconds as ``h:mm:ss``."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
 def _with_progress(outcome: Outcome, out: Path) -> Outcome:
-    """A running run with its last heartbeat."""
+    """Add the last heartbeat to the outcome of a running run."""
     from dataclasses import replace
 
     from avsbench_harness.engine.heartbeat import read_heartbeat

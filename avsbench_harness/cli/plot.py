@@ -1,17 +1,20 @@
-"""``avsb plot``: figures for papers."""
+"""``avsb plot``: plots for papers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avsbench_harness.cli.common import DataOption, JsonOption, SolutionOption, print_json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Figures for papers, as PDF, PNG or SVG.")
-OUT = typer.Option("--out", help="The figure's file; its suffix names the format: .pdf, .png or .svg.")
-SUBMISSION = typer.Argument(help="Submissions, .npz.")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Plots for papers, as PDF, PNG or SVG.")
+OUT = typer.Option("--out", help="File to write; the suffix selects the format: .pdf, .png or .svg.")
+SUBMISSION = typer.Argument(help="Submissions (.npz).")
 
 
 @app.command()
@@ -22,66 +25,72 @@ def thresholds(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """F over the 255 thresholds of one or several submissions to S4 or MS3.
+    """Plot F over the 255 thresholds for one or several submissions to S4 or MS3.
 
     \b
     Examples:
       avsb plot thresholds submissions/example.npz --solution submissions/example-solution.npz --out curve.pdf
     """
-    from avsbench_harness.launch.paper_plots import threshold_figure
-    from avsbench_harness.results.plots import save
+    from avsbench_harness.launch.paper_plots import threshold_plot
 
-    save(threshold_figure(submissions, solution, data), out)
-    _tell(out, json)
+    _save(threshold_plot(submissions, solution, data), out, json)
 
 
 @app.command()
 def ablation(
-    name: Annotated[str, typer.Argument(help="method/table, as `avsb ablate list` has it.")],
+    name: Annotated[str, typer.Argument(help="Name of the table; see `avsb ablate list`.")],
     out: Annotated[Path, OUT],
-    metric: Annotated[str | None, typer.Option("--metric", help="J, F or mIoU; else the task's.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Where the records hold several.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Likewise.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="J, F or mIoU; defaults to J, or mIoU for avss."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task, needed if there are records of several tasks.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", help="Backbone, needed if there are records of several backbones."),
+    ] = None,
     results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
     json: JsonOption = False,
 ) -> None:
-    """Bars of an ablation table, with the intervals of the differences to the full method.
+    """Plot an ablation table as bars, with the intervals of the differences to the full method.
 
     \b
     Examples:
       avsb plot ablation combo/table5 --out table5.pdf
     """
-    from avsbench_harness.launch.paper_plots import ablation_figure
-    from avsbench_harness.results.plots import save
+    from avsbench_harness.launch.paper_plots import ablation_plot
 
-    save(ablation_figure(name, results, metric, task, backbone), out)
-    _tell(out, json)
+    _save(ablation_plot(name, results, metric, task, backbone), out, json)
 
 
 @app.command()
 def clips(
     submissions: Annotated[list[Path], SUBMISSION],
-    clip: Annotated[list[str], typer.Option("--clip", help="Id of a clip to show; may be repeated.")],
+    clip: Annotated[list[str], typer.Option("--clip", help="Id of a clip; may be repeated.")],
     out: Annotated[Path, OUT],
     solution: SolutionOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Frames of clips with the outlines of ground truth and predictions, a row per submission.
+    """Plot frames of clips with the outlines of ground truth and predictions, one row per submission.
 
     \b
     Examples:
       avsb plot clips submissions/mine.npz --clip abc_1 --data AVSBench --out strip.png
     """
-    from avsbench_harness.launch.paper_plots import clip_figure
-    from avsbench_harness.results.plots import save
+    from avsbench_harness.launch.paper_plots import clip_plot
 
-    save(clip_figure(submissions, clip, solution, data), out)
-    _tell(out, json)
+    _save(clip_plot(submissions, clip, solution, data), out, json)
 
 
-def _tell(out: Path, json: bool) -> None:
+def _save(figure: Figure, out: Path, json: bool) -> None:
+    """Write a plot and print its path."""
+    from avsbench_harness.analysis.plots import save
+
+    save(figure, out)
     if json:
-        print_json({"figure": str(out)})
+        print_json({"plot": str(out)})
     else:
-        typer.echo(f"figure: {out}")
+        typer.echo(f"plot: {out}")

@@ -7,24 +7,24 @@ from typing import Annotated
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
+from avsbench_harness.cli.common import DataOption, DeviceOption, JsonOption, print_json, print_rich
 
 
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="A record, results/<run>.json.")],
+    record: Annotated[Path, typer.Argument(help="Record of a run, results/<run>.json.")],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the repetition's runs/, submissions/ and results/.")
+        Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/ of the rerun.")
     ] = Path("reproduced"),
     data: DataOption = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="Folder of a method that is not installed.")
+        str | None, typer.Option("--method", help="Folder of the method, if it is not installed.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Carry out a record's spec again here, and say metric by metric what came out.
+    """Rerun a recorded experiment and compare its metrics.
 
-    Ends with 1 if a metric is different. What differs in environment, weights or data is listed.
+    The exit code is 1 if a metric is different. Differences in environment, weights and data are listed.
 
     \b
     Examples:
@@ -33,26 +33,26 @@ def reproduce(
     from rich.table import Table
 
     from avsbench_harness.errors import AvsbError
-    from avsbench_harness.launch.reproduce import reproduce as repeat
+    from avsbench_harness.launch.reproduce import reproduce as rerun
 
-    done = repeat(record, out, data, device, method)
-    different = any(verdict.word == "different" for verdict in done.verdicts)
+    result = rerun(record, out, data, device, method)
+    different = any(verdict.word == "different" for verdict in result.verdicts)
     if json:
         print_json(
             {
-                "record": done.then.run_id,
-                "again": done.now.run_id,
-                "metrics": [{**vars(verdict), "verdict": verdict.word} for verdict in done.verdicts],
-                "differences": list(done.differences),
+                "record": result.then.run_id,
+                "again": result.now.run_id,
+                "metrics": [{**vars(verdict), "verdict": verdict.word} for verdict in result.verdicts],
+                "differences": list(result.differences),
             }
         )
     else:
         table = Table("protocol", "metric", "then", "now", "verdict")
-        for verdict in done.verdicts:
+        for verdict in result.verdicts:
             values = ["n/a" if value is None else f"{value:.6f}" for value in (verdict.then, verdict.now)]
             table.add_row(verdict.protocol, verdict.metric, *values, verdict.word)
         print_rich(table)
-        for difference in done.differences:
+        for difference in result.differences:
             typer.echo(f"differs: {difference}")
     if different:
         raise typer.Exit(AvsbError.exit_code)

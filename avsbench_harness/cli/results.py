@@ -1,4 +1,4 @@
-"""``avsb results``: the records themselves."""
+"""``avsb results``: validation and schema of records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from avsbench_harness.cli.common import JsonOption, print_json
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The records that every table is made of."
+    no_args_is_help=True, rich_markup_mode=None, help="Validate records and print their JSON schema."
 )
 
 
@@ -19,9 +19,9 @@ def validate(
     results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
     json: JsonOption = False,
 ) -> None:
-    """Check every record in a folder: its schema, its name, its hashes and the tables beside it.
+    """Check the schema, name, hashes and per-clip files of every record in a folder.
 
-    The measurements of `avsb bench` are checked for their schema and name.
+    Measurements of `avsb bench` are checked for schema and name.
 
     \b
     Examples:
@@ -29,19 +29,19 @@ def validate(
       avsb results validate --results elsewhere/results --json
     """
     from avsbench_harness.errors import AvsbError, MissingDataError
-    from avsbench_harness.leaderboard.validate import faults, measurement_faults
+    from avsbench_harness.results.validate import measurement_faults, record_faults
 
     if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; `avsb run` makes one, or pass --results.")
-    checked, found = faults(results)
-    measured, more = measurement_faults(results)
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
+    records, found = record_faults(results)
+    measurements, more = measurement_faults(results)
     found += more
     if json:
-        print_json({"records": checked, "measurements": measured, "faults": found})
+        print_json({"records": records, "measurements": measurements, "faults": found})
     else:
         for fault in found:
             typer.echo(f"fault: {fault}")
-        typer.echo(f"{checked} records, {measured} measurements, {len(found)} faults")
+        typer.echo(f"{records} records, {measurements} measurements, {len(found)} faults")
     if found:
         raise typer.Exit(AvsbError.exit_code)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsbench_harness.cli.common import JsonOption, describes_run, print_json, print_rich
+from avsbench_harness.cli.common import JsonOption, print_json, print_rich, takes_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from avsbench_harness.results.record import Record
 
 
-@describes_run
+@takes_run
 def run(
     planned: Run,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved spec and its hash, and stop.")
+        bool, typer.Option("--dry-run", help="Print the resolved spec and its hash, then exit.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train, predict, score, record and rank one run.
 
-    A run that was interrupted goes on where it stopped; one that is finished is not repeated. Without
-    AVSBench on disk, a small synthetic set and a short recipe stand in.
+    An interrupted run resumes from its last checkpoint; a finished run is not repeated. Without AVSBench on
+    disk, a small synthetic dataset and a short recipe are used instead.
 
     \b
     Examples:
       avsb run --method avsegformer --backbone pvt
       avsb run --method avsegformer --backbone r50 --task ms3 --data AVSBench --seed 1
       avsb run --method avsegformer --backbone pvt --set optimizer.lr=1.0e-4 --dry-run
-      avsb run --method avsegformer --backbone r50 --task s4 --from-checkpoint avsegformer-released-s4-r50
+      avsb run --method avsegformer --backbone r50 --task s4 --weights avsegformer-released-s4-r50
       avsb run --method aqformer --backbone r50 --task ms3 --init RUN-ID
       avsb run --method avsegformer --backbone pvt --data AVSBench --nproc 4
       torchrun --nproc-per-node 4 -m avsbench_harness run --method avsegformer --backbone pvt --data AVSBench
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.launch.execute import execute
-    from avsbench_harness.leaderboard.page import write_leaderboard
+    from avsbench_harness.leaderboard.markdown import write_leaderboard
 
     if dry_run:
         if rank() == 0:
@@ -57,9 +57,9 @@ def run(
         _show_record(planned, record, page)
 
 
-@describes_run
+@takes_run
 def train(planned: Run, json: JsonOption = False) -> None:
-    """Train one run to its end, or go on where it stopped.
+    """Train one run, or resume it from its last checkpoint.
 
     \b
     Examples:
@@ -70,24 +70,26 @@ def train(planned: Run, json: JsonOption = False) -> None:
     from avsbench_harness.errors import UsageError
 
     if planned.spec.weights is not None:
-        raise UsageError("--from-checkpoint does without training; use `avsb run` or `avsb predict` with it.")
-    checkpoint = planned.method.train(planned)
+        raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
+    summary = planned.method.train(planned)
     if rank() != 0:
         return
     if json:
-        print_json({"run": planned.id, **checkpoint.model_dump(mode="json")})
+        print_json({"run": planned.id, **summary.model_dump(mode="json")})
         return
-    typer.echo(f"{planned.id}: {checkpoint.steps} steps, weights of step {checkpoint.selected_step}")
+    typer.echo(f"{planned.id}: {summary.steps} steps, weights of step {summary.selected_step}")
     typer.echo(f"weights: {planned.weights_file}")
 
 
-@describes_run
+@takes_run
 def predict(
     planned: Run,
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     json: JsonOption = False,
 ) -> None:
-    """Write a trained run's submission, or a checkpoint's; the other options are those of its training.
+    """Write the submission of a trained run, or of other weights (--weights).
+
+    Pass the options that the run was trained with.
 
     \b
     Examples:
@@ -98,14 +100,14 @@ def predict(
     from avsbench_harness.launch.execute import train_or_load
     from avsbench_harness.tasks import get_split
 
-    part = get_split(split)
+    name = get_split(split)
     if planned.spec.weights is not None:
         train_or_load(planned)
-    path = planned.method.predict(planned, part)
+    path = planned.method.predict(planned, name)
     if rank() != 0:
         return
     if json:
-        print_json({"run": planned.id, "split": part, "submission": str(path)})
+        print_json({"run": planned.id, "split": name, "submission": str(path)})
     else:
         typer.echo(f"submission: {path}")
 
@@ -131,7 +133,7 @@ def _show_record(planned: Run, record: Record, page: Path) -> None:
 
 
 def score_table(record: Record) -> Table:
-    """A record's scores for people."""
+    """Return a table of the scores of a record."""
     from rich.table import Table
     from rich.text import Text
 

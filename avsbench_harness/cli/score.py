@@ -1,51 +1,55 @@
-"""``avsb score``."""
+"""``avsb score``: scores of a submission."""
 
 from __future__ import annotations
 
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from avsbench_harness.cli.common import JsonOption, SolutionOption, TruthDataOption, print_json, print_rich
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from avsbench_harness.scoring import Scores, Unavailable
-    from avsbench_harness.submission import Header
+    from avsbench_harness.submission import Header, Solution, Submission
+
+BatchOption: TypeAlias = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Clips per batch; defaults to the published number.")
+]
+PartOption: TypeAlias = Annotated[
+    str, typer.Option("--part", help="Part of the clips: all, public or private.")
+]
+PER_CLIP = typer.Option("--per-clip", help="Write the per-clip table to this CSV file.")
+RECORD = typer.Option(
+    "--record/--no-record",
+    help="Write results/<run-id>.json; by default for runs in --out without a record.",
+)
 
 
 def score(
-    submission: Annotated[Path, typer.Argument(help="The submission, an .npz.")],
+    submission: Annotated[Path, typer.Argument(help="Submission (.npz).")],
     solution: SolutionOption = None,
     data: TruthDataOption = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="A protocol's name, or 'all'; by default the canonical one."),
+        typer.Option("--protocol", help="Name of a protocol, or 'all'; defaults to the canonical one."),
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Clips per batch, else the published number.")
-    ] = None,
-    part: Annotated[str, typer.Option("--part", help="Clips to score: all, public or private.")] = "all",
-    per_clip: Annotated[
-        Path | None, typer.Option("--per-clip", help="Write the per-clip table to this CSV file.")
-    ] = None,
-    record: Annotated[
-        bool | None,
-        typer.Option(
-            "--record/--no-record",
-            help="Write results/<run-id>.json; by default for runs of --out that have none yet.",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder that holds runs/ and results/.")] = Path(),
+    batch: BatchOption = None,
+    part: PartOption = "all",
+    per_clip: Annotated[Path | None, PER_CLIP] = None,
+    record: Annotated[bool | None, RECORD] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder with runs/ and results/.")] = Path(),
     json: JsonOption = False,
 ) -> None:
     """Score a submission against the ground truth.
 
-    A submission of a run in this folder also gets its record, from which leaderboards are made.
+    The scores of a run in --out are also written as its record, the source of leaderboards.
 
     \b
     Examples:
@@ -55,14 +59,12 @@ def score(
       avsb score mine.npz --solution s4-test.npz --protocol avsbench --batch 4 --json
     """
     from avsbench_harness.errors import UsageError
-    from avsbench_harness.launch.records import record_submission
     from avsbench_harness.launch.resolve_solution import ground_truth
-    from avsbench_harness.launch.run_scores import recipe_protocols, score_with_protocols
-    from avsbench_harness.scoring import Scores, get_protocol, score_protocols, score_submission
+    from avsbench_harness.scoring import score_protocols
     from avsbench_harness.submission import read_solution, read_submission
 
     if protocol == "all" and (batch is not None or per_clip is not None):
-        raise UsageError("--batch and --per-clip belong to one protocol; name it with --protocol.")
+        raise UsageError("--batch and --per-clip need a single protocol; select one with --protocol.")
     with ExitStack() as stack:
         predicted = stack.enter_context(read_submission(submission))
         truth = stack.enter_context(read_solution(ground_truth(predicted.header, solution, data)))
@@ -70,18 +72,12 @@ def score(
         if protocol == "all":
             results = score_protocols(predicted, truth, part=part)
         else:
-            get_protocol(truth.header.task, protocol, batch)  # a wrong name is told before the work
-            also = recipe_protocols(out, predicted.header) if protocol is None and part == "all" else []
-            if also:
-                results = [*score_with_protocols(predicted, truth, also)]
-            else:
-                results = [score_submission(predicted, truth, protocol, batch=batch, part=part)]
-        header = predicted.header
+            results = [*_score(predicted, truth, protocol, batch, part, out)]
+    header = predicted.header
     if per_clip is not None:
-        _write_table(per_clip, results[0])
-    if _to_record(record, out, header, protocol, part):
-        scores = [result for result in results if isinstance(result, Scores)]
-        record_submission(out, submission, header, scores)
+        _write_per_clip(per_clip, results[0])
+    if _should_record(record, out, header, protocol, part):
+        _write_record(out, submission, header, results)
     if json:
         values = [result.to_json() for result in results]
         print_json(values if protocol == "all" else values[0])
@@ -95,22 +91,53 @@ def score(
     )
 
 
-def _to_record(asked: bool | None, out: Path, header: Header, protocol: str | None, part: str) -> bool:
-    """Whether to write a record: only of canonical scores over all clips, and once per run."""
+def _score(
+    submission: Submission,
+    solution: Solution,
+    protocol: str | None,
+    batch: int | None,
+    part: str,
+    out: Path,
+) -> list[Scores]:
+    """Score under one protocol; canonical scores of a run also under the other protocols of its record."""
+    from avsbench_harness.launch.run_scores import recipe_protocols, score_with_protocols
+    from avsbench_harness.scoring import get_protocol, score_submission
+
+    get_protocol(solution.header.task, protocol, batch)  # raise errors before scoring
+    further = recipe_protocols(out, submission.header) if protocol is None and part == "all" else []
+    if further:
+        return score_with_protocols(submission, solution, further)
+    return [score_submission(submission, solution, protocol, batch=batch, part=part)]
+
+
+def _should_record(
+    requested: bool | None, out: Path, header: Header, protocol: str | None, part: str
+) -> bool:
+    """Whether to write a record: only for canonical scores of all clips, and once per run."""
     from avsbench_harness.errors import UsageError
 
     canonical = protocol is None and part == "all"
-    if asked and not canonical:
-        raise UsageError("--record keeps canonical scores of all clips; leave --protocol and --part out.")
-    if asked is not None:
-        return asked
+    if requested and not canonical:
+        raise UsageError("--record needs canonical scores of all clips; remove --protocol and --part.")
+    if requested is not None:
+        return requested
     if not (canonical and header.split == "test" and re.fullmatch(r"\w[\w.-]*", header.run)):
         return False
     trained_here = (out / "runs" / header.run / "training.json").is_file()
     return trained_here and not (out / "results" / f"{header.run}.json").exists()
 
 
-def _write_table(path: Path, result: Scores | Unavailable) -> None:
+def _write_record(
+    out: Path, submission: Path, header: Header, results: Sequence[Scores | Unavailable]
+) -> None:
+    from avsbench_harness.launch.records import record_submission
+    from avsbench_harness.scoring import Scores
+
+    scores = [result for result in results if isinstance(result, Scores)]
+    record_submission(out, submission, header, scores)
+
+
+def _write_per_clip(path: Path, result: Scores | Unavailable) -> None:
     from avsbench_harness.files import write_text
     from avsbench_harness.scoring import Scores
 
@@ -119,7 +146,7 @@ def _write_table(path: Path, result: Scores | Unavailable) -> None:
 
 
 def _table(results: list[Scores | Unavailable]) -> Table:
-    """One row per metric of one protocol; the intervals stand beside the main metrics."""
+    """One row per metric, with intervals of the main metrics; several protocols show main metrics only."""
     from rich.table import Table
 
     from avsbench_harness.scoring import Unavailable

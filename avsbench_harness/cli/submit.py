@@ -1,4 +1,4 @@
-"""``avsb submit``: checking submissions before they are handed in."""
+"""``avsb submit``: validation of submissions."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import typer
 
 from avsbench_harness.cli.common import JsonOption, print_json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check submissions.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Validate submissions.")
 
 
 @app.callback()
 def _submit() -> None:
-    """Check submissions."""
+    """Validate submissions."""
 
 
 @app.command()
 def check(
-    submission: Annotated[Path, typer.Argument(help="The submission, an .npz.")],
+    submission: Annotated[Path, typer.Argument(help="Submission (.npz).")],
     solution: Annotated[
         Path | None,
-        typer.Option("--solution", help="Also check that the clips are those of this solution, an .npz."),
+        typer.Option("--solution", help="Also check the clips against this solution (.npz)."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List every fault of a submission; exit 3 if there is one.
+    """List all faults of a submission; exit with 3 if there are any.
 
     \b
     Examples:

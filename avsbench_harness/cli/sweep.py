@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
-from avsbench_harness.cli.live import count, display, duration, states_table
+from avsbench_harness.cli.common import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    print_json,
+    print_rich,
+)
+from avsbench_harness.cli.live import count_by_state, duration, show_progress, states_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +24,24 @@ if TYPE_CHECKING:
     from avsbench_harness.launch.status import Outcome
     from avsbench_harness.launch.sweep import Cell, Grid
 
-JOBS = typer.Option("--jobs", min=1, help="Runs at a time: one per GPU, or sharing the cores.")
-EXECUTOR = typer.Option("--executor", help="local: processes of this machine; slurm: jobs of a cluster.")
-RESOURCES = typer.Option("--resources", help="YAML with what each job of a cluster asks for.")
+#: Option types that ``avsb sweep`` and ``avsb ablate run`` share.
+GridSetOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of every recipe; repeatable."),
+]
+JobsOption: TypeAlias = Annotated[
+    int, typer.Option("--jobs", min=1, help="Concurrent runs: one per GPU, or sharing the cores.")
+]
+ExecutorOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--executor", help="local: processes on this machine; slurm: jobs of a SLURM cluster."),
+]
+ResourcesOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--resources", help="YAML file with the resources of each SLURM job.")
+]
+DryRunOption: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Print the runs, their hashes and estimated times, then exit.")
+]
 
 
 def sweep(
@@ -27,38 +49,33 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="[status] [GRID]",
-            help="YAML with the grid, instead of the options; after the word status the same as --status.",
+            help="YAML file with the grid, instead of options; `status` first is the same as --status.",
             show_default=False,
         ),
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Names, separated by commas.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Names, separated by commas.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Names, separated by commas.")] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="Names, separated by commas.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="0..2, or 0,1,2.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Comma-separated methods.")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Comma-separated backbones.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Comma-separated tasks.")] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="Comma-separated variants.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Random seeds: 0..2 or 0,1,2.")] = None,
     data: DataOption = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="full, smoke or another of all.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A change to every recipe."),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/.")] = Path(),
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")] = None,
-    jobs: Annotated[int, JOBS] = 1,
-    executor: Annotated[str, EXECUTOR] = "local",
-    resources: Annotated[Path | None, RESOURCES] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Preset of every run.")] = None,
+    assignments: GridSetOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    jobs: JobsOption = 1,
+    executor: ExecutorOption = "local",
+    resources: ResourcesOption = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Print how the runs of the grid stand, and stop.")
+        bool, typer.Option("--status", help="Print the state of every run of the grid, then exit.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs, their hashes and their time, and stop.")
-    ] = False,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Carry out every run of a grid that is not done yet; failures do not stop the rest.
+    """Execute all unfinished runs of a grid; a failed run does not stop the others.
 
-    Several sweeps over one folder share the work: each run is done once. One that was stopped goes on when
-    the same command is given again.
+    Several sweeps over one folder share the work: each run is executed once. Rerun the same command to
+    resume a sweep that was stopped.
 
     \b
     Examples:
@@ -70,33 +87,32 @@ def sweep(
     """
     from avsbench_harness.launch.sweep import cells
 
-    file, asked_status = _words(words or [])
-    placed = read_placement(executor, resources)
-
+    file, asked_status = _parse_words(words or [])
+    job_resources = read_job_resources(executor, resources)
     options = {
         "method": method, "backbone": backbone, "task": task, "variant": variant, "seeds": seeds,
         "data": data, "preset": preset, "set": assignments,
     }  # fmt: skip
-    planned = cells(_grid(file, {name: value for name, value in options.items() if value}), out, device)
+    planned = cells(_read_grid(file, {name: value for name, value in options.items() if value}), out, device)
     if dry_run:
         show_plan(planned, out, json)
     elif status or asked_status:
         show_states(planned, json)
     else:
-        carry_out(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, job_resources)
 
 
-def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resources: Resources | None) -> None:
-    """Run what is missing and list how every run ended; one that failed makes the exit code 1.
+def run_grid(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resources: Resources | None) -> None:
+    """Execute all unfinished runs and print the outcome of each; exit with 1 if one failed.
 
-    With ``resources`` the runs are jobs of a SLURM cluster, else ``jobs`` processes of this machine.
+    With ``resources`` the runs are SLURM jobs, otherwise ``jobs`` processes at a time on this machine.
     """
     from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.local import run_all
     from avsbench_harness.launch.slurm import run_jobs
-    from avsbench_harness.leaderboard.page import write_leaderboard
+    from avsbench_harness.leaderboard.markdown import write_leaderboard
 
-    with display(out) as notify:
+    with show_progress(out) as notify:
         if resources is None:
             outcomes = run_all(planned, jobs=jobs, notify=notify)
         else:
@@ -104,7 +120,7 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resourc
     page = write_leaderboard(out / "results") if (out / "results").is_dir() else None
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if json:
-        print_json([_plain(outcome) for outcome in outcomes])
+        print_json([_to_json(outcome) for outcome in outcomes])
     else:
         for outcome in failed:
             log = f" (log: {outcome.log})" if outcome.log else ""
@@ -117,7 +133,7 @@ def carry_out(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resourc
 
 
 def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
-    """The runs of a grid with hash, state and estimated time; one that cannot be makes the exit code 1."""
+    """Print hash, state and estimated time of every run of a grid; exit with 1 if one cannot be planned."""
     from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.status import state_of
     from avsbench_harness.launch.sweep import estimate
@@ -165,31 +181,32 @@ def _print_plan(rows: Sequence[dict[str, Any]]) -> None:
             Text(row["run"]),
             row.get("hash", "")[:12],
             Text(row.get("reason", row["state"]).splitlines()[0]),
-            "n/a (no record of such a run)" if seconds is None else duration(seconds),
+            "n/a (no record of a similar run)" if seconds is None else duration(seconds),
         )
     print_rich(table)
     left = [row for row in rows if row["state"] != "done" and row.get("seconds") is not None]
     if left:
-        typer.echo(f"estimated time of what is left: {duration(sum(row['seconds'] for row in left))}")
+        typer.echo(f"estimated time of the remaining runs: {duration(sum(row['seconds'] for row in left))}")
 
 
 def show_states(planned: Sequence[Cell], json: bool) -> None:
-    """How every run of a grid stands."""
-    from avsbench_harness.launch.status import standing
+    """Print the state of every run of a grid."""
+    from avsbench_harness.launch.status import grid_status
 
-    outcomes = standing(planned)
+    outcomes = grid_status(planned)
     if json:
-        print_json([_plain(outcome) for outcome in outcomes])
+        print_json([_to_json(outcome) for outcome in outcomes])
         return
     print_rich(states_table(outcomes))
-    typer.echo(count(outcomes))
+    typer.echo(count_by_state(outcomes))
 
 
-def read_placement(executor: str, resources: Path | None) -> Resources | None:
-    """What the jobs of a cluster ask for; ``None`` for processes of this machine.
+def read_job_resources(executor: str, resources: Path | None) -> Resources | None:
+    """Return the resources of SLURM jobs; ``None`` for the local executor.
 
     Raises:
-        UsageError: no such executor, resources without a cluster, a malformed file, or no way to submit.
+        UsageError: unknown executor, resources for the local executor, a malformed file, or SLURM is not
+            available.
     """
     from avsbench_harness.errors import UsageError, unknown
 
@@ -199,33 +216,33 @@ def read_placement(executor: str, resources: Path | None) -> Resources | None:
         if resources is not None:
             raise UsageError("--resources is for --executor slurm; a local sweep takes --jobs.")
         return None
-    from avsbench_harness.launch.slurm import Resources, check_executor, read_resources
+    from avsbench_harness.launch.slurm import Resources, check_slurm, read_resources
 
-    asked = Resources() if resources is None else read_resources(resources)
-    check_executor("slurm")
-    return asked
+    parsed = Resources() if resources is None else read_resources(resources)
+    check_slurm()
+    return parsed
 
 
-def _words(words: list[str]) -> tuple[Path | None, bool]:
-    """The grid's file, and whether only its status is asked for."""
+def _parse_words(words: list[str]) -> tuple[Path | None, bool]:
+    """Return the grid file, and whether the status was requested."""
     from avsbench_harness.errors import UsageError
 
-    asked = words[:1] == ["status"]
-    files = words[1:] if asked else words
+    status = words[:1] == ["status"]
+    files = words[1:] if status else words
     if len(files) > 1:
         raise UsageError(f"A sweep takes one file with a grid; got {', '.join(files)}.")
-    return (Path(files[0]) if files else None), asked
+    return (Path(files[0]) if files else None), status
 
 
-def _grid(file: Path | None, options: dict[str, Any]) -> Grid:
-    """The grid of a file, or of the options."""
+def _read_grid(file: Path | None, options: dict[str, Any]) -> Grid:
+    """Return the grid of a file, or of the options."""
     from avsbench_harness.errors import UsageError
     from avsbench_harness.launch.sweep import Grid, read_grid
     from avsbench_harness.recipe.resolve import split_assignment
 
     if file is not None:
         if options:
-            raise UsageError(f"The grid is in {file}; leave out --{min(options)}, or write it there.")
+            raise UsageError(f"{file} defines the grid; leave out --{min(options)}, or set it in the file.")
         return read_grid(file)
     if "method" not in options:
         raise UsageError("A sweep needs a YAML file or --method; see avsb sweep --help.")
@@ -237,10 +254,10 @@ def _grid(file: Path | None, options: dict[str, Any]) -> Grid:
     return Grid.parse(values, "the options of avsb sweep")
 
 
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    beat = outcome.progress
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    heartbeat = outcome.progress
     return {
         **vars(outcome),
         "log": str(outcome.log) if outcome.log else None,
-        "progress": None if beat is None else beat.model_dump(mode="json"),
+        "progress": None if heartbeat is None else heartbeat.model_dump(mode="json"),
     }

@@ -1,4 +1,4 @@
-"""What a recipe changes about how a system computes, not about what: layout, recomputation, compilation."""
+"""Memory format, activation checkpointing and compilation: recipe keys that do not change the model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from avsbench_harness.recipe.schema import Recipe
 
 
 def check_compiler(device: str) -> None:
-    """Refuse ``compile`` where there is nothing that could compile.
+    """Check that ``compile`` has its compiler: C++ on the CPU, Triton on CUDA.
 
     Raises:
-        UsageError: neither a C++ compiler (CPU) nor Triton (CUDA) is there.
+        UsageError: the compiler is missing.
     """
     if device.startswith("cuda"):
         if find_spec("triton") is None:
@@ -36,34 +36,34 @@ def check_compiler(device: str) -> None:
     wanted = os.environ.get("CXX", usual)
     if shutil.which(wanted) is None:
         raise UsageError(
-            f"The recipe's compile needs a C++ compiler, and {wanted} is not there; install it, name another "
-            "by the environment variable CXX, or leave compile out."
+            f"The recipe's compile needs a C++ compiler, and {wanted} is missing; install it, set the "
+            "environment variable CXX to another, or leave compile out."
         )
 
 
-def speed_up(system: System, recipe: Recipe, compiler: str = "inductor") -> System:
-    """The system, which is on its device already, as the recipe wants it to compute.
+def accelerate(system: System, recipe: Recipe, compiler: str = "inductor") -> System:
+    """Apply a recipe's memory format, activation checkpointing and compilation.
 
     Args:
-        system: changed in place.
-        recipe: says what to do.
-        compiler: a backend of ``torch.compile``; one that generates no code makes a test quick.
+        system: on its device; changed in place.
+        recipe: the recipe.
+        compiler: a backend of ``torch.compile``; tests use one that generates no code.
     """
     if recipe.channels_last:
         system.to(memory_format=torch.channels_last)
     if recipe.activation_checkpointing:
         _checkpoint_activations(system.model.backbone)
     if recipe.compile:
-        # The compiler's own random numbers would be others than those of a run that is not compiled.
+        # The compiler's own random numbers differ from those of a run that is not compiled.
         options = {"options": {"fallback_random": True}} if compiler == "inductor" else {}
         system.compile(backend=compiler, **options)
     return system
 
 
 def _checkpoint_activations(backbone: nn.Module) -> None:
-    """Keep a backbone's activations at the borders of its stages only, and compute the others again.
+    """Keep a backbone's activations only between its stages, and recompute the others.
 
-    A backbone that does not come from timm is computed again as a whole.
+    A backbone that is not from timm is recomputed as a whole.
     """
     stages = [module for module in backbone.modules() if hasattr(module, "set_grad_checkpointing")]
     for module in stages:
@@ -74,7 +74,7 @@ def _checkpoint_activations(backbone: nn.Module) -> None:
 
 @contextmanager
 def recomputing(backbone: nn.Module, recipe: Recipe) -> Iterator[None]:
-    """Around a backward pass: batch norms that see a batch again do not count it again."""
+    """During a backward pass: recomputed batch norms do not update their running statistics."""
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
     if not recipe.activation_checkpointing or not norms:
         yield

@@ -1,4 +1,4 @@
-"""Loss terms as numbers: read from the device every few steps, so that no step waits for the one before."""
+"""Loss terms that stay on the device for some steps, so that no step waits for the one before."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Steps between two readings, by the kind of device; on the CPU there is nothing to wait for.
-STEPS = {"cpu": 1, "cuda": 20}
+#: Steps between two transfers to the host, by the type of device; on the CPU there is nothing to wait for.
+INTERVALS = {"cpu": 1, "cuda": 20}
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One training step as numbers.
+class StepMetrics:
+    """The losses and diagnostics of one training step.
 
     Attributes:
         step: counted from 1.
         epoch: counted from 1.
-        clips: ids of the batch.
+        clips: ids of the batch's clips.
         terms: ``loss`` and its terms.
-        figures: what the model says of itself.
+        diagnostics: logged by the model, see ``Model.diagnostics``.
     """
 
     step: int
     epoch: int
     clips: Sequence[str]
     terms: dict[str, float]
-    figures: dict[str, float]
+    diagnostics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class _Pending:
     epoch: int
     clips: Sequence[str]
     names: tuple[str, ...]
-    figures: dict[str, float]
+    diagnostics: dict[str, float]
     values: Tensor
 
 
-class Readings:
+class MetricBuffer:
     """Steps whose losses are still on the device."""
 
     def __init__(self, device: str) -> None:
-        self._every = STEPS[device.split(":")[0]]
+        self._interval = INTERVALS[device.split(":")[0]]
         self._pending: list[_Pending] = []
 
     @property
     def due(self) -> bool:
-        """Whether it is time to :meth:`take` them.
+        """Whether to :meth:`take` the buffered steps now.
 
-        That depends on the step alone, so that the processes of a run agree, although a clock decides when
-        each takes them early for a checkpoint: what follows a reading they do together.
+        Depends on the step alone, so that all processes of a run agree, although each takes them earlier for
+        a checkpoint by its own clock: collectives follow a transfer.
         """
-        return bool(self._pending) and self._pending[-1].step % self._every == 0
+        return bool(self._pending) and self._pending[-1].step % self._interval == 0
 
     def add(
         self,
@@ -63,25 +63,25 @@ class Readings:
         epoch: int,
         clips: Sequence[str],
         terms: Mapping[str, Tensor],
-        figures: Mapping[str, float],
+        diagnostics: Mapping[str, float],
     ) -> None:
-        """Remember a step; nothing waits for the device."""
+        """Buffer a step without waiting for the device."""
         values = torch.stack(list(terms.values())).double()
-        self._pending.append(_Pending(step, epoch, clips, tuple(terms), dict(figures), values))
+        self._pending.append(_Pending(step, epoch, clips, tuple(terms), dict(diagnostics), values))
 
-    def take(self) -> list[Reading]:
-        """All steps since the last call, in order."""
+    def take(self) -> list[StepMetrics]:
+        """Remove and return all buffered steps, in order."""
         pending, self._pending = self._pending, []
         if not pending:
             return []
         numbers = iter(torch.cat([entry.values for entry in pending]).tolist())
         return [
-            Reading(
+            StepMetrics(
                 entry.step,
                 entry.epoch,
                 entry.clips,
                 {name: next(numbers) for name in entry.names},
-                entry.figures,
+                entry.diagnostics,
             )
             for entry in pending
         ]

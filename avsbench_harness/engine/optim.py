@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and freezing, as a recipe asks for them."""
+"""Optimisers, learning-rate schedules and freezing of the backbone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Reci
 
 
 def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    """The optimiser over all groups.
+    """The optimiser over all parameter groups, frozen parameters included.
 
-    Frozen parameters stay in it: without a gradient they are neither moved nor decayed, and nothing has
-    to be rebuilt when they are thawed.
+    Without a gradient these are neither updated nor decayed.
     """
     settings = [
         {
@@ -29,7 +28,7 @@ def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> to
         for group in groups
         if group.params
     ]
-    # Fused: one pass over each parameter's memory, on the CPU as on CUDA.
+    # Fused: one pass over the memory of each parameter.
     if recipe.name == "sgd":
         return torch.optim.SGD(settings, lr=recipe.lr, momentum=recipe.momentum, fused=True)
     kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
@@ -37,7 +36,7 @@ def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> to
 
 
 def lr_factor(schedule: ScheduleRecipe, step: int, total: int, steps_per_epoch: int) -> float:
-    """The multiple of the learning rate for one step (counted from 0) of ``total``."""
+    """The learning-rate multiplier of one step (counted from 0) of ``total``."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
     if schedule.name == "constant":
@@ -57,7 +56,7 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def set_training(model: nn.Module, backbone: nn.Module, recipe: BackboneRecipe, epoch: int) -> None:
-    """Put the model into training mode for an epoch (counted from 0), the backbone frozen if it should be."""
+    """Set training mode for an epoch (counted from 0), with a frozen backbone if the recipe asks for it."""
     model.train()
     frozen = recipe.freeze_epochs == "all" or epoch < recipe.freeze_epochs
     backbone.requires_grad_(not frozen)

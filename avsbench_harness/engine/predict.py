@@ -1,4 +1,4 @@
-"""From trained weights to a submission, and validation by the same path."""
+"""Prediction with trained weights into a submission, and validation in the same way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.distributed import broadcast_tensor_
-from avsbench_harness.engine.acceleration import speed_up
+from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
@@ -30,15 +30,15 @@ from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
 
-#: A clip's prediction as submissions take it, see :func:`to_masks`.
+#: A clip's prediction in a submission, see :func:`to_masks`.
 Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def predict(run: Run, split: Split) -> Path:
-    """Predict a split with the weights that training ended with, and write the submission.
+    """Predict a split with the selected weights of a run, and write the submission.
 
     Raises:
-        MissingDataError: the run is not trained yet.
+        MissingDataError: the run is not trained.
     """
     if not run.weights_file.is_file():
         raise MissingDataError(
@@ -47,7 +47,7 @@ def predict(run: Run, split: Split) -> Path:
     set_determinism(run)
     system = build_system(run, pretrained=False)
     system.load_state_dict(load_tensors(run.weights_file))
-    speed_up(system.to(run.device), run.recipe)
+    accelerate(system.to(run.device), run.recipe)
     path = run.submission_file(split)
     with stop_request() as stop:
         with distributed.main_process_first():
@@ -57,9 +57,9 @@ def predict(run: Run, split: Split) -> Path:
 
 
 def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) -> ClipDataset:
-    """The clips of a split with all that the run's system takes, as predictions are made of them.
+    """The clips of a split with all inputs of the run's system, without augmentation.
 
-    They are decoded here if the cache does not have them; ``stop`` is asked meanwhile.
+    Clips that are not in the cache are decoded first; ``stop`` is checked meanwhile.
     """
     clips = run.dataset.clips(split)
     if not clips:
@@ -77,15 +77,15 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
 
 
 def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
-    """The canonical scores of the validation split, from a submission that is not kept.
+    """The canonical scores of the validation split, from a temporary submission.
 
     Args:
         run: the run.
-        system: its system, as it stands in the first process: that is what checkpoints keep.
+        system: its system; all processes use the buffers of rank 0, which checkpoints hold.
         dataset: the clips of the validation split, see :func:`evaluation_clips`.
-        stop: asked between batches.
+        stop: checked between batches.
     """
-    for values in system.buffers():  # batch norms count other clips in every process
+    for values in system.buffers():  # batch statistics differ between processes
         broadcast_tensor_(values)
     path = run.folder / "val.npz"
     write_predictions(run, system, "val", dataset, path, stop)
@@ -102,8 +102,8 @@ def write_predictions(
 ) -> None:
     """Predict every clip of a split and write the submission, whole or not at all.
 
-    Several processes take whole batches in turns, so that each prediction is that of one process; rank 0
-    writes them in the data set's order.
+    Whole batches are distributed over the processes in turn; rank 0 writes the predictions in the order of
+    the data set.
     """
     clips = dataset.clips
     with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
@@ -123,7 +123,7 @@ def write_predictions(
         writer = stack.enter_context(SubmissionWriter(path, header)) if distributed.rank() == 0 else None
         for own in _rounds(run, system, dataset):
             if stop.anywhere():
-                raise stop.error(f"Nothing was written to {path}; the same command predicts again.")
+                raise stop.error(f"Nothing was written to {path}; rerun the same command to predict again.")
             for batch in distributed.gather(own):
                 for index, masks in batch:
                     assert writer is not None  # only rank 0 gathers
@@ -132,9 +132,9 @@ def write_predictions(
 
 
 def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tuple[int, Masks]]]:
-    """Per round, in which every process takes one batch, this one's: clips' indices and predictions.
+    """Predict this process's batches, one per round: (clip index, prediction) pairs.
 
-    In the last round there may be none left for it.
+    In the last round there may be no batch for it.
     """
     batches = in_order(len(dataset.clips), run.recipe.batch_size)
     own = batches[distributed.rank() :: distributed.world_size()]
@@ -171,16 +171,16 @@ def without_padding(prediction: Tensor, content: tuple[int, int], size: int) -> 
 
 
 def to_masks(prediction: Tensor, task: Task, clip_id: str) -> Masks:
-    """One clip's prediction at the size of the ground truth.
+    """Resize and quantise one clip's prediction to the form of a submission.
 
     Args:
         prediction: (t,H,W) probabilities or (t,C,H,W) class scores, any size.
-        task: which of the two.
-        clip_id: for the error.
+        task: the task.
+        clip_id: for the error message.
 
     Returns:
-        (t,224,224) float32 probabilities, or uint8 labels: the argmax of the softmax, the lowest class
-        on ties, as the published evaluation takes it. Other sizes are resized bilinearly before that.
+        (t,224,224) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
+        the lowest class, as in the published evaluation. Other sizes are resized bilinearly first.
     """
     values = prediction.float()
     if not torch.isfinite(values).all():

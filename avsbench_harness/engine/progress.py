@@ -13,7 +13,7 @@ from typing import Any
 class TrainingLog:
     """One JSON line per step and validation, in ``log.jsonl``.
 
-    Opening it for a run that goes on from ``step`` drops the lines of later steps, which are done again.
+    Opening it for a run that resumes from ``step`` removes the lines of later steps, which are repeated.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -24,7 +24,7 @@ class TrainingLog:
             self.write(line)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append one line; it survives a kill of the process."""
+        """Append and flush one line."""
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
@@ -34,7 +34,7 @@ class TrainingLog:
 
 
 class Meter:
-    """Clips per second over the last steps, and the memory in use."""
+    """Clips per second over the last steps, and peak memory."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -42,7 +42,7 @@ class Meter:
         self.clips_per_second = 0.0
 
     def tick(self, clips: int) -> None:
-        """Count one step of ``clips`` clips."""
+        """Record one step of ``clips`` clips."""
         now = time.perf_counter()
         rate = clips / max(now - self._last, 1e-9)
         self._last = now
@@ -51,17 +51,17 @@ class Meter:
     def memory_gib(self) -> float:
         """Peak memory in GiB: of the CUDA device, else of this process."""
         if self._device.startswith("cuda"):
-            import torch  # not at the top: this module serves commands that never need it
+            import torch  # slow to import, and not needed by all commands
 
             return torch.cuda.max_memory_allocated(self._device) / 2**30
         return peak_rss_gib()
 
 
 def peak_rss_gib() -> float:
-    """Largest resident memory of this process so far in GiB; 0 where the system does not tell."""
+    """Peak resident memory of this process in GiB; 0 where the system does not report it."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        # Linux: getrusage would also count what the parent held before this process was started.
+        # Linux: getrusage would include the memory of the parent before the fork.
         return int(status.split("VmHWM:")[1].split()[0]) / 2**20
     except (OSError, IndexError):
         pass
@@ -74,7 +74,7 @@ def peak_rss_gib() -> float:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log; a last line cut off by a kill is dropped."""
+    """The complete lines of a log; an incomplete last line is dropped."""
     if not path.is_file():
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""A run: what decides its result (the spec), and where it works."""
+"""A run: its spec, which determines the result, and its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC_FORMAT: Literal[2] = 2
 
 
 class DataSpec(Schema):
-    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that join its training."""
+    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that are added to its training."""
 
     name: str
     fingerprint: str
@@ -32,7 +32,7 @@ class DataSpec(Schema):
 
 
 class AudioSpec(Schema):
-    """The audio encoder of a run: frozen with these weights, or trained with the model."""
+    """The audio encoder of a run: frozen with the weights of this SHA-256, or trained with the model."""
 
     encoder: str
     weights: str | None
@@ -40,12 +40,12 @@ class AudioSpec(Schema):
 
 
 class WeightsSpec(Schema):
-    """Weights that a run takes over.
+    """Weights that a run loads.
 
     Attributes:
-        sha256: of the file; of the authors' one for a published checkpoint.
-        file: what it is called, which decides nothing.
-        published: a checkpoint that the method's authors published, not a run of this harness.
+        sha256: of the file; of the authors' original file for published weights.
+        file: its name, for people; not part of the hash.
+        published: whether they are published weights or those of a run.
     """
 
     sha256: str
@@ -63,10 +63,10 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
 
 
 class RunSpec(Schema):
-    """Everything that decides a run's result; its hash ends the run's id.
+    """Everything that determines a run's result; the run's id ends in its hash.
 
-    ``code`` names the version of the method's code: of the installed package, or, for a method read from
-    a folder, the hash of its files. A run with ``weights`` predicts with them and is not trained; the
+    ``code`` is the version of the method's code: of the installed package, or the hash of the files of
+    a method that is read from a folder. A run with ``weights`` predicts with them and is not trained; the
     training of one with ``init`` starts from those weights.
     """
 
@@ -87,7 +87,7 @@ class RunSpec(Schema):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON of all that decides the result, 64 hexadecimal digits."""
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits; see :func:`spec_hash`."""
         return spec_hash(self.model_dump(mode="json"))
 
     @cached_property
@@ -99,18 +99,18 @@ class RunSpec(Schema):
 
 @dataclass(frozen=True)
 class Run:
-    """A spec with the means to carry it out.
+    """A spec with everything that is needed to execute it.
 
     Attributes:
-        spec: what decides the result.
+        spec: the run's spec.
         method: the plugin.
         dataset: the data set that ``spec.data`` names.
         out: folder that holds ``runs/``, ``submissions/`` and ``results/``.
-        loops: what the method trains and predicts with by default.
-        weights: files of the pretrained weights that the spec names by hash, by ``audio``, ``backbone``,
-            ``weights``, ``init``.
+        loops: the default training and prediction loops.
+        weights: files of the weights that the spec names by hash; keys ``audio``, ``backbone``, ``weights``,
+            ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: processes that decode data; 0 decodes in this one.
+        workers: DataLoader worker processes; 0: decode in this process.
     """
 
     spec: RunSpec
@@ -129,12 +129,12 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """What the run predicts."""
+        """The task."""
         return get_task(self.spec.task)
 
     @property
     def recipe(self) -> Recipe:
-        """How the run trains."""
+        """The recipe."""
         return self.spec.recipe
 
     @property
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
-        """The weights that training ended with."""
+        """The selected weights of the training."""
         return self.folder / "weights.safetensors"
 
     @property
@@ -158,7 +158,7 @@ class Run:
         return self.out / "submissions" / f"{self.id}{suffix}.npz"
 
     def build_model(self, *, pretrained: bool) -> Model:
-        """The method's network, with the spec's pretrained backbone weights if asked for."""
+        """The method's network, ``pretrained`` loads the backbone weights that the spec names, if any."""
         recipe = self.recipe
         options = dict(recipe.options)
         if recipe.backbone.drop_path_rate is not None:

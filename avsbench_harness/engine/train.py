@@ -1,8 +1,8 @@
 """The training loop that all methods share.
 
-A run can be stopped at any moment and started again with the same command: it goes on from its last
-checkpoint and, on the CPU, ends with the same bits as a run that was not stopped. To that end the order
-of clips, the augmentation, the learning rate and every random draw are functions of the spec and the step.
+A run can be interrupted at any time, and resumes from its last checkpoint when the same command is rerun; on
+the CPU the result is bitwise identical to that of an uninterrupted run. The order of clips, the augmentation,
+the learning rate and every random draw are therefore functions of the spec and the step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.frame_sampling import ThinSounds, thin_clips, thin_files
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.engine import optim
-from avsbench_harness.engine.acceleration import speed_up
+from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import (
     Best,
     TrainState,
@@ -39,7 +39,7 @@ from avsbench_harness.engine.decode import keep_decoded
 from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
-from avsbench_harness.engine.metric_buffer import Reading, Readings
+from avsbench_harness.engine.metric_buffer import MetricBuffer, StepMetrics
 from avsbench_harness.engine.out_of_memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter, TrainingLog
@@ -54,16 +54,16 @@ from avsbench_harness.nn.cost import model_cost
 logger = logging.getLogger(__name__)
 
 
-#: Seconds between checkpoints inside an epoch; a test may shorten it.
+#: Seconds between checkpoints inside an epoch; tests shorten it.
 CHECKPOINT_SECONDS = float(os.environ.get("AVSB_CHECKPOINT_SECONDS", "600"))
 
 
 def train(run: Run) -> TrainingSummary:
-    """Train a run to its end, going on where it stopped; one that is finished is not trained again.
+    """Train a run, or resume it from its last checkpoint; a finished training is not repeated.
 
     Raises:
         AvsbError: the loss is not finite, or another process trains this run.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        Interrupted: a signal was received; the state is saved.
     """
     with ExitStack() as stack:
         with distributed.main_process_first():
@@ -98,11 +98,11 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
 
 
 def training_set(run: Run) -> ClipDataset:
-    """The clips that a run trains on, as its recipe wants them.
+    """The training clips of a run, prepared as its recipe asks.
 
     Raises:
-        MissingDataError: there are no clips, or something of theirs is missing.
-        TooManyProcesses: there are fewer clips, or fewer in a batch.
+        MissingDataError: there are no clips, or a file is missing.
+        TooManyProcesses: there are more processes than clips, or than clips in a batch.
     """
     if not run.dataset.clips("train"):
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
@@ -126,7 +126,7 @@ def training_set(run: Run) -> ClipDataset:
 
 
 def _check_shares(run: Run, clips: int) -> None:
-    """Refuse processes for which there would be nothing to do."""
+    """Refuse more processes than clips in a batch."""
     processes, batch = distributed.world_size(), run.recipe.batch_size
     if processes > min(clips, batch):
         raise TooManyProcesses(
@@ -136,7 +136,7 @@ def _check_shares(run: Run, clips: int) -> None:
 
 
 class Trainer:
-    """One run's training: its system, its optimiser and how far it has come."""
+    """The training of one run: system, optimiser and training state."""
 
     def __init__(self, run: Run, dataset: ClipDataset, stop: StopRequest) -> None:
         self.run = run
@@ -146,9 +146,9 @@ class Trainer:
         self.checkpoints = run.folder / "checkpoints"
         self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
         stored = load_checkpoint(self.checkpoints)
-        self.system = speed_up(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
+        self.system = accelerate(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
         self.stepper = Stepper(self.system, run.recipe, run.device, seed=run.spec.seed)
-        self.readings = Readings(run.device)
+        self.metrics = MetricBuffer(run.device)
         self.state = TrainState()
         if stored is not None:
             self.system.load_state_dict(stored.weights)
@@ -156,11 +156,11 @@ class Trainer:
             if stored.state.scaler:
                 self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
-            logger.info(f"Going on from step {self.state.step} of {self.total}.")
+            logger.info(f"Resuming from step {self.state.step} of {self.total}.")
         self._saved = time.monotonic()
 
     def loop(self, log: TrainingLog) -> None:
-        """Steps and validations until the end."""
+        """Train and validate until the last step."""
         meter = Meter(self.run.device)
         with progress_bar() as progress:
             display = progress.add_task("epoch 1", total=self.total, completed=self.state.step, note="")
@@ -178,21 +178,21 @@ class Trainer:
                     except torch.OutOfMemoryError as error:
                         raise out_of_memory(error, self.run, self.stepper, batch) from None
                     except AvsbError:
-                        self._read(log)  # a step before it may have been the cause
+                        self._read(log)  # an earlier step may have been the cause
                         raise
                     self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
-                    figures = self.system.model.diagnostics()
-                    self.readings.add(self.state.step, epoch + 1, ids, terms, figures)
-                    if read := self.readings.due:
+                    diagnostics = self.system.model.diagnostics()
+                    self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
+                    if read := self.metrics.due:
                         progress.update(
                             display,
                             completed=self.state.step,
                             description=f"epoch {epoch + 1}",
                             note=_note(self._read(log), meter),
                         )
-                    self._spend(time.monotonic() - started)  # a device's work shows when it is read
+                    self._spend(time.monotonic() - started)
                     if read:
                         self._stop_if_asked(log)
                     if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
@@ -228,12 +228,12 @@ class Trainer:
         return summary
 
     def _clips_seen(self) -> int:
-        """How many clips the steps so far took; the last batch of an epoch may be smaller than the others."""
+        """Number of clips of the steps so far; the last batch of an epoch may be smaller."""
         epochs, steps = divmod(self.state.step, self.per_epoch)
         return epochs * len(self.dataset) + steps * self.recipe.batch_size
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
-        """The batches of an epoch that are still to be done, with their clips' ids."""
+        """The remaining batches of an epoch, with their clips' ids."""
         first = epoch * self.per_epoch
         order = epoch_order(len(self.dataset), self.recipe.batch_size, self.run.spec.seed, epoch)
         rest = order[self.state.step - first : self.total - first]
@@ -244,23 +244,23 @@ class Trainer:
             yield ids, batch.to(self.run.device, non_blocking=True)
 
     def _step(self, batch: Batch, ids: list[str]) -> dict[str, Tensor]:
-        """One optimiser step on this process's share of a batch; returns the loss terms of all of it."""
+        """Make one optimiser step on this process's share of a batch; returns the whole batch's losses."""
         step = self.state.step
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
         return self.stepper.step(batch, len(ids), step, factor)
 
     def _read(self, log: TrainingLog) -> dict[str, float]:
-        """Log the steps whose losses were not read yet, and return the last one's.
+        """Log the steps whose losses are still on the device, and return the last one's.
 
         Raises:
-            AvsbError: one is not finite.
+            AvsbError: a loss is not finite.
         """
         terms: dict[str, float] = {}
-        for reading in self.readings.take():
-            terms = reading.terms
+        for step in self.metrics.take():
+            terms = step.terms
             if not all(map(math.isfinite, terms.values())):
-                raise self._not_finite(reading)
-            log.write({"step": reading.step, "epoch": reading.epoch, **reading.figures, **terms})
+                raise self._not_finite(step)
+            log.write({"step": step.step, "epoch": step.epoch, **step.diagnostics, **terms})
         return terms
 
     def _spend(self, seconds: float) -> None:
@@ -272,7 +272,7 @@ class Trainer:
             return evaluation_clips(self.run, "val", self.stop)
 
     def _due(self) -> bool:
-        """Whether the recipe wants a validation after this step, and there was none yet."""
+        """Whether the recipe asks for a validation after this step that was not made yet."""
         state, rule = self.state, self.recipe.validation
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
             return False
@@ -287,13 +287,13 @@ class Trainer:
         return self.state.step % self.per_epoch != 0 and self._due()
 
     def _validate_if_due(self, log: TrainingLog) -> None:
-        """At a step that the recipe names, score the validation split and keep the best."""
+        """Score the validation split if it is due, and save the weights if they are the best so far."""
         state = self.state
         if not self._due():
             return
         self._read(log)
         self._stop_if_asked(log)
-        epoch = -(-state.step // self.per_epoch)  # counted from 1, the last one possibly cut short
+        epoch = -(-state.step // self.per_epoch)  # counted from 1; the last one may be incomplete
         metrics = validate(self.run, self.system, self._validation_clips, self.stop)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:
@@ -311,7 +311,7 @@ class Trainer:
 
     def _save(self, log: TrainingLog) -> None:
         """TrainingSummary now; weights that are no longer the best go once it stands."""
-        self._read(log)  # weights that came of a loss that is not finite are not kept
+        self._read(log)  # weights after a loss that is not finite are not saved
         self._saved = time.monotonic()
         self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})
         if distributed.rank() != 0:
@@ -326,15 +326,15 @@ class Trainer:
             self._save(log)
             raise self.stop.error(
                 f"The state after step {self.state.step} of {self.total} is saved; "
-                "the same command goes on from there."
+                "rerun the same command to resume."
             )
 
-    def _not_finite(self, reading: Reading) -> AvsbError:
-        values = ", ".join(f"{name} {value}" for name, value in reading.terms.items() if name != "loss")
+    def _not_finite(self, step: StepMetrics) -> AvsbError:
+        values = ", ".join(f"{name} {value}" for name, value in step.terms.items() if name != "loss")
         saved = sorted(self.checkpoints.glob("step-*"))
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         return AvsbError(
-            f"The loss is not finite at step {reading.step} ({values}) on clips {', '.join(reading.clips)}; "
+            f"The loss is not finite at step {step.step} ({values}) on clips {', '.join(step.clips)}; "
             f"{last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
         )
 

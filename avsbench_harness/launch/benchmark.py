@@ -1,4 +1,4 @@
-"""What networks cost on this machine: speed, memory and waiting for data, measured and written down."""
+"""Measure the speed and memory of networks on this machine, and write the measurements."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS: tuple[str, ...] = get_args(Recipe.model_fields["precision"].annotation)
 
-#: Batches of the loop in which waiting for data is measured, at least.
+#: Minimum number of batches over which waiting for data is measured.
 LOADED_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What a user asks to measure; ``None`` is the method's full recipe's choice, or "decide for me".
+    """The options of a benchmark; ``None`` selects the default, for recipe keys that of the ``full`` recipe.
 
     Attributes:
         method: name, alias or folder; ``None``: every installed method.
-        backbones: names of backbones.
+        backbones: backbone names.
         task: ``s4``, ``ms3`` or ``avss``.
         variant: ``released`` or ``paper``; ``None``: each method's first.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        batch: clips.
-        assignments: further changes to the recipe, ``key=value``.
-        repeats: of each time.
-        data: data root; else ``AVSB_DATA_DIR``; else a small synthetic set.
-        workers: processes that decode data.
+        batch: clips per batch.
+        assignments: further recipe overrides, ``key=value``.
+        repeats: timed repetitions after one warm-up.
+        data: data root; defaults to ``AVSB_DATA_DIR``, then to a small synthetic set.
+        workers: DataLoader worker processes.
         out: folder that holds ``results/``.
     """
 
@@ -93,10 +93,10 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class Result:
-    """One network: its measurement and where it was written, or why there is none.
+    """The measurement of one network and its file, or the reason why there is none.
 
     Attributes:
-        fault: whether something went wrong; a method without that task or variant is left out rightly.
+        fault: whether measuring failed; a method without that task or variant is no failure.
     """
 
     method: str
@@ -108,13 +108,12 @@ class Result:
 
 
 def bench(request: BenchRequest) -> Iterator[Result]:
-    """Measure network by network, each written as soon as it is known.
+    """Measure networks one by one; each measurement is written at once.
 
-    What is wrong with one of all methods becomes its result; with a method that was asked for by name it is
-    raised.
+    An error is raised if the method was requested by name, otherwise it becomes that method's result.
 
     Raises:
-        UsageError: something asked for is unknown or not here; found before anything is measured.
+        UsageError: an option is invalid; checked before the first measurement.
         AvsbError: a batch does not fit, or a method cannot be loaded.
     """
     task = get_task(request.task)
@@ -147,7 +146,7 @@ def bench(request: BenchRequest) -> Iterator[Result]:
 
 
 def measure_network(method: str, backbone: str, request: BenchRequest) -> Measurement:
-    """Measure one network of one method, on weights drawn at random."""
+    """Measure one network of one method, with random weights."""
     run = plan(_run_request(method, backbone, request))
     if not run.dataset.clips("train"):
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
@@ -191,20 +190,20 @@ def measure_network(method: str, backbone: str, request: BenchRequest) -> Measur
 
 
 def without_encoder(run: Run) -> Run:
-    """The run as with a frozen audio encoder, whose embeddings are at hand."""
+    """The run with a frozen audio encoder, whose embeddings are precomputed."""
     audio = run.spec.audio.model_copy(update={"trained": False})
     return replace(run, spec=run.spec.model_copy(update={"audio": audio}))
 
 
 def device_entry(device: str) -> DeviceEntry:
-    """What a device is called."""
+    """The kind and name of a device."""
     if device.startswith("cuda"):
         return DeviceEntry(kind="cuda", name=torch.cuda.get_device_name(device))
     return DeviceEntry(kind="cpu", name=_cpu_name(), threads=torch.get_num_threads())
 
 
 def _left_out(name: str, request: BenchRequest) -> str:
-    """Why a method has no such network, or nothing."""
+    """The reason why a method has no such network, else empty."""
     method = get_method(name)
     try:
         check_task(method, request.task)
@@ -215,12 +214,12 @@ def _left_out(name: str, request: BenchRequest) -> str:
 
 
 def _run_request(method: str, backbone: str, request: BenchRequest) -> Request:
-    """The training run whose cost is asked for."""
+    """The request of the training run to measure."""
     found = get_method(method)
     task, variant = check_task(found, request.task), check_variant(found, request.variant)
     changes = []
     if data_root(request.data) is None and resolve(found, task, backbone, variant=variant).maskige:
-        changes.append("maskige=felzenszwalb")  # the stand-in set has none but those that are made
+        changes.append("maskige=felzenszwalb")  # the default synthetic set has no published maskiges
     changes += request.assignments
     if request.precision is not None:
         changes.append(f"precision={request.precision}")
@@ -242,7 +241,7 @@ def _run_request(method: str, backbone: str, request: BenchRequest) -> Request:
 
 
 def _times(run: Run, repeats: int) -> tuple[CostEntry, Multiples]:
-    """The network's cost and times, with nothing else on the device."""
+    """The network's cost and timings."""
     model = build_system(run, pretrained=False).model.to(run.device)
     cost = model_cost(model, run.recipe.image_size)
     bare = build_backbone(run.spec.backbone, drop_path_rate=run.recipe.backbone.drop_path_rate)
@@ -256,10 +255,10 @@ def _speed(timing: Timing, multiples: tuple[float, ...], clips: int) -> SpeedEnt
 
 
 def _loading(run: Run) -> LoadingEntry:
-    """Waiting for data in a short training on the run's data, as the engine loads them."""
+    """Waiting for data in a short training on the run's data set."""
     dataset = training_set(run)
     keep_decoded(dataset, "train", ahead=False)
-    # The loader's processes read two batches each ahead: none of those is counted.
+    # Each worker prefetches two batches, which are not counted.
     warm_up = 1 + 2 * run.workers
     counted = max(LOADED_BATCHES, 2 * run.workers)
     order = [
@@ -283,7 +282,7 @@ def _loading(run: Run) -> LoadingEntry:
 
 
 def _does_not_fit(error: torch.OutOfMemoryError, run: Run) -> AvsbError:
-    """What to say of a network that runs out of memory in training."""
+    """The error for a network that runs out of memory in training."""
     traceback.clear_frames(error.__traceback__)
     free_cached()
     clips = run.recipe.batch_size
@@ -296,7 +295,7 @@ def _does_not_fit(error: torch.OutOfMemoryError, run: Run) -> AvsbError:
 
 
 def _cpu_name() -> str:
-    """What the maker calls the processor, else its architecture."""
+    """The model name of the processor, else its architecture."""
     try:
         facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

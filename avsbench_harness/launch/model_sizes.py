@@ -1,4 +1,4 @@
-"""What a method's networks weigh, and how they are trained: counted on building them, never stored."""
+"""Parameter counts and recipes of a method's networks, computed when they are asked for."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Size:
 
     Attributes:
         variant: of the method.
-        backbone: of its published ones.
-        task: of its tasks.
-        parameters: without the audio encoder; ``None`` where it cannot be built.
-        with_vggish: the same with VGGish.
-        error: why it cannot be built, else empty.
+        backbone: one of the method's published backbones.
+        task: one of the method's tasks.
+        parameters: number of parameters without the audio encoder; ``None`` if it cannot be built.
+        with_vggish: number of parameters with VGGish.
+        error: the reason why it cannot be built, else empty.
     """
 
     variant: str
@@ -45,7 +45,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe of one network: all of it, and what is not as in the method's first."""
+    """The recipe of one network, and its differences from the recipe of the method's first network."""
 
     variant: str
     backbone: str
@@ -59,10 +59,10 @@ class Training:
 
 
 def sizes(method: Method) -> list[Size]:
-    """The parameters of every network of a method: variants, then backbones, then tasks.
+    """The parameter counts of every network of a method, by variant, backbone and task.
 
-    The networks are built without memory for their tensors, with the options of the ``full`` recipe. One that
-    cannot be built is listed with the reason.
+    The networks are built on the meta device with the options of the ``full`` recipe. One that cannot be
+    built is listed with the reason.
     """
     audio = _count(on_meta(VGGish))
     return [_size(method, variant, backbone, task, audio) for variant, backbone, task in _networks(method)]
@@ -84,15 +84,15 @@ def as_yaml(values: Mapping[str, Any]) -> str:
 
 
 def set_values(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without what every recipe has unless it says otherwise."""
+    """The keys of a recipe that differ from the defaults."""
     length = {name: recipe[name] for name in ("epochs", "iterations") if recipe[name] is not None}
     return difference(recipe, Recipe.parse(length, "a recipe's length").to_dict()) | length
 
 
 def difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of ``values`` that ``base`` has not, or otherwise; mappings are compared key by key.
+    """The keys of ``values`` that differ from ``base``; mappings are compared recursively.
 
-    A key that only ``base`` has is ``None``.
+    A key that is only in ``base`` has the value ``None``.
     """
     found: dict[str, Any] = {}
     for key in (*values, *(key for key in base if key not in values)):
@@ -122,5 +122,5 @@ def _size(method: Method, variant: str, backbone: str, task: str, audio: int) ->
 
 
 def _count(network: Any) -> int:
-    """Parameters, shared ones once."""
+    """Number of parameters; shared ones are counted once."""
     return sum(parameter.numel() for parameter in network.parameters())

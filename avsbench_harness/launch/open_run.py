@@ -1,4 +1,4 @@
-"""A trained run by its name, ready to be looked at."""
+"""Open a trained run by its name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
 
 
-def trained_run(
+def open_run(
     name: str,
     out: Path,
     *,
     data: Path | None = None,
     method: str | None = None,
 ) -> Run:
-    """The run that was trained in a folder; on CUDA where there is one.
+    """Open a trained run; on CUDA if available.
 
     Args:
         name: the run's folder, or its id under ``out``.
         out: the folder that holds ``runs/``.
-        data: data root; else ``AVSB_DATA_DIR``; else the synthetic stand-in.
-        method: the method's folder, where it is not installed under its name.
+        data: data root; defaults to ``AVSB_DATA_DIR``, then to the default synthetic set.
+        method: the method's folder, if it is not installed.
 
     Raises:
-        UsageError: there is no such run, its method is another one, or the data are not those it was
-            trained on.
+        UsageError: there is no such run, it is of another method, or it was trained on other data.
         MissingDataError: the weights of its frozen audio encoder are not on this machine.
     """
     folder = next(
@@ -60,25 +59,25 @@ def trained_run(
 
 
 def _dataset(spec: RunSpec, data: Path | None) -> Dataset:
-    """The data that the run was trained on."""
+    """The data set that the run was trained on."""
     if data_root(data) is None and not spec.data.synthetic:
         raise MissingDataError(
             f"The run was trained on {spec.data.name}; pass --data ROOT, or set {VARIABLE}."
         )
     dataset = choose_dataset(get_task(spec.task), data)
     if dataset.fingerprint() != spec.data.fingerprint:
-        raise UsageError(f"{dataset.root} is not what the run was trained on; pass --data with its data.")
+        raise UsageError(f"The run was not trained on {dataset.root}; pass --data with its data set.")
     return dataset
 
 
 def _audio_weights(spec: RunSpec) -> dict[str, Path]:
-    """The file of the run's frozen audio encoder; none where it was trained along."""
+    """The weights file of the run's frozen audio encoder; empty if the encoder was trained with the model."""
     if spec.audio.trained:
         return {}
     path = store.find(spec.audio.encoder)
     if path is None or sha256_file(path) != spec.audio.weights:
         raise MissingDataError(
-            f"The run hears through {spec.audio.encoder} with weights of SHA-256 {spec.audio.weights}, which "
+            f"The run uses {spec.audio.encoder} with weights of SHA-256 {spec.audio.weights}, which "
             f"the store does not have; `avsb weights add {spec.audio.encoder} FILE` adds them."
         )
     return {"audio": path}

@@ -1,4 +1,4 @@
-"""Figures for papers from submissions and records."""
+"""Plots for papers from submissions and records."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avsbench_harness.ablation import tables as tables
-from avsbench_harness.data.images import read_frame
+from avsbench_harness.ablation.definition import get_ablation
+from avsbench_harness.ablation.tables import METRICS, MeasuredRow, measured_tables, measured_values
+from avsbench_harness.analysis import plots
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.resolve_solution import ground_truth
-from avsbench_harness.results import plots
 from avsbench_harness.results.record import read_records
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import read_solution, read_submission
-from avsbench_harness.submission.codes import OBJECT
-from avsbench_harness.tasks import MASK_SIZE, get_task
+from avsbench_harness.tasks import get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def threshold_figure(submissions: Sequence[Path], solution: Path | None, data: Path | None) -> Figure:
-    """F over the thresholds of each submission.
+def threshold_plot(submissions: Sequence[Path], solution: Path | None, data: Path | None) -> Figure:
+    """F over the 255 thresholds, one curve per submission.
+
+    Args:
+        submissions: submissions to s4 or ms3.
+        solution: ground truth; ``None`` takes it from ``data`` or the cache.
+        data: folder of the data set.
 
     Raises:
-        UsageError: a submission is of a task without thresholds.
+        UsageError: a submission is for a task without thresholds.
     """
     curves = []
     for path in submissions:
@@ -37,7 +41,7 @@ def threshold_figure(submissions: Sequence[Path], solution: Path | None, data: P
             with read_solution(truth) as known:
                 curve = score_submission(predicted, known).mean_curve
         if curve is None:
-            raise UsageError(f"{path} is of {predicted.header.task}, which has no thresholds.")
+            raise UsageError(f"{path} is for {predicted.header.task}, which has no thresholds.")
         curves.append((predicted.header.method, path, curve))
     names = [name for name, _, _ in curves]
     return plots.threshold_curves(
@@ -45,67 +49,77 @@ def threshold_figure(submissions: Sequence[Path], solution: Path | None, data: P
     )
 
 
-def ablation_figure(
+def ablation_plot(
     name: str, results: Path, metric: str | None, task: str | None, backbone: str | None
 ) -> Figure:
-    """Bars of an ablation's rows.
+    """Bars of the rows of an ablation table.
+
+    Args:
+        name: ``method/table``.
+        results: folder with the records.
+        metric: metric to show; ``None`` for the first of the table.
+        task, backbone: select one of several tables.
 
     Raises:
-        MissingDataError: there are no records of it.
-        UsageError: there are several tables of it, or no such metric.
+        MissingDataError: there are no records of the table.
+        UsageError: there are several tables, or the metric is unknown.
     """
-    method, ablation = tables.get_ablation(name)
+    method, ablation = get_ablation(name)
     if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; `avsb ablate run {name}` makes one.")
-    made = [
-        section
-        for section in tables.sections(method, ablation, read_records(results), results)
-        if task in (None, section.task) and backbone in (None, section.backbone)
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb ablate run {name}`.")
+    tables = [
+        table
+        for table in measured_tables(method, ablation, read_records(results), results)
+        if task in (None, table.task) and backbone in (None, table.backbone)
     ]
-    if not made:
-        raise MissingDataError(f"{results} has no records of {name}; `avsb ablate run {name}` makes them.")
-    if len(made) > 1:
-        found = ", ".join(sorted({f"{section.task} with {section.backbone}" for section in made}))
-        raise UsageError(
-            f"There are {len(made)} tables of {name} ({found}); choose by --task and --backbone."
+    if not tables:
+        raise MissingDataError(
+            f"{results} has no records of {name}; create them with `avsb ablate run {name}`."
         )
-    (section,) = made
-    known = tables.METRICS[get_task(section.task).semantic]
+    if len(tables) > 1:
+        found = ", ".join(sorted({f"{table.task} with {table.backbone}" for table in tables}))
+        raise UsageError(
+            f"There are {len(tables)} tables of {name} ({found}); select one with --task and --backbone."
+        )
+    (table,) = tables
+    known = METRICS[get_task(table.task).semantic]
     chosen = metric or known[0]
     if chosen not in known:
         raise unknown("metric", chosen, known)
-    rows = [row for row in section.rows if tables.values(row, section.task, chosen)]
+    rows = [row for row in table.rows if measured_values(row, table.task, chosen)]
     return plots.ablation_bars(
         [row.row.name for row in rows],
-        [float(np.mean(tables.values(row, section.task, chosen))) for row in rows],
+        [float(np.mean(measured_values(row, table.task, chosen))) for row in rows],
         [None if not row.row.set else _interval(row, chosen) for row in rows],
         chosen,
     )
 
 
-def clip_figure(
+def clip_plot(
     submissions: Sequence[Path], clips: Sequence[str], solution: Path | None, data: Path | None
 ) -> Figure:
-    """Frames of clips with outlines, a row per clip and submission.
+    """Frames of clips with outlines of ground truth and prediction, one row per submission and clip.
+
+    Args:
+        submissions: submissions.
+        clips: ids of the clips.
+        solution: ground truth; ``None`` takes it from ``data`` or the cache.
+        data: folder of the data set.
 
     Raises:
-        UsageError: the data set has no such clip.
+        UsageError: the data set does not have a clip.
     """
     strips, labels = [], []
     for path in submissions:
         with read_submission(path) as predicted:
             header = predicted.header
-            task = get_task(header.task)
-            dataset = choose_dataset(task, data)
+            dataset = choose_dataset(get_task(header.task), data)
             known = {clip.id: clip for clip in dataset.clips(header.split)}  # type: ignore[arg-type]
             with read_solution(ground_truth(header, solution, data)) as truth:
                 for clip in clips:
                     if clip not in known:
                         raise unknown(f"clip of {dataset.root}", clip, known)
-                    codes = predicted.read(clip)
-                    mask = codes if task.semantic else (codes >= OBJECT).astype(np.uint8)
-                    frames = np.stack([read_frame(frame, MASK_SIZE) for frame in known[clip].frames])
-                    strips.append(plots.strip(frames, truth.read(clip), mask))
+                    strips.append(plots.clip_strip(known[clip], predicted, truth))
                     labels.append(f"{header.method}\n{clip}")
     figure = plots.new_figure(8.0, 8.0 * sum(strip.shape[0] / strip.shape[1] for strip in strips) + 0.2)
     for axes, strip, label in zip(
@@ -117,8 +131,9 @@ def clip_figure(
     return figure
 
 
-def _interval(row: tables.Measured, metric: str) -> tuple[float, float]:
-    found = row.gaps.get(metric)
+def _interval(row: MeasuredRow, metric: str) -> tuple[float, float]:
+    """The interval of the row's difference to the full method; NaN if there is no difference."""
+    found = row.differences.get(metric)
     if found is None:
         return (np.nan, np.nan)
     return found.interval or (found.value, found.value)

@@ -1,4 +1,4 @@
-"""Carrying out a record's spec again, and saying what came out the same."""
+"""Rerun a recorded experiment, and compare the results."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.results.record import Record, read_record
 from avsbench_harness.weights import store
 
-#: How far a metric of [0, 1] may move and still count as reproduced.
+#: Largest difference of a metric in [0, 1] that counts as reproduced.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One metric, then and now."""
+    """One metric in the record and in the rerun."""
 
     protocol: str
     metric: str
@@ -32,7 +32,7 @@ class Verdict:
 
     @property
     def word(self) -> Literal["same bits", "within tolerance", "different"]:
-        """How the two compare; the tolerance is :data:`TOLERANCE`."""
+        """The comparison of the two values, within :data:`TOLERANCE`."""
         if self.then == self.now:
             return "same bits"
         if self.then is None or self.now is None or abs(self.then - self.now) > TOLERANCE:
@@ -42,12 +42,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A record and its repetition.
+    """A record and its rerun.
 
     Attributes:
         then, now: the two records.
-        verdicts: metric by metric.
-        differences: of spec, data, weights, predictions and environment, a sentence each.
+        verdicts: one per metric.
+        differences: in spec, data, weights, predictions and environment, one sentence each.
     """
 
     then: Record
@@ -59,25 +59,23 @@ class Reproduction:
 def reproduce(
     file: Path, out: Path, data: Path | None = None, device: str | None = None, method: str | None = None
 ) -> Reproduction:
-    """Carry out a record's spec again in this environment.
+    """Rerun a record's spec in this environment.
 
     Args:
         file: the record.
-        out: folder for the repetition's ``runs/``, ``submissions/`` and ``results/``; not the record's own.
+        out: folder for the rerun's ``runs/``, ``submissions/`` and ``results/``; not the record's own.
         data: data root, see ``Request``.
-        device: likewise.
-        method: the folder of a method that is not installed; ``None``: the record's by name.
+        device: see ``Request``.
+        method: folder of a method that is not installed; defaults to the record's method by name.
 
     Raises:
-        UsageError: the record has no spec, is of a failed run, or lies in ``out``.
+        UsageError: the record has no spec, is of a failed run, or is in ``out``.
     """
     then = read_record(file)
     if then.spec is None or then.status == "failed":
-        raise UsageError(
-            f"{file} cannot be carried out again: it has no spec of a run that was finished here."
-        )
+        raise UsageError(f"{file} cannot be rerun: it has no spec, or its run failed.")
     if (out / "results").resolve() == file.parent.resolve():
-        raise UsageError(f"{file} lies in {out / 'results'} itself; name another folder with --out.")
+        raise UsageError(f"{file} is in {out / 'results'} itself; pass another folder with --out.")
     spec = RunSpec.parse(then.spec, str(file))
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
@@ -91,8 +89,8 @@ def reproduce(
                 data=data,
                 preset=spec.preset,
                 recipe=recipe,
-                weights=_asked(spec, "weights"),
-                init=_asked(spec, "init"),
+                weights=_weights_name(spec, "weights"),
+                init=_weights_name(spec, "init"),
                 seed=spec.seed,
                 out=out,
                 device=device,
@@ -107,15 +105,15 @@ def reproduce(
     return Reproduction(then, now, verdicts, tuple(_differences(then, now)))
 
 
-def _asked(spec: RunSpec, name: Literal["weights", "init"]) -> str | None:
-    """What a user would call the weights that a spec takes over."""
-    taken = getattr(spec, name)
-    if taken is None:
+def _weights_name(spec: RunSpec, name: Literal["weights", "init"]) -> str | None:
+    """The argument by which the weights of a spec are found."""
+    weights = getattr(spec, name)
+    if weights is None:
         return None
     for entry in store.published():
-        if taken.sha256 in (entry.sha256, entry.source_sha256):
+        if weights.sha256 in (entry.sha256, entry.source_sha256):
             return entry.name
-    return str(taken.file).split("/")[0]
+    return str(weights.file).split("/")[0]
 
 
 def _value(record: Record, protocol: str, part: str, metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""From what a user asks for to a run whose spec leaves nothing open."""
+"""Resolve a user's request into a run with a complete spec."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; ``None`` is "decide for me".
+    """The options of a run; ``None`` selects the default.
 
     Attributes:
         method: name, alias or folder.
         backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
         task: ``s4``, ``ms3`` or ``avss``.
-        variant: ``released`` or ``paper``.
-        data: data root; else ``AVSB_DATA_DIR``; else a small synthetic set.
-        preset: which of the method's recipes; else ``full``, or ``smoke`` on the stand-in set.
-        recipe: a YAML file laid on the preset.
-        assignments: ``key=value`` laid on that.
-        pretrained: ImageNet weights for the backbone; else as the recipe says.
+        variant: ``released`` or ``paper``; defaults to the method's first.
+        data: data root; defaults to ``AVSB_DATA_DIR``, then to a small synthetic set.
+        preset: of the method's recipes; defaults to ``full``, and to ``smoke`` on the default synthetic set.
+        recipe: a YAML file with overrides of the preset.
+        assignments: further overrides, ``key=value``.
+        pretrained: whether the backbone starts from ImageNet weights; defaults to the recipe's choice.
         weights: weights to predict with instead of training, see ``weights.sources``.
-        init: weights that training starts from, named the same way.
-        seed: of everything random.
+        init: weights that training starts from, named in the same way.
+        seed: random seed.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
-        device: ``cpu``, ``cuda``, ``cuda:N``; else CUDA where there is one.
-        workers: processes that decode data; else by the number of cores.
+        device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
+        workers: DataLoader worker processes; defaults to a number by the cores.
     """
 
     method: str
@@ -81,7 +81,7 @@ class Request:
     workers: int | None = None
 
     def arguments(self) -> list[str]:
-        """The same request as options of ``avsb run``."""
+        """The request as command-line options of ``avsb run``."""
         given = {
             "--method": self.method,
             "--backbone": self.backbone,
@@ -105,7 +105,7 @@ class Request:
 
 
 def plan(request: Request) -> Run:
-    """Resolve a request; whatever is unknown or missing is an error here, before anything is computed."""
+    """Resolve a request; unknown names and missing files are errors here, before any computation."""
     method = get_method(request.method)
     task = check_task(method, request.task)
     variant = check_variant(method, request.variant)
@@ -113,8 +113,8 @@ def plan(request: Request) -> Run:
     if request.seed < 0:
         raise UsageError(f"--seed must be 0 or more, got {request.seed}.")
     root = data_root(request.data)
-    taken = _taken(request, method, task, variant)
-    preset = request.preset or _preset(root, taken if request.weights else None)
+    source = _find_weights(request, method, task, variant)
+    preset = request.preset or _preset(root, source if request.weights else None)
     recipe = _recipe(request, method, task, variant, preset)
     device = local_device(choose_device(request.device))
     if recipe.compile:
@@ -122,7 +122,7 @@ def plan(request: Request) -> Run:
     dataset = choose_dataset(task, request.data, singles=recipe.supplement is not None)
     _make_synthetic_maskiges(dataset, recipe)
     _make_synthetic_pseudo_masks(dataset, recipe)
-    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, taken)
+    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, source)
     run = Run(
         spec=spec,
         method=method,
@@ -133,13 +133,13 @@ def plan(request: Request) -> Run:
         device=device,
         workers=_workers() if request.workers is None else request.workers,
     )
-    if taken is not None:
-        check_fit(run, taken, str(request.weights or request.init), recipe.init_skip)
+    if source is not None:
+        check_fit(run, source, str(request.weights or request.init), recipe.init_skip)
     return run
 
 
 def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
-    """Make the maskiges of a synthetic set on the way; for real data that is a command of its own."""
+    """Make the maskiges of a synthetic set; for other data sets there is a command."""
     if not (dataset.synthetic and recipe.maskige in SEGMENTERS):
         return
     clips = [clip for split in SPLITS for clip in dataset.clips(split)]
@@ -149,7 +149,7 @@ def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
 
 
 def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
-    """Carry the first masks of a synthetic set on, on the way; for real data that is a command of its own."""
+    """Make the pseudo-masks of a synthetic set; for other data sets there is a command."""
     if not (dataset.synthetic and recipe.supplement in FLOWS):
         return
     single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
@@ -160,42 +160,40 @@ def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
 
 
 def warning(run: Run) -> str | None:
-    """The line that tells a run that says nothing about its method from the real thing, if it is one."""
+    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe."""
     real = f"pass --data ROOT, or set {VARIABLE}, with AVSBench on disk"
     if run.dataset.synthetic and run.spec.preset == "smoke":
-        return (
-            f"SMOKE RUN on SYNTHETIC data: it shows that everything works, no more. For the real one {real}."
-        )
+        return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. For a real run {real}."
     if run.dataset.synthetic:
-        return f"SYNTHETIC data: the scores say nothing about AVSBench. For the real one {real}."
+        return f"SYNTHETIC data: the scores do not measure performance on AVSBench. For a real run {real}."
     if run.spec.preset == "smoke":
-        return "SMOKE RUN: this recipe is too short to say anything about the method; pass --preset full."
+        return "SMOKE RUN: this recipe is too short to measure the method; pass --preset full."
     return None
 
 
-def _taken(request: Request, method: Method, task: Task, variant: str) -> Source | None:
-    """The weights that the run takes over, if it does."""
+def _find_weights(request: Request, method: Method, task: Task, variant: str) -> Source | None:
+    """The weights of ``--weights`` or ``--init``, if given."""
     if request.weights is not None and request.init is not None:
         raise UsageError(
-            "--init starts a training, and --from-checkpoint does without one; pass one of them."
+            "--init starts a training from weights, --weights skips the training; pass one of them."
         )
     asked = request.weights or request.init
     if asked is None:
         return None
     if request.pretrained:
-        raise UsageError("--pretrained has no effect: the weights that the run takes over have a backbone.")
+        raise UsageError("--pretrained has no effect: the given weights include the backbone.")
     wanted = {"method": method.name, "variant": variant, "task": task.name, "backbone": request.backbone}
     source = find_weights(asked, request.out, wanted)
-    if request.init is not None:  # from other tasks and variants too, as far as the shapes fit
+    if request.init is not None:  # from other tasks and variants too, if the shapes match
         wanted = {"method": method.name, "backbone": request.backbone}
     check_facts(source, wanted, asked)
     return source
 
 
-def _preset(root: Path | None, checkpoint: Source | None) -> str:
-    """The preset of a request that names none."""
-    if checkpoint is not None:
-        return checkpoint.preset
+def _preset(root: Path | None, weights: Source | None) -> str:
+    """The default preset."""
+    if weights is not None:
+        return weights.preset
     return "smoke" if root is None else "full"
 
 
@@ -221,8 +219,8 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
     check_protocols(task, recipe.protocols)
     if recipe.init_skip and request.init is None:
         raise UsageError("The recipe's init_skip has no effect without --init; leave it out.")
-    takes_over = request.weights is not None or request.init is not None
-    pretrained = False if takes_over else request.pretrained
+    given = request.weights is not None or request.init is not None
+    pretrained = False if given else request.pretrained
     if pretrained is not None:
         changed = recipe.backbone.model_copy(update={"pretrained": pretrained})
         recipe = recipe.model_copy(update={"backbone": changed})
@@ -230,14 +228,14 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
 
 
 def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
-    """The fingerprint of the S4 clips that join the training of another task."""
+    """The fingerprint of the S4 clips that are added to the training of another task."""
     if recipe.supplement is None or dataset.task is S4:
         return None
     return open_dataset(dataset.root, S4).fingerprint()
 
 
 def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
-    """The recipe without a source of maskiges where its options switch them off; others are refused."""
+    """The recipe, without maskiges if the options disable them; a method without maskiges is an error."""
     check_source(source)
     if not method.sees_maskiges({}):
         raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
@@ -245,7 +243,7 @@ def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:
-    """Refuse a separator that is not known, or that the method does nothing with."""
+    """Refuse an unknown separator, and one that the method does not use."""
     name = recipe.audio.separator
     check_separator(name)
     if name != NO_SEPARATOR and not method.separated_audio:
@@ -256,16 +254,16 @@ def _check_separator(method: Method, recipe: Recipe) -> None:
 
 
 def _check_training_data(method: Method, task: Task, recipe: Recipe) -> None:
-    """Refuse pseudo-masks that the task has no use for, and ignored pixels that the method does not know."""
+    """Refuse pseudo-masks that the task cannot use, and ignored pixels that the method does not support."""
     if recipe.supplement is not None:
         check_supplement(recipe.supplement, task)
         if task is not S4 and recipe.maskige is not None:
             raise UsageError(
-                "The S4 clips of the recipe's supplement have no maskiges; leave one of the two out."
+                "The S4 clips of the recipe's supplement have no maskiges; leave supplement or maskige out."
             )
     if recipe.augment.outside == "ignore" and not method.ignored_pixels:
         raise UsageError(
-            f"The recipe's augment.outside is 'ignore', but {method.name} knows no ignored pixels; "
+            f"The recipe's augment.outside is 'ignore', but {method.name} does not support ignored pixels; "
             "leave it out."
         )
 
@@ -278,12 +276,13 @@ def _spec(
     preset: str,
     recipe: Recipe,
     dataset: Dataset,
-    taken: Source | None,
+    source: Source | None,
 ) -> tuple[RunSpec, dict[str, Path]]:
-    checkpoint = taken if request.weights is not None else None
-    audio, files = _audio(recipe) if checkpoint is None else _audio_of(checkpoint, recipe)
-    if taken is not None:
-        files["init" if checkpoint is None else "weights"] = taken.path
+    weights = source if request.weights is not None else None
+    init = source if request.weights is None else None
+    audio, files = _audio(recipe) if weights is None else _audio_of(weights, recipe)
+    if source is not None:
+        files["init" if weights is None else "weights"] = source.path
     backbone_hash = None
     if recipe.backbone.pretrained:
         files["backbone"] = find_pretrained(request.backbone)
@@ -305,14 +304,14 @@ def _spec(
         backbone_weights=backbone_hash,
         recipe=recipe,
         code=_code(request.method, method),
-        weights=None if checkpoint is None else checkpoint.spec,
-        init=None if taken is None or checkpoint is not None else taken.spec,
+        weights=None if weights is None else weights.spec,
+        init=None if init is None else init.spec,
     )
     return spec, files
 
 
 def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
-    """The audio encoder: frozen if the recipe says so and its weights are there, else trained."""
+    """The audio encoder: frozen if the recipe freezes it and its weights are in the store, else trained."""
     name = recipe.audio.encoder
     path = store.find(name)
     trained = path is None or not recipe.audio.freeze
@@ -320,26 +319,26 @@ def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
     return AudioSpec(encoder=name, weights=digest, trained=trained), {} if path is None else {"audio": path}
 
 
-def _audio_of(checkpoint: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
-    """The audio encoder beside weights that are not trained here: among them, or frozen from the store.
+def _audio_of(source: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
+    """The audio encoder of given weights: included in them, or frozen from the store.
 
     Raises:
-        MissingDataError: it is not among them, and the store does not have it.
+        MissingDataError: it is neither included nor in the store.
     """
     name = recipe.audio.encoder
-    if checkpoint.has_encoder:
+    if source.has_encoder:
         return AudioSpec(encoder=name, weights=None, trained=True), {}
     path = store.find(name)
     if path is None:
         raise MissingDataError(
-            f"{checkpoint.spec.file} comes without its audio encoder, {name}, and the store has no weights "
-            f"of that; `avsb weights add {name} FILE` adds them."
+            f"{source.spec.file} does not include its audio encoder, {name}, and the store has no weights "
+            f"of it; `avsb weights add {name} FILE` adds them."
         )
     return AudioSpec(encoder=name, weights=sha256_file(path), trained=False), {"audio": path}
 
 
 def _code(asked: str, method: Method) -> str:
-    """What version of the method's code runs: a package's, or the hash of a folder that is being written."""
+    """The version of the method's code: of its package, or the hash of its folder."""
     if not is_folder(asked):
         for point in importlib.metadata.entry_points(group=GROUP, name=method.name):
             if point.dist is not None:
@@ -352,7 +351,7 @@ def _code(asked: str, method: Method) -> str:
 
 
 def choose_device(asked: str | None) -> str:
-    """The device asked for, if it is there; else CUDA where there is one."""
+    """Check the requested device; defaults to CUDA if available."""
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -363,11 +362,11 @@ def choose_device(asked: str | None) -> str:
     if device.type == "cuda" and (device.index or 0) >= here:
         raise UsageError(f"There is no device {asked} here ({here} CUDA devices); pass --device cpu.")
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"Runs go to cpu or cuda, not to {asked}.")
+        raise UsageError(f"Runs need a device cpu or cuda, not {asked}.")
     return asked
 
 
 def _workers() -> int:
-    """Decoding processes: none on a small machine, where they would only take cores from training."""
+    """The default number of DataLoader workers: 0 on a small machine, where training needs the cores."""
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
     return 0 if cores <= 2 else min(8, cores // 2)

@@ -1,4 +1,4 @@
-"""Which ground truth a submission is scored against, where the user does not name it."""
+"""The ground truth that a submission is scored against, if the user names none."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from avsbench_harness.tasks import get_split, get_task
 def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Path:
     """The solution file for a submission.
 
-    In this order: the one given; that of the data root given; one in the cache with the fingerprint that the
-    submission names, as every run leaves it; that of the data root in ``AVSB_DATA_DIR``.
+    In this order: ``solution``; that of the data root ``data``; the cached one with the fingerprint in the
+    submission's header; that of the data root in ``AVSB_DATA_DIR``.
 
     Raises:
         MissingDataError: there is none.
@@ -39,11 +39,11 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
 
 
 def data_of(record: Record, data: Path | None) -> Dataset | None:
-    """The data set of a record: that of the data root, or the stand-in set; ``None`` if it is neither.
+    """The data set of a record: in the data root, or the default synthetic set; ``None`` if it is neither.
 
     Args:
         record: of a run.
-        data: data root; else ``AVSB_DATA_DIR``.
+        data: data root; defaults to ``AVSB_DATA_DIR``.
     """
     try:
         candidate = choose_dataset(get_task(record.task), data)

@@ -1,69 +1,52 @@
-"""Which runs wait in a cluster's queue: the jobs that sweeps have submitted, as their files tell."""
+"""SLURM jobs of runs: the job that each run was last submitted as, and which of them are in the queue."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
 
-from avsbench_harness.engine.heartbeat import process_exists
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json, write_json
 from avsbench_harness.schema import Schema
 
-#: ``local`` runs jobs as processes of this machine, without a queue.
-Cluster: TypeAlias = Literal["slurm", "local"]
 
-
-class Submitted(Schema):
+class SubmittedJob(Schema):
     """The job that a run was last submitted as, in its folder's ``job.json``.
 
     Attributes:
-        cluster: where to.
-        id: the job's number there, ``array_task`` for one of an array.
-        host: where it was submitted from.
-        log: what the job prints, submitit's messages included.
+        id: SLURM's job id, ``array_task`` for one of an array.
+        log: file with the job's output, submitit's messages included.
     """
 
-    cluster: Cluster
     id: str
-    host: str
     log: str
 
 
-def note_job(run: Run, cluster: Cluster, job: str, log: str) -> None:
-    """Write down what a run was submitted as."""
-    submitted = Submitted(cluster=cluster, id=job, host=socket.gethostname(), log=log)
-    write_json(run.folder / "job.json", submitted.model_dump(mode="json"))
+def write_job(run: Run, job: str, log: str) -> None:
+    """Write the job that a run was submitted as."""
+    write_json(run.folder / "job.json", SubmittedJob(id=job, log=log).model_dump(mode="json"))
 
 
-def job_of(run: Run) -> Submitted | None:
-    """The job that a run was last submitted as."""
+def read_job(run: Run) -> SubmittedJob | None:
+    """The job that a run was last submitted as, if any."""
     path = run.folder / "job.json"
     try:
-        return Submitted.parse(read_json(path), str(path))
+        return SubmittedJob.parse(read_json(path), str(path))
     except (OSError, UsageError):
         return None
 
 
 def queued_runs(runs: Iterable[Run]) -> set[str]:
-    """The ids of the runs whose job waits or works; a queue that does not answer has forgotten nothing."""
-    jobs = {run.id: job for run in runs if (job := job_of(run)) is not None}
-    known = _slurm_jobs() if any(job.cluster == "slurm" for job in jobs.values()) else None
-    return {name for name, job in jobs.items() if _exists(job, known)}
+    """The ids of the runs whose job is pending or running; all jobs count where SLURM does not answer."""
+    jobs = {run.id: job for run in runs if (job := read_job(run)) is not None}
+    known = _jobs_in_queue() if jobs else set()
+    return {name for name, job in jobs.items() if known is None or job.id in known}
 
 
-def _exists(job: Submitted, known: set[str] | None) -> bool:
-    if job.cluster == "slurm":
-        return known is None or job.id in known
-    return job.host == socket.gethostname() and process_exists(int(job.id))
-
-
-def _slurm_jobs() -> set[str] | None:
-    """The numbers of all jobs that wait or run; ``None`` where nobody answers."""
+def _jobs_in_queue() -> set[str] | None:
+    """The ids of all pending and running jobs; ``None`` where SLURM does not answer."""
     if shutil.which("squeue") is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""How the runs of a grid stand, from their files alone: records, claims, heartbeats and submitted jobs."""
+"""The status of a grid's runs, from their files alone: records, claims, heartbeats and submitted jobs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run of a sweep ended, or how it stands.
+    """The status of one run of a sweep.
 
     Attributes:
         name: the run's id.
         state: see ``State``.
-        reason: why it failed, one line.
-        log: what the run printed.
-        seconds: since it was started by this sweep.
-        progress: how far the training of a running one is, ``None`` where nothing is known.
+        reason: of a failure, one line.
+        log: file with the run's output.
+        seconds: since this sweep started it.
+        progress: last heartbeat of a running run, ``None`` if there is none.
     """
 
     name: str
@@ -33,24 +33,24 @@ class Outcome:
     progress: Heartbeat | None = None
 
 
-def impossible(planned: Sequence[Cell]) -> list[Outcome]:
-    """The cells that no run can be made of."""
+def invalid_cells(planned: Sequence[Cell]) -> list[Outcome]:
+    """Failed outcomes of the cells without a run."""
     return [Outcome(cell.name, "failed", cell.problem) for cell in planned if cell.run is None]
 
 
 def is_done(run: Run) -> bool:
-    """Whether a run has been carried out."""
+    """Whether a run is done."""
     record = record_of(run)
     return record is not None and record.status == "done"
 
 
 def state_of(run: Run) -> State:
-    """How a run stands."""
-    return look_at(run, queued_runs([run])).state
+    """The state of a run."""
+    return run_status(run, queued_runs([run])).state
 
 
-def look_at(run: Run, queued: Collection[str]) -> Outcome:
-    """How a run stands; ``queued`` are the ids of runs whose job is alive."""
+def run_status(run: Run, queued: Collection[str]) -> Outcome:
+    """The status of a run; ``queued`` holds the ids of runs whose job is pending or running."""
     record = record_of(run)
     if record is not None and record.status == "done":
         return Outcome(run.id, "done")
@@ -65,11 +65,11 @@ def look_at(run: Run, queued: Collection[str]) -> Outcome:
     return Outcome(run.id, "failed" if reason or record is not None else "pending", reason)
 
 
-def standing(planned: Sequence[Cell]) -> list[Outcome]:
-    """How every run of a grid stands."""
+def grid_status(planned: Sequence[Cell]) -> list[Outcome]:
+    """The status of every run of a grid."""
     runs = [cell.run for cell in distinct(planned) if cell.run is not None]
     queued = queued_runs(runs)
-    return impossible(planned) + [look_at(run, queued) for run in runs]
+    return invalid_cells(planned) + [run_status(run, queued) for run in runs]
 
 
 def _reason(record: object) -> str:

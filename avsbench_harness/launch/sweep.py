@@ -1,4 +1,4 @@
-"""Many runs at once: a grid of methods, backbones, tasks, seeds and recipe changes, planned cell by cell."""
+"""Grids of runs: every combination of methods, backbones, tasks, variants, seeds and recipe changes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class Change(Schema):
-    """One row of a grid: what it is called, and what it changes in every recipe."""
+    """One row of a grid: its name and its recipe overrides."""
 
     name: str = Field(min_length=1)
-    set: dict[str, Any] = Field({}, description="recipe keys, dotted, and their values")
+    set: dict[str, Any] = Field({}, description="dotted recipe keys and their values")
 
 
 class Grid(Schema):
-    """Every combination of these lists is a run; a single value stands for a list of one.
+    """A grid file: every combination of these lists is a run; a single value is a list of one.
 
-    ``seeds`` is a list, or a range such as ``0..2``, whose end is part of it. Relative paths are taken from
-    where the command runs.
+    ``seeds`` is a list, or a range such as ``0..2`` with both ends included. Relative paths are relative to
+    the working directory.
     """
 
     method: list[str] = Field(min_length=1)
@@ -46,7 +46,7 @@ class Grid(Schema):
     preset: str | None = None
     recipe: Path | None = None
     pretrained: bool | None = None
-    set: dict[str, Any] = Field({}, description="changes to every recipe")
+    set: dict[str, Any] = Field({}, description="overrides of every recipe")
     rows: list[Change] = Field([Change(name="all")], min_length=1)
 
     @field_validator("method", "backbone", "task", "variant", mode="before")
@@ -62,13 +62,13 @@ class Grid(Schema):
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of a grid: its request, and the run that it stands for.
+    """One combination of a grid, and the run planned for it.
 
     Attributes:
         row: name of the grid's row.
-        request: what the run was asked by.
-        run: the planned run, ``None`` where it cannot be.
-        problem: why not.
+        request: the combination.
+        run: the planned run, ``None`` if the combination is invalid.
+        problem: the reason.
     """
 
     row: str
@@ -78,7 +78,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The run's id, or what was asked for where there is none."""
+        """The run's id, or a description of the request if there is no run."""
         if self.run is not None:
             return self.run.id
         asked = self.request
@@ -86,7 +86,7 @@ class Cell:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``0..2`` or ``0,1,2`` as a list; anything else is a ``UsageError``."""
+    """Parse ``0..2`` or ``0,1,2``; anything else is a ``UsageError``."""
     found = _RANGE.fullmatch(text.strip())
     if found and int(found[1]) <= int(found[2]):
         return list(range(int(found[1]), int(found[2]) + 1))
@@ -97,17 +97,17 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid in a YAML file."""
+    """Read a grid from a YAML file."""
     return Grid.parse(read_yaml(path), str(path))
 
 
 def cells(grid: Grid, out: Path, device: str | None = None) -> list[Cell]:
-    """Plan every run of a grid; a combination that cannot be run says why and does not stop the others.
+    """Plan every run of a grid; an invalid combination becomes a cell without a run.
 
     Args:
-        grid: what to combine.
+        grid: the grid.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
-        device: ``cpu``, ``cuda``, ``cuda:N``; else CUDA where there is one.
+        device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
     """
     planned: list[Cell] = []
     combinations = itertools.product(
@@ -136,20 +136,20 @@ def cells(grid: Grid, out: Path, device: str | None = None) -> list[Cell]:
 
 
 def distinct(planned: Iterable[Cell]) -> list[Cell]:
-    """The cells with a run, each run once, in order."""
+    """The cells with a run, without repeated runs, in order."""
     found = {cell.run.id: cell for cell in reversed(list(planned)) if cell.run is not None}
     return list(reversed(found.values()))
 
 
 def record_of(run: Run) -> Record | None:
-    """The record of a run, ``None`` before it has one."""
+    """The record of a run, if any."""
     return read_record(run.record_file) if run.record_file.is_file() else None
 
 
 def estimate(run: Run, records: Sequence[Record]) -> float | None:
-    """Seconds of training that a run will take: the median of records that differ in seed or options only.
+    """Estimated training time of a run in seconds; ``None`` without records of such runs.
 
-    ``None`` where no record says.
+    The median of the records with the same method, backbone, task, preset and data.
     """
     import statistics
 

@@ -1,4 +1,4 @@
-"""One run by several processes of this machine: what ``torchrun`` does, and how it ended in one sentence."""
+"""One run in several processes of this machine, through ``torchrun``; its outcome as one error message."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from avsbench_harness.distributed import PeerFailedError
-from avsbench_harness.engine.interrupt import NOTICES
+from avsbench_harness.engine.interrupt import PREEMPTION
 from avsbench_harness.errors import AvsbError, UsageError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-#: Exit codes of processes that have said themselves why they ended.
-_SPOKEN = (1, 2, 3, 4, 130, 143, *(128 + notice for notice in NOTICES))
+#: Exit codes of processes that have printed the reason themselves.
+_REPORTED = (1, 2, 3, 4, 130, 143, *(128 + notice for notice in PREEMPTION))
 
 
 def torchrun(processes: int, arguments: Sequence[str]) -> None:
-    """``torchrun --standalone --nproc-per-node N -m avsbench_harness`` with these arguments.
+    """Run ``torchrun --standalone --nproc-per-node N -m avsbench_harness`` with these arguments.
 
     Raises:
-        UsageError: the number is below 1, or torchrun has started this process already.
-        EndedElsewhere: a process ended and said itself why; SIGTERM and SIGINT are among the reasons.
-        AvsbError: a process ended without a word; the message names it.
+        UsageError: the number is below 1, or this process was started by torchrun.
+        PeerFailedError: a process failed and printed the reason itself, SIGTERM and SIGINT included.
+        AvsbError: a process ended without a message; the error names it.
     """
     if processes < 1:
         raise UsageError(f"--nproc must be 1 or more, got {processes}.")
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise UsageError("torchrun has started these processes already; leave --nproc out.")
+        raise UsageError("These processes were started by torchrun; leave --nproc out.")
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # Each takes its share of the cores; torchrun itself would give it one thread.
+    # Each process gets its share of the cores; torchrun would give it one thread.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    # What these would tell at length is said in one sentence below.
+    # Their long reports are replaced by one sentence below.
     for name in ("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     launch = ["--standalone", f"--nproc-per-node={processes}", "--module", "avsbench_harness", *arguments]
     try:
         run.run(run.parse_args(launch))
-    except SignalException as error:  # passed on to the processes, which have saved their state and said so
+    except SignalException as error:  # the processes handle it themselves
         raise PeerFailedError(130 if error.sigval == signal.SIGINT else 143) from None
     except ChildFailedError as error:
         raise _reason(error.failures, processes) from None
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> AvsbError:
-    """The error to end with: of the process that ended first, as far as can be told.
+    """The error of the process that probably failed first.
 
-    When one ends, torchrun stops the others by SIGTERM, or they fail for having lost it.
+    When one process fails, torchrun terminates the others (SIGTERM), or they fail because they lost it.
     """
 
-    def place(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
+    def priority(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
         rank, failure = item
         killed = failure.exitcode < 0
         return (2 if failure.exitcode == -signal.SIGTERM else 0 if killed else 1), rank
 
-    rank, failure = min(failures.items(), key=place)
-    if failure.exitcode in _SPOKEN:
+    rank, failure = min(failures.items(), key=priority)
+    if failure.exitcode in _REPORTED:
         return PeerFailedError(failure.exitcode)
     how = (
         f"was killed by {signal.Signals(-failure.exitcode).name}"
@@ -69,6 +69,6 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> AvsbError:
         else f"ended with exit code {failure.exitcode}"
     )
     return AvsbError(
-        f"Process {rank} of {processes} {how}; the same command, with any number of processes, goes on from "
-        "the last checkpoint."
+        f"Process {rank} of {processes} {how}; rerun the same command, with any number of processes, to "
+        "resume from the last checkpoint."
     )

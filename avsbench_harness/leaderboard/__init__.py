@@ -1,1 +1,1 @@
-"""Leaderboards from run records: tables, Markdown, LaTeX and the HTML site."""
+"""Leaderboards: tables from records, as Markdown, CSV, LaTeX and a static HTML site."""

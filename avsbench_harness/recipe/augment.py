@@ -1,7 +1,7 @@
-"""Augmentation of training clips: what is drawn, and within which limits. Imports no torch.
+"""Options of the augmentation of training clips. Imports no torch.
 
-A clip's frames, masks and maskiges go through one and the same geometry. The order is: affine map, scale,
-crop, colour jitter, mirror, padding. ``data.transform`` carries it out.
+The same geometric transform applies to a clip's frames, masks and maskiges. Order: affine transform, scaling,
+cropping, colour jitter, flip, padding. Implemented in ``data.transforms``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PositiveFloat
 
 from avsbench_harness.schema import Schema
 
-#: Class index of pixels that belong to no class and to no background, where a recipe wants such.
+#: Class index of ignored pixels, neither background nor any class.
 IGNORED = 255
 
 
@@ -29,50 +29,50 @@ Grey = Annotated[int, Field(ge=0, le=255)]
 
 
 class Affine(Schema):
-    """Rotation, shift, scale and shear about the centre, drawn once per clip, uniformly."""
+    """Random rotation, translation, scaling and shear about the centre, uniform, one draw per clip."""
 
-    rotation: float = Field(0.0, ge=0, le=180, description="largest, degrees either way")
-    translate: tuple[Share, Share] = Field((0.0, 0.0), description="largest, shares of width and height")
-    scale: Limits = Field((1.0, 1.0), description="limits of the factor")
-    shear: tuple[Angle, Angle] = Field((0.0, 0.0), description="largest along x and y, degrees either way")
+    rotation: float = Field(0.0, ge=0, le=180, description="maximum, degrees")
+    translate: tuple[Share, Share] = Field((0.0, 0.0), description="maximum, fractions of width and height")
+    scale: Limits = Field((1.0, 1.0), description="range of the factor")
+    shear: tuple[Angle, Angle] = Field((0.0, 0.0), description="maximum along x and y, degrees")
     interpolation: Literal["nearest", "bilinear"] = Field(
-        "nearest", description="of frames and maskiges; masks always take the nearest pixel"
+        "nearest", description="of frames and maskiges; masks always use nearest"
     )
-    fill: Grey = Field(0, description="outside the frame")
+    fill: Grey = Field(0, description="grey value outside the frame")
 
 
 class Scale(Schema):
-    """Resizing by one of some factors, drawn once per clip, and back to the input's size.
+    """Random scaling, one draw per clip; the result is cropped or padded to the input size.
 
-    A larger frame is cropped at random, a smaller one padded at the right and at the bottom.
+    A larger frame is cropped at a random position, a smaller one padded on the right and at the bottom.
     """
 
-    factors: list[PositiveFloat] = Field(min_length=1, description="one is chosen")
-    maskige: Literal["nearest", "bilinear"] = Field("nearest", description="how maskiges are resized")
-    fill: Grey = Field(128, description="of the padding")
+    factors: list[PositiveFloat] = Field(min_length=1, description="drawn from uniformly")
+    maskige: Literal["nearest", "bilinear"] = Field("nearest", description="interpolation of maskiges")
+    fill: Grey = Field(128, description="grey value of the padding")
 
 
 class Jitter(Schema):
-    """Random colours: brightness, contrast, saturation and hue, after SSD (Liu et al., 2016)."""
+    """Random brightness, contrast, saturation and hue, as in SSD (Liu et al., 2016)."""
 
-    probability: Share = Field(0.5, description="of each of the four")
-    brightness: float = Field(32.0, ge=0, le=255, description="largest sum either way, of 255")
-    contrast: Limits = Field((0.5, 1.5), description="limits of the factor on all values")
-    saturation: Limits = Field((0.5, 1.5), description="limits of the factor on the saturation of HSV")
-    hue: float = Field(36.0, ge=0, le=180, description="largest turn either way, degrees")
-    per_frame: bool = Field(False, description="every frame draws its own, not every clip")
-    maskige: bool = Field(False, description="of maskiges too, with draws of their own if per_frame")
+    probability: Share = Field(0.5, description="of each of the four operations")
+    brightness: float = Field(32.0, ge=0, le=255, description="maximum offset, of 255")
+    contrast: Limits = Field((0.5, 1.5), description="range of the factor on all values")
+    saturation: Limits = Field((0.5, 1.5), description="range of the factor on the HSV saturation")
+    hue: float = Field(36.0, ge=0, le=180, description="maximum rotation, degrees")
+    per_frame: bool = Field(False, description="one draw per frame instead of one per clip")
+    maskige: bool = Field(False, description="apply to maskiges too, with separate draws if per_frame")
 
 
 class Augment(Schema):
-    """What is done to the clips of a training epoch."""
+    """Augmentation of training clips."""
 
-    flip: Share = Field(0.0, description="probability that a clip is mirrored")
+    flip: Share = Field(0.0, description="probability of a horizontal flip per clip")
     affine: Affine | None = None
     scale: Scale | None = None
     jitter: Jitter | None = None
     outside: Literal["background", "ignore"] = Field(
-        "background", description="masks outside the frame; ignore: of no class, see IGNORED"
+        "background", description="class of mask pixels outside the frame; ignore: excluded from the loss"
     )
 
     @property

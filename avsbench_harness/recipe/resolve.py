@@ -54,13 +54,13 @@ def resolve(
     """The recipe of one run.
 
     Args:
-        method: whose ``recipes.yaml`` is read.
+        method: the method.
         task: selects the overrides under ``tasks``.
         backbone: selects the overrides under ``backbones``.
         variant: selects those under ``variants``; ``None``: the method's first.
         preset: ``full``, ``smoke`` or another of the method's.
-        file: YAML laid on the preset.
-        assignments: ``key.sub=value`` laid on that, the value read as YAML.
+        file: YAML with overrides of the preset.
+        assignments: further overrides ``key.sub=value``, the value parsed as YAML.
     """
     path = method.folder / "recipes.yaml"
     known = _presets(path)
@@ -73,14 +73,14 @@ def resolve(
         of_both = of_task.pop("backbones", {}).get(backbone, {})
         of_backbone = layers.get("backbones", {}).get(backbone, {})
         for layer in (layers.get("base", {}), of_task, of_backbone, of_both):
-            values = _lay(values, layer)
+            values = _override(values, layer)
     where = f"preset '{preset}' of {path.name} of {method.name}"
     recipe = Recipe.parse(values, where)
     if file is not None:
-        values = _lay(values, read_yaml(file))
+        values = _override(values, read_yaml(file))
         recipe = Recipe.parse(values, str(file))
     for assignment in assignments:
-        values = _lay(values, _assignment(assignment))
+        values = _override(values, _assignment(assignment))
         recipe = Recipe.parse(values, f"--set {assignment}")
     return recipe
 
@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
+    """``base`` with the overrides ``over``; mappings are merged, other values replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -108,8 +108,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-#: Keys of which one drops others, by the mapping that they are in.
-_INSTEAD = (
+#: Mutually exclusive keys: (mapping, key, keys that it replaces).
+_EXCLUSIVE = (
     ("", "epochs", ("iterations",)),
     ("", "iterations", ("epochs",)),
     ("validation", "every_steps", ("every", "first")),
@@ -118,9 +118,9 @@ _INSTEAD = (
 )
 
 
-def _lay(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge, where naming one of epochs and iterations drops the other, and so for validation's rules."""
-    for place, one, others in _INSTEAD:
+def _override(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge overrides; an override of one of two exclusive keys removes the other."""
+    for place, one, others in _EXCLUSIVE:
         below, above = (layer.get(place, {}) if place else layer for layer in (values, over))
         if not (isinstance(below, Mapping) and isinstance(above, Mapping)) or above.get(one) is None:
             continue
@@ -130,12 +130,12 @@ def _lay(values: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Recipe changes as ``--set`` takes them; a JSON value is also a YAML one."""
+    """Overrides as arguments of ``--set``; a JSON value is also valid YAML."""
     return tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
 
 
 def split_assignment(text: str) -> tuple[str, Any]:
-    """``key.sub=value`` as key and value, the value read as YAML; anything else is a ``UsageError``."""
+    """Split ``key.sub=value``, and parse the value as YAML; anything else is a ``UsageError``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, for example --set optimizer.lr=1.0e-4; got '{text}'.")

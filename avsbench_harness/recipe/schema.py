@@ -20,24 +20,24 @@ Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
 
 class BackboneRecipe(Schema):
-    """The visual backbone's weights and how it is trained."""
+    """Initial weights and training of the visual backbone."""
 
-    pretrained: bool = Field(True, description="ImageNet weights; without them the run refuses to start")
-    freeze_epochs: int | Literal["all"] = Field(0, description="epochs for which its parameters stay")
-    freeze_norm: bool = Field(False, description="keep its batch norms in evaluation mode while training")
+    pretrained: bool = Field(True, description="ImageNet weights; the run fails without them")
+    freeze_epochs: int | Literal["all"] = Field(0, description="epochs in which its parameters are frozen")
+    freeze_norm: bool = Field(False, description="keep its batch norms in evaluation mode")
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth; None: timm's")
 
 
 class AudioRecipe(Schema):
-    """The audio encoder; frozen where its weights are there, else trained with the model."""
+    """The audio encoder; frozen if its weights are in the store, else trained with the model."""
 
     encoder: Literal["vggish", "compact"] = "vggish"
-    freeze: bool = Field(True, description="embeddings are computed once; needs weights")
-    separator: str = Field("none", description="hpss, nmf: separated first, for models that take it")
+    freeze: bool = Field(True, description="compute the embeddings once; needs weights")
+    separator: str = Field("none", description="source separation (hpss, nmf), for methods that support it")
 
 
 class OptimizerRecipe(Schema):
-    """The optimiser and its learning-rate groups."""
+    """The optimiser and the learning rate of its parameter groups."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: PositiveFloat = 1e-4
@@ -51,16 +51,16 @@ class ScheduleRecipe(Schema):
     """The learning rate over the run, as a multiple of ``lr``."""
 
     name: Literal["constant", "cosine", "poly", "step"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="linear from 0 over these steps")
-    milestones: list[PositiveInt] = Field([], description="of step: epochs after which lr is multiplied")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up from 0")
+    milestones: list[PositiveInt] = Field([], description="of step: epochs after which gamma applies")
     gamma: float = Field(0.1, gt=0, le=1, description="of step: the factor")
     power: float = Field(0.9, gt=0, description="of poly: (1 - progress) ** power")
 
 
 class ValidationRecipe(Schema):
-    """When the validation split is scored."""
+    """Schedule of validations."""
 
-    every: PositiveInt = Field(1, description="epochs")
+    every: PositiveInt = Field(1, description="epochs between validations")
     first: PositiveInt = Field(1, description="epoch of the first validation, counted from 1")
     every_steps: PositiveInt | None = Field(None, description="optimiser steps, instead of epochs")
 
@@ -72,7 +72,7 @@ class ValidationRecipe(Schema):
 
 
 class SelectRecipe(Schema):
-    """Which weights the run ends with; chosen on val, never on test."""
+    """Selection of the final weights, on val, never on test."""
 
     mode: Literal["best", "last"] = "best"
     metric: str | None = Field(None, description="None: J for s4 and ms3, mIoU for avss")
@@ -81,38 +81,36 @@ class SelectRecipe(Schema):
 class Recipe(Schema):
     """Everything that decides a training run."""
 
-    source: str = Field("", description="where the values come from")
+    source: str = Field("", description="source of the values")
     image_size: PositiveInt = Field(224, description="side of the network's input, pixels")
-    fit: Literal["squeeze", "pad"] = Field("squeeze", description="how frames get there in evaluation")
-    train_fit: Fit = Field("squeeze", description="in training; crop and pad keep the aspect")
-    frames: PositiveInt | None = Field(None, description="of a training clip, evenly spaced; None: all")
+    fit: Literal["squeeze", "pad"] = Field("squeeze", description="resizing in evaluation")
+    train_fit: Fit = Field("squeeze", description="resizing in training; crop and pad keep the aspect ratio")
+    frames: PositiveInt | None = Field(None, description="per training clip, evenly spaced; None: all")
     options: dict[str, Any] = Field({}, description="build options of the method")
     backbone: BackboneRecipe = BackboneRecipe()
     audio: AudioRecipe = AudioRecipe()
-    maskige: str | None = Field(None, description="where maskiges come from: published, or a segmenter")
+    maskige: str | None = Field(None, description="source of maskiges: published, or a segmenter")
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     epochs: PositiveInt | None = None
     iterations: PositiveInt | None = Field(None, description="optimiser steps, instead of epochs")
     batch_size: PositiveInt = 2
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    accumulate: PositiveInt = Field(1, description="micro-batches that a batch is worked through in")
+    accumulate: PositiveInt = Field(1, description="micro-batches per batch (gradient accumulation)")
     activation_checkpointing: bool = Field(
-        False, description="recompute the backbone's activations: memory for time"
+        False, description="recompute the backbone's activations in the backward pass"
     )
-    channels_last: bool = Field(False, description="weights of convolutions with channels innermost")
+    channels_last: bool = Field(False, description="channels-last memory format")
     compile: bool = Field(False, description="torch.compile losses and predictions")
-    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm")
-    augment: Augment = Field(Augment(), description="what is drawn for a clip in training")
+    clip_norm: PositiveFloat | None = Field(None, description="maximum gradient norm")
+    augment: Augment = Field(Augment(), description="augmentation of training clips")
     supplement: str | None = Field(
-        None, description="s4, ms3: where pseudo-masks of S4's unlabelled training frames come from"
+        None, description="s4, ms3: source of pseudo-masks of S4's unlabelled training frames"
     )
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
-    protocols: list[str] = Field([], description="scored into the record beside the canonical one")
-    init_skip: list[str] = Field(
-        [], description="beginnings of entries' names that --init does not take over"
-    )
+    protocols: list[str] = Field([], description="protocols scored in addition to the canonical one")
+    init_skip: list[str] = Field([], description="state-dict key prefixes that --init does not load")
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:

@@ -1,1 +1,1 @@
-"""Run records -> leaderboards."""
+"""Run records, measurements of speed and memory, and reported values."""

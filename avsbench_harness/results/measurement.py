@@ -1,13 +1,13 @@
-"""The measurement: one JSON file for what one network costs on one device, in ``results/bench/``.
+"""Measurements of speed and memory by ``avsb bench``, one JSON file each in ``results/bench/``.
 
-A network that is measured again has its file replaced; leaderboards take speed and memory from these files.
+A repeated measurement replaces its file. Leaderboards show the speed and memory of these files.
 """
 
 from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +15,17 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json, sha256_json, write_json
-from avsbench_harness.results.record import CostEntry, EnvironmentEntry, Record
+from avsbench_harness.results.record import CostEntry, EnvironmentEntry, Record, recipe_value
 from avsbench_harness.schema import Schema
 
 MEASUREMENT_FORMAT: Literal[1] = 1
 
-#: Folder of the measurements, beside the records.
+#: Subfolder of the results folder with the measurements.
 FOLDER = "bench"
 
 
 class Spread(Schema):
-    """The median of some repeats, the least and the most of them."""
+    """Median, minimum and maximum of repeated timings."""
 
     median: PositiveFloat
     least: PositiveFloat
@@ -39,16 +39,16 @@ class Spread(Schema):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of repeats."""
+        """Return the spread of the values."""
         return cls(median=statistics.median(values), least=min(values), most=max(values))
 
 
 class SpeedEntry(Schema):
-    """How fast one kind of work goes.
+    """Speed of a forward pass or a training step.
 
     Attributes:
-        clips_per_second: by the clock on the CPU, by CUDA's events on CUDA.
-        multiple: of the bare visual backbone's time for the same work; in processor time on the CPU.
+        clips_per_second: wall-clock time on the CPU, CUDA events on CUDA.
+        multiple: time divided by that of the visual backbone alone; processor time on the CPU.
     """
 
     clips_per_second: Spread
@@ -56,7 +56,7 @@ class SpeedEntry(Schema):
 
 
 class DeviceEntry(Schema):
-    """Where it was measured: the kind, what the maker calls it, and the threads that a CPU was given."""
+    """Device of a measurement: kind, product name, and number of threads on a CPU."""
 
     kind: Literal["cpu", "cuda"]
     name: str
@@ -64,7 +64,7 @@ class DeviceEntry(Schema):
 
 
 class BatchEntry(Schema):
-    """What a network saw: clips, frames, the side of its images in pixels, and supervised frames."""
+    """Batch of a measurement: clips, frames per clip, image side in pixels, and annotated frames."""
 
     clips: PositiveInt
     frames: PositiveInt
@@ -73,14 +73,14 @@ class BatchEntry(Schema):
 
 
 class LoadingEntry(Schema):
-    """How long a training loop waits for its data.
+    """Time that the training loop waits for data.
 
     Attributes:
         waiting: share of the loop's time, in [0, 1].
         data: name of the data set, as in records.
-        synthetic: whether it is.
-        workers: processes that decode.
-        batches: over which it was measured.
+        synthetic: whether the data set is synthetic.
+        workers: number of DataLoader worker processes.
+        batches: number of measured batches.
     """
 
     waiting: float = Field(ge=0, le=1)
@@ -91,17 +91,17 @@ class LoadingEntry(Schema):
 
 
 class Measurement(Schema):
-    """One network on one device, in one precision and with one batch.
+    """Speed and memory of one model on one device, in one precision and with one batch shape.
 
     Attributes:
         code: version of the method's code, as in a run's spec.
         options: build options of the method, as in a recipe.
-        changes: to the method's full recipe, by dotted key; apart from batch and precision.
-        repeats: of each time.
-        cost: parameters, and 10^9 multiply-accumulates of one clip of the task's full length.
-        forward: the forward pass without gradients.
-        training: forward, loss, backward and optimiser.
-        memory_gib: peak of training; ``None`` where the system does not tell.
+        changes: overrides of the method's full recipe by dotted key, except batch and precision.
+        repeats: timed repetitions.
+        cost: parameters and 10^9 MACs of one clip of the task's maximum length.
+        forward: forward pass without gradients.
+        training: forward, loss, backward and optimiser step.
+        memory_gib: peak memory of training in GiB; ``None`` if the system does not report it.
     """
 
     format: Literal[1] = MEASUREMENT_FORMAT
@@ -126,7 +126,7 @@ class Measurement(Schema):
 
     @property
     def name(self) -> str:
-        """What tells it from others; the stem of its file."""
+        """Unique name, the stem of the file."""
         parts: list[str] = [
             self.task, self.method, self.variant, self.backbone, self.device.kind, self.precision,
             f"b{self.batch.clips}",
@@ -137,47 +137,52 @@ class Measurement(Schema):
 
 
 def write_measurement(results: Path, measurement: Measurement) -> Path:
-    """Write a measurement beside the records of a folder, in place of an older one; returns its path."""
+    """Write a measurement to ``bench/`` of a results folder, replacing an older one; return its path."""
     path = results / FOLDER / f"{measurement.name}.json"
     write_json(path, measurement.model_dump(mode="json"))
     return path
 
 
 def read_measurement(path: Path) -> Measurement:
-    """Read one measurement; a file that is none is a ``UsageError``."""
+    """Read one measurement.
+
+    Raises:
+        UsageError: the file does not hold a valid measurement.
+    """
     values = read_json(path)
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a measurement: it holds no keys and values.")
+        raise UsageError(f"{path} is not a measurement: expected a JSON object.")
     return Measurement.parse(values, str(path))
 
 
 def measurement_files(results: Path) -> list[Path]:
-    """The files of all measurements beside the records of a folder, by name."""
+    """The files of all measurements in a results folder, sorted by name."""
     return sorted((results / FOLDER).glob("*.json"))
 
 
 def read_measurements(results: Path) -> list[Measurement]:
-    """All measurements beside the records of a folder, by file name."""
+    """Read all measurements in a results folder, sorted by file name."""
     return [read_measurement(path) for path in measurement_files(results)]
 
 
-def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None:
-    """The measurement of a record's network, with the options and at the size of its training, if any.
+def find_measurement(record: Record, known: Iterable[Measurement]) -> Measurement | None:
+    """Find the measurement of a record's model.
 
-    What was changed for a measurement must be so in the record's recipe. A record without a spec states none
-    of this, and is taken to be of the full recipe. Of several measurements the one on CUDA, then in the
-    recipe's precision, then with its batch, then the first by name.
+    A measurement matches if it has the record's method, variant, backbone, task, options, image size and
+    number of frames, and its overrides are part of the record's recipe. A record without a spec counts as
+    a run of the full recipe. CUDA is preferred, then the recipe's precision, then its batch size, then the
+    first name.
     """
     recipe = (record.spec or {}).get("recipe", {})
-    network = (record.method, record.variant, record.backbone, record.task)
+    model = (record.method, record.variant, record.backbone, record.task)
     found = [
         one
         for one in known
-        if (one.method, one.variant, one.backbone, one.task) == network
+        if (one.method, one.variant, one.backbone, one.task) == model
         and recipe.get("options") in (None, one.options)
         and recipe.get("image_size") in (None, one.batch.image_size)
         and recipe.get("frames") in (None, one.batch.frames)
-        and all(_at(recipe, key) == value for key, value in one.changes.items())
+        and all(recipe_value(recipe, key) == value for key, value in one.changes.items())
     ]
     return min(
         found,
@@ -189,11 +194,3 @@ def measured(record: Record, known: Iterable[Measurement]) -> Measurement | None
             one.name,
         ),
     )
-
-
-def _at(recipe: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, ``None`` where there is none."""
-    value: Any = recipe
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

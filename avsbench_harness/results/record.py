@@ -1,8 +1,8 @@
-"""The record: one JSON file for one scored run, from which every table is made.
+"""Run records: one JSON file per finished run, the source of every table.
 
-Records are immutable: a run that has one is not scored again, and a leaderboard is a function of records
-alone. Beside ``<run-id>.json`` lies ``<run-id>.clips.csv`` with the score of every clip, and for avss
-``<run-id>.classes.csv`` with the sums of every clip and class.
+Records are immutable: a run with a record is not scored again, and a leaderboard is a function of records
+alone. Next to ``<run-id>.json``, ``<run-id>.clips.csv`` holds the scores of every clip, and for avss
+``<run-id>.classes.csv`` holds the sums of every clip and class.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from avsbench_harness import __version__
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.files import atomic_write, read_json, write_json
+from avsbench_harness.files import atomic_write, read_json, sha256_json, write_json
 from avsbench_harness.schema import Schema
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ class ScoreEntry(Schema):
     """The scores of one submission under one protocol.
 
     Attributes:
-        protocol: the definition, for instance ``object/1``.
-        batch: clips per batch, where the protocol has batches.
-        main: the metrics that tables show.
-        metrics: metric -> value in [0, 1]; ``None`` where it is not defined.
+        protocol: name of the protocol, for instance ``object/1``.
+        batch: clips per batch, ``None`` if the metrics do not depend on batches.
+        main: metrics shown in tables.
+        metrics: metric -> value in [0, 1]; ``None`` if undefined.
         intervals: metric -> 95 % bootstrap interval over clips.
-        clips: how many clips were scored.
-        part: which: ``all``, or those that the ground truth's host publishes or keeps back.
+        clips: number of scored clips.
+        part: scored clips: ``all``, ``public`` or ``private``.
     """
 
     protocol: str
@@ -54,7 +54,7 @@ class ScoreEntry(Schema):
 
 
 class DataEntry(Schema):
-    """What was predicted: data set, split, and the fingerprint of its ground truth, if it was scored."""
+    """The data of a run: data set, split, fingerprints of the ground truth (if scored) and of the data."""
 
     name: str
     split: str
@@ -64,14 +64,14 @@ class DataEntry(Schema):
 
 
 class CostEntry(Schema):
-    """The size of the network: parameters, and 10^9 multiply-accumulates of a clip; audio encoder apart."""
+    """Parameters, and 10^9 multiply-accumulates (MACs) per clip, both without the audio encoder."""
 
     parameters: int
     gmacs: float
 
 
 class TrainingEntry(Schema):
-    """How the weights came about, at how many clips per second and with how much memory at its peak."""
+    """Summary of the training that produced the weights, with its speed and peak memory."""
 
     steps: int
     selected_step: int
@@ -83,14 +83,14 @@ class TrainingEntry(Schema):
 
 
 class GitEntry(Schema):
-    """The commit of the harness's own source tree, if it runs from one."""
+    """Commit of the harness's source tree, if it runs from a git checkout."""
 
     commit: str
     dirty: bool
 
 
 class EnvironmentEntry(Schema):
-    """What the numbers were computed with."""
+    """Software and hardware of a run."""
 
     harness: str
     python: str
@@ -102,15 +102,14 @@ class EnvironmentEntry(Schema):
 
 
 class Record(Schema):
-    """One run that was scored, or that failed.
+    """One finished run: scored or failed.
 
     Attributes:
-        status: a failed run has no scores, and its record gives way when the run is tried again.
-        reason: why it failed, one line.
-        spec: the run's spec with everything that decided its result; ``None`` for a submission that
-            was made elsewhere.
+        status: ``done`` or ``failed``; a failed run has no scores, and its next run replaces the record.
+        reason: reason of the failure, one line.
+        spec: everything that determines the result of the run; ``None`` for an external submission.
         spec_hash: SHA-256 of the spec.
-        notes: what a reader must know, one sentence each.
+        notes: remarks for readers, one sentence each.
     """
 
     format: Literal[1] = RECORD_FORMAT
@@ -136,34 +135,35 @@ class Record(Schema):
 
     @property
     def recipe_hash(self) -> str | None:
-        """What tells recipes of one preset apart: the first digits of the hash of all but seed and data."""
-        from avsbench_harness.files import sha256_json
-
+        """First 8 digits of the hash of the spec without seed and data; equal for the seeds of one row."""
         if self.spec is None:
             return None
-        # Seeds of a training that starts from other seeds' weights belong together.
+        # Runs with different seeds may start from different weights and still form one row.
         decided = {key: value for key, value in self.spec.items() if key not in ("seed", "data", "init")}
         decided["from_weights"] = bool(self.spec.get("init"))
-        # Where the values come from decides nothing, as in the spec's own hash.
+        # The origin of the values has no effect on the result; the spec's hash ignores it too.
         decided["recipe"] = {key: value for key, value in decided["recipe"].items() if key != "source"}
         return sha256_json(decided)[:8]
 
     def score(self, protocol: str, part: str = "all") -> ScoreEntry | None:
-        """The scores of a part of the clips under one protocol, if it was scored so."""
+        """Return the scores under a protocol and over a part of the clips, ``None`` if there are none."""
         found = (entry for entry in self.scores if (entry.protocol, entry.part) == (protocol, part))
         return next(found, None)
 
 
 def write_record(path: Path, record: Record, scores: Scores) -> None:
-    """Write a scored run's record and its tables; only a failed run's record is ever replaced.
+    """Write the record and the per-clip files of a scored run; replaces only the record of a failed run.
 
     Args:
         path: ``<run-id>.json``.
-        record: what to write.
-        scores: under the canonical protocol, for the tables.
+        record: the record.
+        scores: scores under the canonical protocol, for the per-clip files.
+
+    Raises:
+        UsageError: the run has a record with scores.
     """
     if path.exists() and read_record(path).status == "done":
-        raise UsageError(f"{path} exists, and records are immutable; remove it to score the run anew.")
+        raise UsageError(f"{path} exists, and records are immutable; remove it to score the run again.")
     _write_table(clips_file(path), scores.per_clip)
     if scores.per_clip_class is not None:
         _write_table(classes_file(path), scores.per_clip_class)
@@ -171,18 +171,18 @@ def write_record(path: Path, record: Record, scores: Scores) -> None:
 
 
 def write_failure(path: Path, record: Record) -> None:
-    """Write a failed run's record, unless the run has been scored meanwhile."""
+    """Write the record of a failed run, unless the run has a record with scores."""
     if not (path.exists() and read_record(path).status == "done"):
         write_json(path, record.model_dump(mode="json"))
 
 
 def clips_file(path: Path) -> Path:
-    """The per-clip table beside a record."""
+    """Path of the per-clip file of a record."""
     return path.with_suffix(".clips.csv")
 
 
 def classes_file(path: Path) -> Path:
-    """The table of clips and classes beside a record of avss."""
+    """Path of the file with the sums per clip and class of a record of avss."""
     return path.with_suffix(".classes.csv")
 
 
@@ -195,25 +195,35 @@ def read_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        MissingDataError: there is no such file.
-        UsageError: it is no record.
+        MissingDataError: the file does not exist or cannot be read.
+        UsageError: the file does not hold a valid record.
     """
     try:
         values = read_json(path)
     except OSError as error:
         raise MissingDataError(f"Cannot read {path}: {error.strerror}.") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a record: it holds no keys and values.")
+        raise UsageError(f"{path} is not a record: expected a JSON object.")
     return Record.parse(values, str(path))
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records in a folder, by run id."""
+    """Read all records in a folder, sorted by run id."""
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
+def recipe_value(recipe: Mapping[str, Any], key: str, default: object = None) -> Any:
+    """Return the value of a recorded recipe at a dotted key, ``default`` if the recipe lacks it."""
+    value: Any = recipe
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
+    return value
+
+
 def environment(device: str) -> EnvironmentEntry:
-    """What this process computes with; ``device`` is what the run used."""
+    """Describe the software and hardware of this process; ``device`` is the device of the run."""
     return EnvironmentEntry(
         harness=__version__,
         python=platform.python_version(),
@@ -226,7 +236,7 @@ def environment(device: str) -> EnvironmentEntry:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, ISO 8601 with seconds."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -241,20 +251,20 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def _git() -> GitEntry | None:
-    """The commit of the tree that this file lies in, never of the caller's folder."""
+    """Commit of the source tree of this file, independent of the working directory."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
-        commit = _ask_git(root, "rev-parse", "HEAD")
-        changes = _ask_git(root, "status", "--porcelain", "--untracked-files=no")
+        commit = _run_git(root, "rev-parse", "HEAD")
+        changes = _run_git(root, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
     return GitEntry(commit=commit, dirty=bool(changes))
 
 
-def _ask_git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
+def _run_git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(
         ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20
     )
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,7 +1,7 @@
-"""What the papers report: every figure with its paper, table and row, and how it was measured if known.
+"""Reported values: every number of the papers' result tables, with its paper, table, row and protocol.
 
-One YAML file per paper lies in ``reported/``: its tables, and in each its rows with their values as printed.
-Nothing here is measured by this harness, and tables say so.
+Each YAML file in ``reported/`` holds the tables of one paper, with values as printed. None of them is
+measured by this harness, and every table that shows them says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from avsbench_harness.schema import Schema
 
 TaskName = Literal["s4", "ms3", "avss"]
 
-#: The metric of the canonical protocols that a paper's own name for one stands for.
+#: Metric name in a paper -> comparable metric of the canonical protocol, by task.
 _CANONICAL = {
     "s4": {"J": "J", "mIoU": "J", "F": "F", "F-score": "F"},
     "avss": {"J": "mIoU", "mIoU": "mIoU", "F": "F", "F-score": "F"},
@@ -27,16 +27,16 @@ _CANONICAL["ms3"] = _CANONICAL["s4"]
 
 
 class ReportedRow(Schema):
-    """A row of a paper's table, or the part of it that belongs to one task.
+    """A row of a paper's table, or the part of the row that belongs to one task.
 
     Attributes:
-        row: its label, unique in the table together with method, backbone and task.
-        method: a plugin's name, or the name of a method that the harness does not have.
-        backbone: ``r50``, ``pvt``, another name as printed, or ``None`` where the paper does not say.
-        setting: what else tells the row apart, as printed.
-        task: ``None`` for figures that belong to no task, such as a number of parameters.
+        row: label, unique in the table together with method, backbone and task.
+        method: name of a plugin, or of a method that the harness does not implement.
+        backbone: ``r50``, ``pvt`` or another name as printed; ``None`` if the paper does not state it.
+        setting: further distinction from other rows, as printed.
+        task: ``None`` for values that belong to no task, such as a number of parameters.
         values: metric as the paper names it -> value as printed.
-        protocol: overrides the table's.
+        protocol: overrides the table's protocol.
     """
 
     row: str = Field(min_length=1)
@@ -49,14 +49,14 @@ class ReportedRow(Schema):
 
 
 class ReportedTable(Schema):
-    """A paper's table.
+    """A table of a paper.
 
     Attributes:
-        title: what it shows.
-        main: whether it compares methods, rather than settings of one.
-        protocol: how it was measured, as far as is known: a protocol's name, or words.
-        unit: of the scores as printed.
-        rows: all of them.
+        title: subject of the table.
+        main: whether the table compares methods rather than settings of one method.
+        protocol: name or short description of the protocol, ``None`` if unknown.
+        unit: unit of the printed scores.
+        rows: all rows.
     """
 
     title: str
@@ -67,7 +67,7 @@ class ReportedTable(Schema):
 
 
 class Paper(Schema):
-    """All tables of one paper with results."""
+    """All result tables of one paper."""
 
     paper: str
     title: str
@@ -76,10 +76,10 @@ class Paper(Schema):
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One printed number; attributes as in :class:`ReportedRow`, its table and its paper.
+class ReportedValue:
+    """One printed number; attributes as in :class:`Paper`, :class:`ReportedTable` and :class:`ReportedRow`.
 
-    Scores are in percent whatever the paper prints; other values stand as printed.
+    Scores are in percent, also if the paper prints fractions; other values are kept as printed.
     """
 
     paper: str
@@ -96,13 +96,13 @@ class Figure:
 
     @property
     def canonical_metric(self) -> str | None:
-        """The canonical protocols' metric that this one is comparable with in kind, if there is one."""
+        """The comparable metric of the task's canonical protocol, ``None`` if there is none."""
         return _CANONICAL.get(self.task or "", {}).get(self.metric)
 
 
 @functools.cache
 def papers() -> tuple[Paper, ...]:
-    """The papers, by name of their file."""
+    """The papers, sorted by file name."""
     folder = files("avsbench_harness.results") / "reported"
     found = sorted(
         (path for path in folder.iterdir() if path.name.endswith(".yaml")), key=lambda path: path.name
@@ -111,10 +111,10 @@ def papers() -> tuple[Paper, ...]:
 
 
 @functools.cache
-def figures() -> tuple[Figure, ...]:
-    """Every reported number, in the order of papers, tables and rows."""
+def reported_values() -> tuple[ReportedValue, ...]:
+    """Every reported value, in the order of papers, tables and rows."""
     return tuple(
-        Figure(
+        ReportedValue(
             paper=paper.paper,
             table=name,
             row=row.row,

@@ -1,4 +1,4 @@
-"""Scoring arrays in memory, and the protocols by name."""
+"""Scores of arrays in memory, and protocols by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SEMANTIC: dict[str, type[Protocol]] = {
     protocol.name: protocol for protocol in (SemanticCanonical, AVSSAVSBench, AVSSCombo, SemanticConfusion)
 }
 
-#: The protocol of leaderboards for s4 and ms3, and for avss.
+#: Canonical protocols, used by leaderboards: of s4 and ms3, and of avss.
 CANONICAL_OBJECT = ObjectCanonical.name
 CANONICAL_SEMANTIC = SemanticCanonical.name
 
@@ -54,30 +54,30 @@ def _protocols(task: str) -> dict[str, type[Protocol]]:
 
 
 def protocols(task: str | None = None) -> dict[str, str]:
-    """The definition of every protocol by its name, the canonical one first.
+    """The definitions of protocols by name, the canonical one first.
 
     Args:
-        task: only those of this task; ``None`` gives all.
+        task: protocols of this task; ``None`` for all protocols.
     """
     chosen = {**_OBJECT, **_SEMANTIC} if task is None else _protocols(task)
     return {name: inspect.getdoc(protocol) or "" for name, protocol in chosen.items()}
 
 
 def canonical(task: str) -> str:
-    """The name of the protocol that leaderboards of a task use."""
+    """The name of a task's canonical protocol."""
     return CANONICAL_SEMANTIC if get_task(task).semantic else CANONICAL_OBJECT
 
 
 def get_protocol(task: str, name: str | None = None, batch: int | None = None) -> Protocol:
-    """A protocol by name.
+    """Return a protocol by name.
 
     Args:
         task: s4, ms3 or avss.
-        name: ``None`` is the canonical one.
-        batch: clips per batch; ``None`` is the published number.
+        name: name of the protocol; ``None`` for the canonical one.
+        batch: clips per batch; ``None`` for the published number.
 
     Raises:
-        UsageError: an unknown name, or a batch size where the protocol has none.
+        UsageError: unknown name, or a batch size for a protocol without batches.
     """
     known = _protocols(task)
     name = name or canonical(task)
@@ -87,14 +87,14 @@ def get_protocol(task: str, name: str | None = None, batch: int | None = None) -
     if batch is None:
         return protocol
     if protocol.batch is None:
-        raise UsageError(f"Protocol '{name}' does not depend on batches; leave out the batch size.")
+        raise UsageError(f"Protocol '{name}' does not depend on batches; remove the batch size.")
     if batch < 1:
         raise UsageError(f"The batch size must be at least 1, got {batch}.")
     return replace(protocol, batch=batch)
 
 
 def every_protocol(task: str) -> list[Protocol]:
-    """All protocols of a task, avsbench with both published batch sizes."""
+    """All protocols of a task; avsbench with both published batch sizes."""
     chosen: list[Protocol] = []
     for name in _protocols(task):
         chosen.append(get_protocol(task, name))
@@ -111,18 +111,19 @@ def score_object(
     batch: int | None = None,
     clips: Sequence[str] | None = None,
 ) -> Scores:
-    """Score predictions of s4 or ms3 in memory.
+    """Score predictions for s4 or ms3.
 
     Args:
-        codes: uint8 (N,T,H,W) of :func:`encode`; for ``combo`` float32 (N,T,2,H,W) scores.
-        masks: {0,1} (N,T,H,W).
-        protocol: a name of :func:`protocols`.
-        batch: clips per batch where the protocol has batches; the published number by default.
-        clips: names for the per-clip table, by default the index.
+        codes: (N,T,H,W) uint8 threshold codes, see :func:`encode`; for protocol ``combo`` (N,T,2,H,W) float32
+            class scores.
+        masks: (N,T,H,W) in {0,1}.
+        protocol: name of a protocol, see :func:`protocols`.
+        batch: clips per batch; ``None`` for the published number.
+        clips: ids for the per-clip table; ``None`` for the index.
 
     Raises:
-        ValueError: shapes or dtypes do not fit.
-        UsageError: an unknown protocol or batch size.
+        ValueError: wrong shapes or dtypes.
+        UsageError: unknown protocol or invalid batch size.
     """
     chosen = get_protocol("s4", protocol, batch)
     truth = _bytes("masks", masks)
@@ -135,7 +136,9 @@ def score_object(
         sides = predicted.shape[2:] if chosen.side else truth.shape[2:]
         expected = (*truth.shape[:2], *sides)
     if truth.ndim != 4 or not truth.size or predicted.shape != expected:
-        raise ValueError(f"predictions {predicted.shape} do not fit masks {truth.shape}: expected {expected}")
+        raise ValueError(
+            f"predictions have shape {predicted.shape}, expected {expected} for masks {truth.shape}"
+        )
     scorer = Scorer(chosen, (truth.shape[2], truth.shape[3]))
     for ours, theirs in zip(predicted, truth, strict=True):
         scorer.add(chosen.count(ours, theirs))
@@ -145,32 +148,32 @@ def score_object(
 def score_semantic(
     labels: npt.NDArray[Any],
     truth: npt.NDArray[Any],
-    real: npt.NDArray[np.bool_] | None = None,
+    valid: npt.NDArray[np.bool_] | None = None,
     protocol: str = CANONICAL_SEMANTIC,
     *,
     clips: Sequence[str] | None = None,
 ) -> Scores:
-    """Score label maps of avss in memory.
+    """Score label maps for avss.
 
     Args:
-        labels, truth: uint8 (N,T,H,W) in 0..70.
-        real: bool (N,T), frames that exist; ``None`` means all. What the others hold is ignored.
-        protocol: a name of :func:`protocols`.
-        clips: names for the per-clip table, by default the index.
+        labels, truth: (N,T,H,W) uint8 in 0..70.
+        valid: (N,T) bool, ``False`` for padded frames, which are ignored; ``None`` if all frames are valid.
+        protocol: name of a protocol, see :func:`protocols`.
+        clips: ids for the per-clip table; ``None`` for the index.
 
     Raises:
-        ValueError: shapes, dtypes or labels do not fit, or a clip has no real frame.
-        UsageError: an unknown protocol.
+        ValueError: wrong shapes, dtypes or labels, or a clip without a valid frame.
+        UsageError: unknown protocol.
     """
     chosen = get_protocol("avss", protocol)
     predicted, true = _bytes("labels", labels), _bytes("truth", truth)
     if true.ndim != 4 or not true.size or predicted.shape != true.shape:
         raise ValueError(f"labels {predicted.shape} and truth {true.shape} must both be (N,T,H,W)")
-    exists = np.ones(true.shape[:2], bool) if real is None else np.asarray(real, bool)
-    if exists.shape != true.shape[:2] or not exists.any(axis=1).all():
-        raise ValueError(f"real must be {true.shape[:2]} with a real frame in every clip, got {exists.shape}")
+    kept = np.ones(true.shape[:2], bool) if valid is None else np.asarray(valid, bool)
+    if kept.shape != true.shape[:2] or not kept.any(axis=1).all():
+        raise ValueError(f"valid must be {true.shape[:2]} with a valid frame in every clip, got {kept.shape}")
     scorer = Scorer(chosen, (true.shape[2], true.shape[3]))
-    for ours, theirs, frames in zip(predicted, true, exists, strict=True):
+    for ours, theirs, frames in zip(predicted, true, kept, strict=True):
         scorer.add(chosen.count(ours[frames], theirs[frames]))
     return scorer.scores(_names(clips, len(true)))
 
@@ -185,16 +188,16 @@ def _names(clips: Sequence[str] | None, n: int) -> list[str]:
 def _codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     array = np.asarray(codes)
     if array.dtype != np.uint8:
-        raise ValueError(f"codes must be uint8, got {array.dtype}; make them with encode(prob)")
+        raise ValueError(f"codes must be uint8, got {array.dtype}; create them with encode(prob)")
     return array
 
 
 def _bytes(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """bool, integer or whole floating-point values as uint8."""
+    """Convert bool, integer or integral floating-point values to uint8."""
     array = np.asarray(values)
     if array.dtype == np.uint8:
         return array
     small = array.astype(np.uint8)
     if not np.array_equal(small, array):
-        raise ValueError(f"{name} must hold whole numbers from 0 to 255")
+        raise ValueError(f"{name} must hold integers from 0 to 255")
     return small

@@ -1,7 +1,7 @@
 """Bootstrap over clips for metrics that are functions of sums over clips.
 
-Because every protocol's metrics come from column sums of a table with one row per clip, a resample is a
-vector of multiplicities and thousands of them are one matrix product; no clip is scored twice.
+The metrics of every protocol are functions of the column sums of a table with one row per clip. A resample is
+a vector of row multiplicities, and all resamples together are one matrix product; no clip is scored again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def resampled_sums(
     """Column sums of tables under the same resamples of their rows, in chunks.
 
     Args:
-        tables: (R,K_i) each; the rows of one unit are drawn together.
-        resamples: how many.
-        seed: of the draw.
+        tables: (R,K_i) each; the same rows are drawn in every table.
+        resamples: number of resamples.
+        seed: random seed.
 
     Yields:
-        for each table, (chunk, K_i).
+        (chunk, K_i) for each table.
     """
     rows = len(tables[0])
     draw = np.random.default_rng(seed)
@@ -44,12 +44,15 @@ def resampled_sums(
 def bootstrap_intervals(
     sums: Floats, reduce: Callable[[Floats], dict[str, Floats]], names: Iterable[str]
 ) -> dict[str, tuple[float, float] | None]:
-    """Bias-corrected and accelerated intervals (Efron 1987) at the 95 % level.
+    """Bias-corrected and accelerated (BCa) 95 % intervals (Efron 1987).
 
     Args:
-        sums: (R,K), one row per resampled unit.
+        sums: (R,K), one row per resampled unit (clip or batch).
         reduce: metrics from column sums (..., K).
-        names: which metrics.
+        names: metrics to compute an interval for.
+
+    Returns:
+        (low, high) by metric; ``None`` with fewer than two units or for an undefined metric.
     """
     names = list(names)
     if len(sums) < 2:
@@ -64,8 +67,17 @@ def bootstrap_intervals(
     }
 
 
+def percentile_interval(resampled: Floats) -> tuple[float, float] | None:
+    """The 95 % percentile interval of the finite resampled values, ``None`` if there are none."""
+    finite = resampled[np.isfinite(resampled)]
+    if not finite.size:
+        return None
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def _bca(estimate: float, resampled: Floats, left_out: Floats) -> tuple[float, float] | None:
-    """One interval from the resampled and the leave-one-out values of a metric."""
+    """The BCa interval from the resampled and the leave-one-out values of a metric."""
     from scipy.special import ndtr, ndtri
 
     resampled = resampled[np.isfinite(resampled)]
@@ -73,12 +85,12 @@ def _bca(estimate: float, resampled: Floats, left_out: Floats) -> tuple[float, f
     if not np.isfinite(estimate) or not resampled.size:
         return None
     tail = (1 - LEVEL) / 2
-    # Half of the ties count as below, so that a metric that hardly varies is not taken for biased.
+    # Ties count as half below; otherwise a metric that hardly varies would appear biased.
     below = np.mean(resampled < estimate) + np.mean(resampled == estimate) / 2
     bias = ndtri(below)
     influence = left_out.mean() - left_out
     spread = (influence**2).sum() ** 1.5
-    if not np.isfinite(bias) or spread == 0:  # all resamples on one side, or all equal: plain percentiles
+    if not np.isfinite(bias) or spread == 0:  # all on one side or all equal: use percentiles
         quantiles = np.array([tail, 1 - tail])
     else:
         acceleration = (influence**3).sum() / (6 * spread)

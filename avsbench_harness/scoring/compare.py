@@ -1,4 +1,4 @@
-"""Two submissions on the same clips: is the difference more than the choice of clips?"""
+"""Paired comparison of two submissions on the same clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.scoring.bootstrap import LEVEL, RESAMPLES, resampled_sums
+from avsbench_harness.scoring.bootstrap import percentile_interval, resampled_sums
 from avsbench_harness.scoring.scores import Scores
 
 if TYPE_CHECKING:
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Difference:
-    """How one metric differs, A minus B.
+    """Difference of one metric, A minus B.
 
     Attributes:
-        a, b: the two values; ``None`` where the metric is not defined.
+        a, b: values of the metric; ``None`` if undefined.
         difference: a - b.
-        interval: its 95 % interval by paired bootstrap (percentiles; the same clips are drawn for both).
-        better: share of resamples in which A is above B, ties counting half.
-        wins, losses, ties: clips on which A is above, below and equal to B, among those that have the metric.
+        interval: 95 % percentile interval of the difference by paired bootstrap over clips.
+        better: share of resamples in which A is above B; ties count half.
+        wins, losses, ties: number of clips on which A is above, below and equal to B; ``None`` if the metric
+            is not defined per clip.
     """
 
     metric: str
@@ -40,7 +41,7 @@ class Difference:
 
     @property
     def win_rate(self) -> float | None:
-        """Share of clips on which A is above B, ties counting half."""
+        """Share of clips on which A is above B; ties count half."""
         if self.wins is None or self.losses is None or self.ties is None:
             return None
         clips = self.wins + self.losses + self.ties
@@ -49,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two scores under one protocol; of :func:`compare`."""
+    """Result of :func:`compare`: the scores of A and B under one protocol, and their differences."""
 
     a: Scores
     b: Scores
@@ -57,9 +58,9 @@ class Comparison:
 
     @cached_property
     def per_clip(self) -> pd.DataFrame:
-        """One row per clip: A's and B's main metrics and their difference, the largest difference first.
+        """One row per clip with the main metrics of A and B and their differences.
 
-        Sorted by the first main metric that clips have.
+        Sorted by the absolute difference of the first main metric that is defined per clip, largest first.
         """
         import pandas as pd
 
@@ -75,7 +76,7 @@ class Comparison:
         return table.loc[order].reset_index(drop=True)
 
     def to_json(self, clips: int = 10) -> dict[str, Any]:
-        """As JSON values, with the ``clips`` that differ most."""
+        """JSON values, with the ``clips`` clips that differ most."""
         rows = self.per_clip.head(clips).to_dict(orient="records")
         return {
             "protocol": self.a.protocol,
@@ -97,25 +98,24 @@ class Comparison:
 
 
 def compare(a: Scores, b: Scores) -> Comparison:
-    """Paired comparison of two submissions.
+    """Compare two submissions by paired bootstrap over clips.
 
     Raises:
-        UsageError: they were not scored by the same protocol on the same clips of the same solution.
+        UsageError: the scores differ in protocol, solution or clips.
     """
-    for what, ours, theirs in (
+    for name, ours, theirs in (
         ("protocol", a.label, b.label),
         ("solution", a.solution, b.solution),
         ("clips", a.clips, b.clips),
     ):
         if ours != theirs:
-            shown = f": {ours} and {theirs}" if what != "clips" else ""
-            raise UsageError(f"Cannot compare scores of different {what}{shown}; score both the same way.")
+            shown = f": {ours} and {theirs}" if name != "clips" else ""
+            raise UsageError(f"Cannot compare scores of different {name}{shown}; score both the same way.")
     tables = [a.tally.sums, b.tally.sums]
     chunks = [
         {name: first[name] - second[name] for name in a.main}
         for first, second in (
-            (a.tally.reduce(ours), b.tally.reduce(theirs))
-            for ours, theirs in resampled_sums(tables, RESAMPLES)
+            (a.tally.reduce(ours), b.tally.reduce(theirs)) for ours, theirs in resampled_sums(tables)
         )
     ]
     resampled = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in a.main}
@@ -128,8 +128,7 @@ def _difference(a: Scores, b: Scores, name: str, resampled: Any) -> Difference:
     interval = better = None
     resampled = resampled[np.isfinite(resampled)]
     if difference is not None and resampled.size and len(a.tally.sums) > 1:
-        low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        interval = float(low), float(high)
+        interval = percentile_interval(resampled)
         better = float(np.mean(resampled > 0) + np.mean(resampled == 0) / 2)
     wins = losses = ties = None
     if name in a.per_clip:
@@ -139,7 +138,7 @@ def _difference(a: Scores, b: Scores, name: str, resampled: Any) -> Difference:
 
 
 def _json(value: Any) -> Any:
-    """A table's cell as a JSON value; NaN becomes null."""
+    """A table cell as a JSON value; NaN becomes null."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value

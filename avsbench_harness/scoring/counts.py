@@ -1,4 +1,4 @@
-"""The counting loops: what every metric needs of a clip's pixels, in one pass over them."""
+"""Pixel counts per frame, from which all metrics are computed, in one pass over a clip."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Counts = npt.NDArray[np.int32]
 def _count_codes(codes: Any, masks: Any, counts: Any) -> None:
     """counts[t, mask, code] += 1 over flat frames.
 
-    Neighbouring pixels often fall into one bin, and a counter that was just written cannot be read back at
-    once. Four tables in turn hide that delay.
+    Neighbouring pixels often increment the same counter, which would stall on the latency of the previous
+    store; four tables used in turn hide it.
     """
     pixels = codes.shape[1]
     quarter = pixels // 4 * 4
@@ -35,14 +35,17 @@ def _count_codes(codes: Any, masks: Any, counts: Any) -> None:
 
 
 def count_codes(codes: Bytes, masks: Bytes) -> Counts:
-    """How often each code occurs outside (0) and inside (1) of the object.
+    """Count the pixels of each code outside (0) and inside (1) of the object.
 
     Args:
-        codes: uint8 (T,H,W).
-        masks: uint8 (T,H,W) in {0,1}.
+        codes: (T,H,W) uint8.
+        masks: (T,H,W) uint8 in {0,1}.
 
     Returns:
-        int32 (T,2,256).
+        (T,2,256) int32.
+
+    Raises:
+        ValueError: a mask value above 1.
     """
     if masks.max() > 1:
         raise ValueError(f"masks must hold 0 and 1, found {masks.max()}")
@@ -54,10 +57,10 @@ def count_codes(codes: Bytes, masks: Bytes) -> Counts:
 
 @compiled
 def _count_labels(labels: Any, truth: Any, counts: Any) -> None:
-    """counts[t, (both, labels, truth), class] from flat frames of 8 labels per uint64 word.
+    """Fill counts[t, (both, labels, truth), class] from flat frames with 8 labels per uint64 word.
 
-    Label maps are mostly constant, so most words hold one label and are counted at once. As above, tables in
-    turn hide the delay of a counter that was just written. Labels must have been checked.
+    Label maps are mostly constant, so most words hold a single label and are counted at once. Two tables used
+    in turn hide the store latency as above. The labels must be in range.
     """
     classes = counts.shape[2]
     byte = np.uint64(255)
@@ -84,13 +87,16 @@ def _count_labels(labels: Any, truth: Any, counts: Any) -> None:
 
 
 def count_labels(labels: Bytes, truth: Bytes) -> Counts:
-    """Pixels of each class per frame: in both maps, in the prediction, in the ground truth.
+    """Count the pixels of each class per frame: in both maps, in the prediction, in the ground truth.
 
     Args:
-        labels, truth: uint8 (T,H,W) in 0..70.
+        labels, truth: (T,H,W) uint8 in 0..70.
 
     Returns:
-        int32 (T,3,71).
+        (T,3,71) int32.
+
+    Raises:
+        ValueError: a label above 70.
     """
     classes = len(CLASSES)
     highest = max(int(labels.max()), int(truth.max()))

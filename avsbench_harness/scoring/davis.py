@@ -1,7 +1,7 @@
-"""The metrics of DAVIS: J, boundary F, their recall and decay (Perazzi et al., CVPR 2016; DAVIS 2017).
+"""DAVIS metrics: region J, boundary F, their recall and decay (Perazzi et al., CVPR 2016; DAVIS 2017).
 
-They share letters with AVSBench's and nothing else: an empty ground truth scores 1 or 0, and F compares
-outlines.
+They differ from AVSBench's metrics of the same names: a frame with an empty ground truth scores 1 or 0, and F
+compares boundaries.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from avsbench_harness.submission.codes import OBJECT
 
 Array = npt.NDArray[Any]
 
-#: Tolerance of a boundary as a share of the picture's diagonal.
+#: Boundary tolerance as a fraction of the image diagonal.
 BOUNDARY_TOLERANCE = 0.008
 
 
 @compiled
 def _boundary(mask: Any, out: Any) -> int:
-    """Mark pixels that differ from their right, lower or lower right neighbour; how many there are.
+    """Mark the pixels that differ from their right, lower or lower right neighbour; return their number.
 
-    The picture's border is no boundary, so a full mask has none.
+    The image border is not a boundary, so a mask that fills the frame has no boundary pixels.
     """
     height, width = mask.shape
     count = 0
@@ -46,7 +46,7 @@ def _boundary(mask: Any, out: Any) -> int:
 
 @compiled
 def _matched(of: Any, to: Any, radius: int) -> int:
-    """How many boundary pixels of one map lie within ``radius`` (Euclidean) of one of the other."""
+    """Count the boundary pixels of ``of`` that have one of ``to`` within Euclidean distance ``radius``."""
     height, width = of.shape
     count = 0
     for y in range(height):
@@ -66,9 +66,11 @@ def _matched(of: Any, to: Any, radius: int) -> int:
 
 
 def boundary_f(predicted: Array, truth: Array) -> float:
-    """DAVIS's F of one frame: F1 of precision and recall of boundary pixels within a tolerance.
+    """Boundary F of one frame: 2PR / (P + R) of the boundary pixels matched within a tolerance.
 
-    Both outlines empty is 1, one of them 0. The tolerance is ``ceil(0.008 * diagonal)`` pixels.
+    P is the fraction of predicted boundary pixels near a true one, R the fraction of true boundary pixels
+    near a predicted one; the tolerance is ``ceil(0.008 * diagonal)`` pixels. F is 1 if neither mask has
+    boundary pixels, 0 if only one has.
 
     Args:
         predicted, truth: (H,W), non-zero inside the object.
@@ -87,7 +89,7 @@ def boundary_f(predicted: Array, truth: Array) -> float:
 
 
 def region_j(predicted: Array, truth: Array) -> float:
-    """DAVIS's J of one frame: intersection over union, 1 where both masks are empty.
+    """Region J of one frame: intersection over union, 1 if both masks are empty.
 
     Args:
         predicted, truth: (H,W) bool.
@@ -100,15 +102,15 @@ def region_j(predicted: Array, truth: Array) -> float:
 class Davis(Protocol):
     """davis: the DAVIS 2017 metrics on the masks p > 0.5, over all frames of a clip, in float64.
 
-    - J and F of a clip: means over its frames of the intersection over union and of the boundary F1.
-    - recall: share of frames over 0.5. decay: mean of the first quarter of the frames minus that of the last;
-      the quarters share their border frames, as published.
-    - All: mean over clips. J&F is the mean of J and F.
+    - J and F of a clip: means over its frames of the intersection over union and of the boundary F.
+    - Recall: fraction of frames above 0.5. Decay: mean over the first quarter of the frames minus the mean
+      over the last; neighbouring quarters share a frame, as published.
+    - All metrics are means over clips. J&F is the mean of J and F.
     """
 
     name: ClassVar[str] = "davis"
     main: ClassVar[tuple[str, ...]] = ("J&F", "J", "F")
-    _skip: ClassVar[int] = 0  # frames left out at either end
+    _skip: ClassVar[int] = 0  # frames ignored at either end
 
     @property
     def count(self) -> Counter:
@@ -116,7 +118,7 @@ class Davis(Protocol):
         return _metrics_of_codes
 
     def tally(self, frames: Frames) -> Tally:
-        """One row per clip with frames left: 1, then J and F each as mean, recall and decay."""
+        """One row per clip: 1, then J and F as means, recalls and decays; zeros if no frame is left."""
         ends = np.append(frames.starts, len(frames.counts))
         rows = np.full((len(frames.starts), 6), np.nan)
         for i, (start, end) in enumerate(pairwise(ends)):
@@ -134,9 +136,9 @@ class Davis(Protocol):
 
 @dataclass(frozen=True)
 class DavisSemiSupervised(Davis):
-    """davis-semi: as davis, without the first and the last frame of each clip.
+    """davis-semi: davis without the first and the last frame of each clip.
 
-    DAVIS leaves them out where the first frame's mask is given to the method.
+    DAVIS ignores them in the semi-supervised setting, in which the mask of the first frame is given.
     """
 
     name: ClassVar[str] = "davis-semi"
@@ -144,7 +146,7 @@ class DavisSemiSupervised(Davis):
 
 
 def frame_metrics(predicted: Array, truth: Array) -> Floats:
-    """J and F of each frame, (T,2), of bool masks (T,H,W)."""
+    """(T,2): J and F of each frame of bool masks (T,H,W)."""
     pairs = zip(predicted, truth, strict=True)
     return np.array([(region_j(ours, theirs), boundary_f(ours, theirs)) for ours, theirs in pairs])
 
@@ -154,7 +156,7 @@ def _metrics_of_codes(codes: Array, truth: Bytes) -> Floats:
 
 
 def _decay(values: Floats) -> Floats:
-    """First quarter minus last quarter of frames (T, ...), with the published bins (uint8, ends included)."""
+    """Mean of the first quarter minus mean of the last quarter of (T, ...), with the published bin edges."""
     edges = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(np.uint8)
     first = values[edges[0] : edges[1] + 1]
     last = values[edges[3] : edges[4] + 1]

@@ -1,6 +1,7 @@
-"""Protocols of S4 and MS3: one object, probabilities in the 256-class code.
+"""Protocols of S4 and MS3: binary masks, predicted probabilities as threshold codes.
 
-Notation: ``b`` is the predicted mask (p > 0.5), ``g`` the true one, beta^2 = 0.3 throughout.
+Notation: ``p`` is the predicted probability, ``b`` the predicted mask (p > 0.5), ``g`` the true mask, ``t_i``
+the 255 thresholds. F-beta = (1 + beta^2) P R / (beta^2 P + R) with precision P, recall R and beta^2 = 0.3.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ BETA2 = 0.3
 
 @dataclass(frozen=True)
 class Areas:
-    """Pixel counts of frames, from their code counts (F,2,256).
+    """Numbers of pixels per frame.
 
     Attributes:
-        hits, predicted: (F,255) for the masks p >= t_i.
-        both, active: (F,) for the mask p > 0.5.
-        truth: (F,) pixels of the ground truth.
+        hits: (F,255) pixels of g with p >= t_i.
+        predicted: (F,255) pixels with p >= t_i.
+        both: (F,) pixels of both b and g.
+        active: (F,) pixels of b.
+        truth: (F,) pixels of g.
     """
 
     hits: Array
@@ -40,7 +43,7 @@ class Areas:
 
     @classmethod
     def of(cls, counts: Counts) -> Areas:
-        """Sum the counts from the highest code down."""
+        """Compute the areas from code counts (F,2,256) by sums from the highest code down."""
         above = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]
         inside, everywhere = above[:, 1], above.sum(axis=1)
         return cls(
@@ -54,17 +57,16 @@ class Areas:
 
 @dataclass(frozen=True)
 class ObjectCanonical(Protocol):
-    """object/1: one clip counts as one clip, whatever the batches and their order. float64.
+    """object/1: mean over clips, independent of batches and their order, in float64.
 
-    - J of a frame: |b and g| / |b or g|; where g is empty, the share of pixels with b = 0.
-      J: mean over a clip's frames, then over clips.
-    - F of a frame and threshold t_i: F-beta of the mask p >= t_i. F of a clip: maximum over the 255
-      thresholds of the mean curve over its frames with a non-empty g. F: mean over the clips that have such a
-      frame.
-    - F_half: the same with the one mask p > 0.5, which J scores, in place of the maximum.
-    - F_split: with the one threshold that is best for all clips together, which ``threshold`` gives.
-    - J_object: mean J over the frames with a non-empty g. false_positive_area: mean share of pixels with
-      b = 1 over the frames with an empty g.
+    - J of a frame: |b and g| / |b or g|; if g is empty, the share of pixels with b = 0.
+      J: mean over the frames of a clip, then over clips.
+    - F of a frame at threshold t_i: F-beta of the mask p >= t_i. F of a clip: mean curve over its frames with
+      non-empty g, then maximum over the 255 thresholds. F: mean over the clips with such a frame.
+    - F_half: as F, but of the single mask p > 0.5 (the mask of J) instead of the maximum.
+    - F_split: as F, but at one threshold for all clips: the best for their mean, reported as ``threshold``.
+    - J_object: mean J over all frames with non-empty g. false_positive_area: mean share of pixels with b = 1
+      over all frames with empty g.
     """
 
     name: ClassVar[str] = "object/1"
@@ -76,7 +78,7 @@ class ObjectCanonical(Protocol):
         return count_codes
 
     def tally(self, frames: Frames) -> Tally:
-        """Sums over clips: J, F, F_half, their numbers, J and area by kind of frame, and the mean curve."""
+        """One row per clip: the 9 sums of :func:`_reduce_canonical`, then the F curve of the clip."""
         areas = Areas.of(frames.counts)
         filled = areas.truth > 0
         agreement = 1 - areas.active / frames.pixels
@@ -117,6 +119,7 @@ class ObjectCanonical(Protocol):
 
 
 def _reduce_canonical(sums: Floats) -> dict[str, Floats]:
+    """The metrics from sums (..., 9 + 255)."""
     clips, j, with_object, f, half, filled, j_object, empty, area = np.moveaxis(sums[..., :9], -1, 0)
     curve = sums[..., 9:]
     best = curve.argmax(axis=-1)
@@ -132,14 +135,14 @@ def _reduce_canonical(sums: Floats) -> dict[str, Floats]:
 
 
 def _mean_curve(sums: Floats) -> Floats:
-    """The mean F curve over the clips with an object (255,)."""
+    """(255,) mean F curve over the clips with an object."""
     return ratio(sums[9:], sums[2])
 
 
 def _f_beta(hits: Array, predicted: Array, truth: Array) -> Floats:
-    """F-beta from pixel counts: (1 + beta^2) hits / (beta^2 truth + predicted), 0 where there is neither."""
+    """F-beta from pixel counts: (1 + beta^2) hits / (beta^2 truth + predicted), 0 if both are 0."""
     f: Floats = (1 + BETA2) * hits / np.maximum(BETA2 * truth + predicted, BETA2)
-    return np.minimum(f, 1)  # rounding can lift a perfect frame over 1
+    return np.minimum(f, 1)  # rounding can exceed 1 for a perfect frame
 
 
 def _f_of_counts(areas: Areas) -> Floats:
@@ -148,14 +151,15 @@ def _f_of_counts(areas: Areas) -> Floats:
 
 @dataclass(frozen=True)
 class AVSBench(Protocol):
-    """avsbench: test scripts of AVSBench, S4 and MS3 (Zhou et al., ECCV 2022), in float32.
+    """avsbench: test scripts of AVSBench for S4 and MS3 (Zhou et al., ECCV 2022), in float32.
 
-    - J of a batch: mean over its frames of |b and g| / (|b or g| + 1e-7), background share where g is empty.
-    - F of a batch: maximum over the 255 thresholds of the mean curve over its frames with a non-empty g, 0 if
-      there is none; P = hits / (predicted + 1e-20), R = hits / (truth + 1e-20).
-    - Both: unweighted mean over batches, a short last one included. F depends on the batch size, always.
+    - J of a batch: mean over its frames of |b and g| / (|b or g| + 1e-7); share of pixels with b = 0 if g is
+      empty.
+    - F of a batch: mean F-beta curve over its frames with non-empty g, then maximum over the 255 thresholds;
+      0 without such a frame. P = hits / (predicted + 1e-20), R = hits / (truth + 1e-20).
+    - J and F: unweighted mean over batches, including a smaller last batch. F depends on the batch size.
 
-    The script's default is one clip per batch, its released shell script passes four.
+    The script's default is one clip per batch; the released shell script uses four.
     """
 
     name: ClassVar[str] = "avsbench"
@@ -206,9 +210,9 @@ class AVSBench(Protocol):
 class AVSegFormer(AVSBench):
     """avsegformer: test script of AVSegFormer (Gao et al., AAAI 2024) on S4 and MS3.
 
-    avsbench on batches of two clips, at 512 x 512: the network's own output size, against ground truth
-    enlarged from 224 by PIL's nearest neighbour. Predictions of another size are enlarged likewise, which
-    counts what they hold but is not what a network would have drawn at 512.
+    avsbench with two clips per batch at 512 x 512, the output size of the network; the ground truth is
+    enlarged from 224 by PIL's nearest neighbour. Predictions of another size are enlarged in the same way,
+    which differs from predictions made at 512.
     """
 
     name: ClassVar[str] = "avsegformer"
@@ -225,15 +229,14 @@ class AVSegFormer(AVSBench):
 class Combo(AVSBench):
     """combo: evaluator of COMBO (Yang et al., CVPR 2024) on S4 and MS3.
 
-    avsbench, one clip per batch, on p = softmax over the scores (background, object), channel 1. COMBO's
-    scores are already probabilities, so this second softmax squeezes p into about 0.27..0.73 and F differs; J
-    does not.
-    Results are reported with four decimals (``J_reported``, ``F_reported``).
+    avsbench with one clip per batch, on p = channel 1 of the softmax over the scores (background, object).
+    COMBO's scores are already probabilities; the second softmax maps p to about 0.27..0.73, which changes F
+    but not J. ``J_reported`` and ``F_reported`` are rounded to four decimals as in the evaluator's output.
     """
 
     name: ClassVar[str] = "combo"
     needs_scores: ClassVar[str] = (
-        "needs the two class scores before its second softmax; pass them as an array to score_object"
+        "needs the two class scores before the second softmax; pass them as an array to score_object"
     )
 
     @property
@@ -248,9 +251,9 @@ class Combo(AVSBench):
 
 @dataclass(frozen=True)
 class Catr(AVSBench):
-    """catr: test script of CATR (Li et al., ACM MM 2023) on S4: avsbench, one clip per batch.
+    """catr: test script of CATR (Li et al., ACM MM 2023) on S4: avsbench with one clip per batch.
 
-    The script enlarges the mask logits of the chosen query to 224 x 224 itself, before the sigmoid.
+    The script enlarges the mask logits of the selected query to 224 x 224 before the sigmoid.
     """
 
     name: ClassVar[str] = "catr"
@@ -258,11 +261,11 @@ class Catr(AVSBench):
 
 @dataclass(frozen=True)
 class RobustFPR(AVSBench):
-    """robust-fpr: AVSBench-Robust's false-positive rate beside avsbench's J and F.
+    """robust-fpr: false-positive rate of AVSBench-Robust, with J and F of avsbench.
 
-    FPR of a frame is the share of pixels with b = 1, whatever the ground truth; mean over a batch's frames,
-    then over batches. It is meant for clips with the wrong sound. The released configurations use one or two
-    clips per batch.
+    FPR of a frame is the share of pixels with b = 1, regardless of the ground truth; mean over the frames of
+    a batch, then over batches. It is intended for clips with mismatched audio. The released configurations
+    use one or two clips per batch.
     """
 
     name: ClassVar[str] = "robust-fpr"
@@ -274,7 +277,7 @@ class RobustFPR(AVSBench):
 class ObjectConfusion(Protocol):
     """confusion: IoU from one confusion matrix over all pixels of the split, as in semantic segmentation.
 
-    IoU_object and IoU_background, and their mean mIoU. Large objects weigh more than in J.
+    IoU_object, IoU_background and their mean, mIoU. Large objects have more weight than in J.
     """
 
     name: ClassVar[str] = "confusion"
@@ -286,7 +289,7 @@ class ObjectConfusion(Protocol):
         return count_codes
 
     def tally(self, frames: Frames) -> Tally:
-        """Pixels per clip: in both masks, in the prediction, in the ground truth, all."""
+        """One row per clip: pixels of both masks, of the prediction, of the ground truth, and in total."""
         areas = Areas.of(frames.counts)
         sums = frames.per_clip(
             np.column_stack([areas.both, areas.active, areas.truth, np.full(len(areas.both), frames.pixels)])
@@ -307,7 +310,7 @@ def _reduce_confusion(sums: Floats) -> dict[str, Floats]:
 
 
 def _published_j(areas: Areas, pixels: int) -> npt.NDArray[np.float32]:
-    """(F,) float32: J of each frame as published."""
+    """(F,) float32: J of each frame as in AVSBench's code."""
     union = (areas.active + areas.truth - areas.both).astype(np.float32)
     overlap = areas.both.astype(np.float32) / (union + np.float32(1e-7))
     agreement = (pixels - areas.active).astype(np.float32) / np.float32(pixels)
@@ -316,7 +319,7 @@ def _published_j(areas: Areas, pixels: int) -> npt.NDArray[np.float32]:
 
 
 def _published_curves(areas: Areas) -> npt.NDArray[np.float32]:
-    """(F,255) float32: F at each threshold in the order of operations of the published code."""
+    """(F,255) float32: F at each threshold, with the order of operations of AVSBench's code."""
     hits = areas.hits.astype(np.float32)
     precision = hits / (areas.predicted.astype(np.float32) + np.float32(1e-20))
     recall = hits / (areas.truth.astype(np.float32)[:, None] + np.float32(1e-20))
@@ -327,7 +330,7 @@ def _published_curves(areas: Areas) -> npt.NDArray[np.float32]:
 
 
 def _published_f(curves: npt.NDArray[np.float32], filled: npt.NDArray[np.bool_]) -> float:
-    """F of a batch: float32 sum over its non-empty frames one by one, mean, maximum."""
+    """F of a batch: sequential float32 sum over the frames with non-empty g, mean, maximum."""
     if not filled.any():
         return 0.0
     total = np.add.accumulate(curves[filled])[-1]
@@ -344,11 +347,14 @@ def _count_softmax(scores: Array, truth: Bytes) -> Counts:
 
 
 def resize_nearest(frames: Bytes, side: int) -> Bytes:
-    """Nearest neighbour as PIL does it: the source pixel under the centre of each target pixel.
+    """Nearest-neighbour resize as in PIL: the source pixel at the centre of each target pixel.
 
     Args:
         frames: (T,H,W).
         side: height and width of the result.
+
+    Returns:
+        (T,side,side).
     """
     rows, columns = (((np.arange(side) + 0.5) * (size / side)).astype(int) for size in frames.shape[1:])
     resized: Bytes = frames.take(columns, axis=2).take(rows, axis=1)

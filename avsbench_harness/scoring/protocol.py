@@ -1,4 +1,4 @@
-"""What a protocol is: counts per frame of a clip, then metrics from the counts of all clips."""
+"""The base class of protocols: counts per frame of a clip, then metrics from the counts of all clips."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from avsbench_harness.scoring.scores import Floats, Scores, Tally
 
-#: (codes or labels (T,H,W), truth (T,H,W)), both uint8 and real frames only -> counts per frame (T, ...).
+#: (codes or labels (T,H,W), truth (T,H,W)), both uint8 and without padded frames -> counts (T, ...).
 Counter = Callable[[npt.NDArray[Any], npt.NDArray[np.uint8]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of some clips, one after another.
+    """The counts of several clips, concatenated along the frames.
 
     Attributes:
-        counts: (F, ...) what ``count`` gave per frame.
+        counts: (F, ...) counts per frame.
         starts: (N,) index of each clip's first frame.
-        pixels: pixels per frame.
+        pixels: number of pixels per frame.
     """
 
     counts: npt.NDArray[Any]
@@ -33,24 +33,24 @@ class Frames:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(N,) frames per clip."""
+        """(N,) number of frames per clip."""
         return np.diff(self.starts, append=len(self.counts))
 
     def per_clip(self, values: npt.NDArray[Any]) -> Floats:
-        """(N, ...) sums over the frames of each clip of per-frame values (F, ...)."""
+        """Sum values (F, ...) over the frames of each clip; returns (N, ...)."""
         return np.add.reduceat(np.asarray(values, np.float64), self.starts, axis=0)
 
 
 @dataclass(frozen=True)
 class Protocol(ABC):
-    """A named and versioned definition of metrics; subclasses define it in their docstring.
+    """A named, versioned definition of metrics; the docstrings of subclasses state the definitions.
 
     Attributes:
-        name: as ``--protocol`` and records give it.
-        main: the metrics of a table's columns.
-        needs_scores: why a coded submission cannot be scored, empty if it can.
-        side: height and width to which both maps are brought, ``None`` for the masks' own size.
-        batch: clips per batch, ``None`` where the metrics do not depend on batches.
+        name: name in ``--protocol`` and in records.
+        main: metrics shown in tables.
+        needs_scores: reason why a submission of threshold codes cannot be scored, empty if it can.
+        side: height and width to which both maps are resized, ``None`` for the size of the masks.
+        batch: clips per batch, ``None`` if the metrics do not depend on batches.
     """
 
     name: ClassVar[str]
@@ -62,21 +62,20 @@ class Protocol(ABC):
     @property
     @abstractmethod
     def count(self) -> Counter:
-        """The counts of one clip; protocols that return the same function share one pass over the pixels."""
+        """The function that counts one clip; protocols with the same function share its results."""
 
     @abstractmethod
     def tally(self, frames: Frames) -> Tally:
-        """Add up the counts of whole batches of clips."""
+        """Sum the counts of whole batches of clips."""
 
 
 class Scorer:
-    """Adds up clips under a protocol, one after another.
+    """Accumulates clips under a protocol.
 
-    The counts of a clip are kept until some dozens are together and then turned into a row each, so memory
-    hardly grows with the number of clips.
+    The counts of 64 clips at a time are reduced to one row per clip, which bounds the memory.
 
     Args:
-        protocol: which.
+        protocol: the protocol.
         size: (H, W) of the masks.
     """
 
@@ -88,18 +87,22 @@ class Scorer:
         self._counts: list[npt.NDArray[Any]] = []
         self._tallies: list[Tally] = []
         batch = protocol.batch or 1
-        self._chunk = math.ceil(self._CLIPS / batch) * batch  # no batch is cut in two
+        self._chunk = math.ceil(self._CLIPS / batch) * batch  # never split a batch
 
     def add(self, counts: npt.NDArray[Any]) -> None:
-        """Add the next clip by its counts per frame, of ``protocol.count``."""
+        """Add the next clip.
+
+        Args:
+            counts: result of ``protocol.count`` for the clip.
+        """
         self._counts.append(counts)
         if len(self._counts) == self._chunk:
-            self._fold()
+            self._flush()
 
     def scores(self, clips: Sequence[str], **source: Any) -> Scores:
-        """The scores of all clips added; ``source`` as fields of ``Scores``."""
+        """Return the scores of all added clips; ``source`` sets further fields of :class:`Scores`."""
         if self._counts:
-            self._fold()
+            self._flush()
         return Scores(
             protocol=self.protocol.name,
             batch=self.protocol.batch,
@@ -110,7 +113,7 @@ class Scorer:
             **source,
         )
 
-    def _fold(self) -> None:
+    def _flush(self) -> None:
         lengths = np.array([len(counts) for counts in self._counts])
         frames = Frames(np.concatenate(self._counts), np.cumsum(lengths) - lengths, self._pixels)
         self._tallies.append(self.protocol.tally(frames))

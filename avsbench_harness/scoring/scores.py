@@ -1,4 +1,4 @@
-"""Scores: the numbers of one submission under one protocol, with intervals and tables."""
+"""Scores of one submission under one protocol: metrics, intervals and tables."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float64]
-#: Metrics from column sums: (..., K) -> {name: (...)}; NaN where a metric is not defined.
+#: Metrics from column sums: (..., K) -> {name: (...)}; NaN if a metric is undefined.
 Reduce = Callable[[Floats], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What a protocol found, in a form that resampling can add up again.
+    """Sums over which metrics are averaged, in a form suited to resampling.
 
     Attributes:
-        sums: (R,K) one row per unit that is averaged over: a clip, or a batch where the protocol has batches.
-        reduce: the metrics of any multiset of rows, from the sum of the rows.
+        sums: (R,K), one row per clip, or per batch if the protocol has batches.
+        reduce: metrics of a multiset of rows, from the sum of the rows.
         per_clip: columns of the per-clip table, N entries each.
-        per_class: columns of the per-class table from column sums (K,), ``None`` in object protocols.
-        curve: F over thresholds from column sums, where the protocol has one.
-        class_sums: names of the blocks of ``sums``, one column per class each; ``None`` in object protocols.
+        per_class: columns of the per-class table from column sums (K,); ``None`` in object protocols.
+        curve: (255,) F over thresholds from column sums (K,); ``None`` if the protocol has none.
+        class_sums: names of the blocks of ``sums``, each with one column per class; ``None`` in object
+            protocols.
     """
 
     sums: Floats
@@ -43,7 +44,7 @@ class Tally:
 
     @classmethod
     def join(cls, tallies: Sequence[Tally]) -> Tally:
-        """The tally of all clips from those of its parts, of one protocol and in order."""
+        """Concatenate tallies of consecutive clips under one protocol."""
         columns = {
             name: np.concatenate([tally.per_clip[name] for tally in tallies]) for name in tallies[0].per_clip
         }
@@ -52,19 +53,19 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The result of one protocol.
+    """The scores of a submission under one protocol.
 
     Attributes:
-        protocol: its name; a metric means nothing without it.
-        batch: clips per batch, ``None`` where the protocol has no batches.
+        protocol: name of the protocol that defines the metrics.
+        batch: clips per batch, ``None`` if the protocol has no batches.
         n: number of clips.
-        main: the metrics that tables show, a subset of :attr:`metrics`.
-        clips: ids in the order scored.
-        tally: the sums behind the metrics.
+        main: metrics shown in tables, a subset of :attr:`metrics`.
+        clips: ids in scoring order.
+        tally: the sums that the metrics are computed from.
         solution: fingerprint of the ground truth, empty if scored from arrays.
-        dataset: its name, empty if scored from arrays.
-        part: ``all``, ``public`` or ``private`` clips of the solution.
-        synthetic: whether the data set was drawn by a program; to be shown beside every number.
+        dataset: name of the data set, empty if scored from arrays.
+        part: scored clips: ``all``, ``public`` or ``private``.
+        synthetic: whether the data set is synthetic; must be shown with every score.
     """
 
     protocol: str
@@ -80,21 +81,21 @@ class Scores:
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
-        """Every metric of the protocol, float64; ``None`` where it is not defined on these clips."""
+        """All metrics of the protocol; ``None`` if undefined on these clips."""
         values = self.tally.reduce(self.tally.sums.sum(axis=0))
         return {name: _number(value) for name, value in values.items()}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float] | None]:
-        """95 % intervals of the main metrics by bootstrap over clips (batches), always from the same seed.
+        """95 % intervals of the main metrics by bootstrap over clips (or batches), with a fixed random seed.
 
-        ``None`` where fewer than two units, or an undefined metric, leave nothing to resample.
+        ``None`` with fewer than two clips (or batches) or for an undefined metric.
         """
         return bootstrap_intervals(self.tally.sums, self.tally.reduce, self.main)
 
     @cached_property
     def per_clip(self) -> pd.DataFrame:
-        """One row per clip: ``clip``, ``frames`` and the clip's own metrics."""
+        """One row per clip: ``clip``, ``frames`` and the metrics of the clip."""
         import pandas as pd
 
         return pd.DataFrame({"clip": list(self.clips), **self.tally.per_clip})
@@ -110,9 +111,9 @@ class Scores:
 
     @cached_property
     def per_clip_class(self) -> pd.DataFrame | None:
-        """One row per clip and class in it: ``clip``, ``class`` and the sums that metrics are made of.
+        """One row per clip and class of the clip: ``clip``, ``class`` and the sums for the metrics.
 
-        ``None`` for protocols without classes.
+        ``None`` for object protocols.
         """
         import pandas as pd
 
@@ -125,16 +126,16 @@ class Scores:
 
     @cached_property
     def mean_curve(self) -> Floats | None:
-        """(255,) F over the thresholds, the mean over clips with an object; ``None`` without such a curve."""
+        """(255,) mean F at each threshold over the clips with an object; ``None`` if not available."""
         return None if self.tally.curve is None else self.tally.curve(self.tally.sums.sum(axis=0))
 
     @property
     def label(self) -> str:
-        """The protocol's name, with the batch size where it has one."""
+        """Name of the protocol, with the batch size if it has one."""
         return self.protocol if self.batch is None else f"{self.protocol} (batch {self.batch})"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the tables, as JSON values; undefined metrics are null."""
+        """JSON values without the tables; undefined metrics are null."""
         intervals = {name: None if pair is None else list(pair) for name, pair in self.intervals.items()}
         return {
             "protocol": self.protocol,
@@ -152,18 +153,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A protocol that cannot be computed from a submission, and why."""
+    """A protocol that cannot be computed from a submission, with the reason."""
 
     protocol: str
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """JSON values."""
         return {"protocol": self.protocol, "unavailable": self.reason}
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise quotient, NaN where the denominator is 0: nothing to average over."""
+    """Elementwise quotient, NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator > 0, numerator / denominator, np.nan)
 

@@ -1,4 +1,4 @@
-"""Protocols of AVSS: label maps of 71 classes, 0 background."""
+"""Protocols of AVSS: label maps of 71 classes, class 0 is the background."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _CLASS_COLUMNS: dict[str, Array] = {"class": np.arange(_N), "name": np.array(CLA
 class ClassFrames:
     """IoU, F and presence of each class in each frame, (F,71) each.
 
-    A class is present in a frame if either map holds it; elsewhere IoU and F are 0 and do not count.
+    A class is present in a frame if the prediction or the ground truth contains it. IoU and F of absent
+    classes are 0 and not counted.
     """
 
     iou: Array
@@ -33,31 +34,31 @@ class ClassFrames:
 
     @classmethod
     def of(cls, counts: Counts, dtype: type[np.floating[Any]] = np.float64) -> ClassFrames:
-        """From pixel counts (F,3,71), computed in the order of operations of the published code."""
+        """Compute from pixel counts (F,3,71), with the order of operations of the published code."""
         present = (counts[:, 1] > 0) | (counts[:, 2] > 0)
         both, predicted, truth = (counts[:, i][present].astype(dtype) for i in range(3))
         with np.errstate(invalid="ignore"):
             precision, recall = both / predicted, both / truth
             f = dtype(1 + BETA2) * precision * recall / (dtype(BETA2) * precision + recall)
         frames = cls(np.zeros(present.shape, dtype), np.zeros(present.shape, dtype), present)
-        frames.iou[present] = both / (predicted + truth - both)  # the published 2.2e-16 is lost in float32
-        frames.f[present] = np.minimum(np.nan_to_num(f), 1)  # rounding could lift a perfect frame over 1
+        frames.iou[present] = both / (predicted + truth - both)  # the published + 2.2e-16 vanishes in float32
+        frames.f[present] = np.minimum(np.nan_to_num(f), 1)  # rounding can exceed 1
         return frames
 
 
 def frame_miou(frames: ClassFrames) -> Floats:
-    """(F,) the published "frame miou": mean IoU over the classes with any overlap, NaN where there is none.
+    """(F,) "frame miou" of the published code: mean IoU over the classes with overlap, NaN without any.
 
-    It ignores wrong classes and no paper reports it.
+    It ignores wrongly predicted classes; no paper reports it.
     """
     return ratio(frames.iou.sum(axis=1), (frames.iou != 0).sum(axis=1).astype(np.float64))
 
 
 def binary_j(counts: Counts) -> Floats:
-    """(F,) J of "any foreground" as published, which takes the last class (woman) for the background.
+    """(F,) foreground J of the published code, which takes the last class (woman) for the background.
 
     Args:
-        counts: (F,3,71) of :func:`count_labels`.
+        counts: (F,3,71), result of :func:`count_labels`.
     """
     last = counts[:, :, -1].astype(np.float64)
     pixels = counts[:, 1].sum(axis=1)
@@ -69,19 +70,19 @@ def binary_j(counts: Counts) -> Floats:
 
 @dataclass(frozen=True)
 class SemanticCanonical(Protocol):
-    """semantic/1: per frame and class, over real frames, in float64.
+    """semantic/1: mean over frames per class, then over classes, without padded frames, in float64.
 
-    - IoU of class c in a frame: |both| / |either|; F: F-beta (beta^2 = 0.3) of its pixels, 0 without overlap.
-    - Value of a class: mean over the frames in which the prediction or the ground truth holds it; 0 for a
-      class that no frame holds.
-    - mIoU, F: mean over the 71 classes. mIoU_no_background, F_no_background: over the classes 1 to 70.
-      mIoU_seen, F_seen: over the classes that some frame holds (``classes_seen`` of them).
+    - IoU of a class in a frame: |intersection| / |union|. F: F-beta (beta^2 = 0.3), 0 without intersection.
+    - Value of a class: mean over the frames in which the prediction or the ground truth contains it; 0 for a
+      class without such a frame.
+    - mIoU, F: mean over all 71 classes. mIoU_no_background, F_no_background: mean over classes 1 to 70.
+      mIoU_seen, F_seen: mean over the classes with such a frame; ``classes_seen`` is their number.
     """
 
     name: ClassVar[str] = "semantic/1"
     main: ClassVar[tuple[str, ...]] = ("mIoU", "F")
     _dtype: ClassVar[type[np.floating[Any]]] = np.float64
-    _padded_to: ClassVar[int] = 0  # frames of a clip when padded frames count
+    _padded_to: ClassVar[int] = 0  # number of frames if padded frames count
 
     @property
     def count(self) -> Counter:
@@ -89,12 +90,12 @@ class SemanticCanonical(Protocol):
         return count_labels
 
     def tally(self, frames: Frames) -> Tally:
-        """One row per clip: sums of IoU and F and numbers of frames, 71 each."""
+        """One row per clip: sums of IoU, sums of F and numbers of frames, 71 each."""
         classes = ClassFrames.of(frames.counts, self._dtype)
         parts = [frames.per_clip(values) for values in (classes.iou, classes.f, classes.present)]
         padding = np.maximum(self._padded_to - frames.lengths, 0)
         for part in parts:
-            part[:, 0] += padding  # a padded frame is background that is predicted as background
+            part[:, 0] += padding  # padded frames: IoU = F = 1 for the background
         sums = np.concatenate(parts, axis=1)
         own = _class_values(sums)
         return Tally(
@@ -110,7 +111,7 @@ class SemanticCanonical(Protocol):
         )
 
     def reduce(self, sums: Floats) -> dict[str, Floats]:
-        """The metrics from sums (..., 213): of IoU, of F, and numbers of frames, 71 each."""
+        """The metrics from (..., 213): sums of IoU, sums of F and numbers of frames, 71 each."""
         iou, f, frames = _class_values(sums)
         return {
             "mIoU": iou.mean(axis=-1),
@@ -127,10 +128,10 @@ class SemanticCanonical(Protocol):
 class AVSSAVSBench(SemanticCanonical):
     """avss-avsbench: test scripts of AVSBench (Zhou et al., 2023) and AVSegFormer on AVSS, in float32.
 
-    As semantic/1, but a clip of 5 frames is padded to 10 with frames that count: background predicted as
-    background, IoU = F = 1 for class 0. ``mIoU_noBg`` and ``F_noBg`` are the published means "without
-    background", over the classes 0 to 69: they keep the background and drop class 70 (woman). They do not
-    depend on the batch size.
+    As semantic/1, but clips of 5 frames are padded to 10, and the padded frames count as background predicted
+    as background: IoU = F = 1 for class 0. ``mIoU_noBg`` and ``F_noBg`` are the published means "without
+    background" over classes 0 to 69, which include the background and omit class 70 (woman). The metrics do
+    not depend on the batch size.
     """
 
     name: ClassVar[str] = "avss-avsbench"
@@ -138,7 +139,7 @@ class AVSSAVSBench(SemanticCanonical):
     _padded_to: ClassVar[int] = AVSS.frames
 
     def reduce(self, sums: Floats) -> dict[str, Floats]:
-        """As for semantic/1, with the published means "without background"."""
+        """As in semantic/1, with the published means "without background"."""
         values = super().reduce(sums)
         iou, f, _ = _class_values(sums)
         return {**values, "mIoU_noBg": iou[..., :-1].mean(axis=-1), "F_noBg": f[..., :-1].mean(axis=-1)}
@@ -146,16 +147,16 @@ class AVSSAVSBench(SemanticCanonical):
 
 @dataclass(frozen=True)
 class AVSSCombo(AVSSAVSBench):
-    """avss-combo: evaluator of COMBO (Yang et al., CVPR 2024) on AVSS: avss-avsbench over real frames only.
+    """avss-combo: evaluator of COMBO (Yang et al., CVPR 2024) on AVSS: avss-avsbench without padded frames.
 
-    Results are reported with four decimals (``mIoU_reported``, ``F_reported``).
+    ``mIoU_reported`` and ``F_reported`` are rounded to four decimals as in the evaluator's output.
     """
 
     name: ClassVar[str] = "avss-combo"
     _padded_to: ClassVar[int] = 0
 
     def reduce(self, sums: Floats) -> dict[str, Floats]:
-        """As for avss-avsbench, with the figures as reported."""
+        """As in avss-avsbench, with the rounded values."""
         values = super().reduce(sums)
         return {**values, **{f"{name}_reported": values[name].round(4) for name in self.main}}
 
@@ -164,8 +165,8 @@ class AVSSCombo(AVSSAVSBench):
 class SemanticConfusion(Protocol):
     """confusion: IoU from one confusion matrix over all pixels of the split, as in semantic segmentation.
 
-    mIoU: mean over the classes that the prediction or the ground truth holds anywhere; mIoU_no_background:
-    the same without class 0. pixel_accuracy: share of pixels with the right label. Real frames only.
+    mIoU: mean over the classes that occur in the predictions or the ground truth; mIoU_no_background: the
+    same without class 0. pixel_accuracy: share of correctly labelled pixels. Padded frames are ignored.
     """
 
     name: ClassVar[str] = "confusion"
@@ -177,7 +178,7 @@ class SemanticConfusion(Protocol):
         return count_labels
 
     def tally(self, frames: Frames) -> Tally:
-        """One row per clip: pixels in both maps, in the prediction, in the ground truth, 71 each."""
+        """One row per clip: pixels of both maps, of the prediction and of the ground truth, 71 each."""
         sums = frames.per_clip(frames.counts.reshape(len(frames.counts), -1))
         return Tally(
             sums=sums,
@@ -218,11 +219,11 @@ def _union(sums: Floats) -> Floats:
 
 
 def _class_values(sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """IoU and F of each class, 0 for those in no frame, and the number of frames."""
+    """IoU and F of each class, 0 for classes without a frame, and the numbers of frames."""
     iou, f, frames = _thirds(sums)
     return np.nan_to_num(ratio(iou, frames)), np.nan_to_num(ratio(f, frames)), frames
 
 
 def _mean_seen(values: Floats, frames: Floats) -> Floats:
-    """Mean over the classes with frames; the others' values are 0."""
+    """Mean over the classes with frames; the values of other classes must be 0."""
     return ratio(values.sum(axis=-1), (frames > 0).sum(axis=-1).astype(np.float64))

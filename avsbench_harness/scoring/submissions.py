@@ -1,4 +1,4 @@
-"""Scoring a submission file against a solution file, clip by clip."""
+"""Scores of a submission file against a solution file, clip by clip."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avsbench_harness.scoring.protocol import Counter, Protocol, Scorer
 from avsbench_harness.scoring.scores import Scores, Unavailable
 from avsbench_harness.submission import Solution, Submission
 
-#: The clips of a solution: all, or those that a host publishes or keeps back.
+#: Parts of the clips of a solution; a host publishes the scores of the public clips only.
 PARTS = ("all", "public", "private")
 
 
@@ -32,16 +32,17 @@ def score_submission(
     """Score an open submission against an open solution.
 
     Args:
-        submission, solution: of ``read_submission`` and ``read_solution``.
-        protocol: a name of ``protocols(task)``; ``None`` is the canonical one.
-        batch: clips per batch; ``None`` is the published number.
+        submission: result of ``read_submission``.
+        solution: result of ``read_solution``.
+        protocol: name of a protocol of the task; ``None`` for the canonical one.
+        batch: clips per batch; ``None`` for the published number.
         part: ``all``, ``public`` or ``private`` clips.
-        workers: threads; ``None`` takes two, or one on a machine with one core.
+        workers: number of threads; ``None`` for two, or one with a single core.
 
     Raises:
-        SubmissionError: the submission does not answer this solution, is damaged inside, or lacks the
-            information that the protocol needs.
-        UsageError: an unknown protocol, part or batch size.
+        SubmissionError: the submission is for another solution, has damaged clips, or lacks information that
+            the protocol needs.
+        UsageError: unknown protocol or part, or invalid batch size.
     """
     chosen = get_protocol(solution.header.task, protocol, batch)
     (result,) = score_protocols(submission, solution, [chosen], part=part, workers=workers)
@@ -58,10 +59,17 @@ def score_protocols(
     part: str = "all",
     workers: int | None = None,
 ) -> list[Scores | Unavailable]:
-    """Score under several protocols in one pass over the clips; by default under every one of the task.
+    """Score under several protocols in one pass over the clips.
 
-    Arguments and errors are those of :func:`score_submission`; a protocol that needs more than the submission
-    holds gives an :class:`Unavailable` in its place.
+    Args:
+        submission, solution, part, workers: as for :func:`score_submission`.
+        chosen: the protocols; ``None`` for all protocols of the task.
+
+    Returns:
+        one entry per protocol; :class:`Unavailable` if the submission lacks information that it needs.
+
+    Raises:
+        SubmissionError, UsageError: as for :func:`score_submission`.
     """
     task = solution.header.task
     chosen = every_protocol(task) if chosen is None else chosen
@@ -77,7 +85,7 @@ def score_protocols(
         for i, (protocol, reason) in enumerate(zip(chosen, reasons, strict=True))
         if not reason
     }
-    _measure(list(scorers.values()), submission, solution, clips, workers)
+    _count_clips(list(scorers.values()), submission, solution, clips, workers)
     source = {
         "solution": solution.fingerprint,
         "dataset": solution.header.dataset,
@@ -91,20 +99,20 @@ def score_protocols(
 
 
 def _clips_of(solution: Solution, part: str) -> list[str]:
-    """Ids in the data set's order."""
+    """The ids of a part of the clips, in the order of the data set."""
     if part not in PARTS:
         raise unknown("part", part, PARTS)
     private = {"all": (True, False), "public": (False,), "private": (True,)}[part]
     clips = [clip.id for clip in solution.header.clips if clip.private in private]
     if not clips:
         raise UsageError(
-            f"{solution.path} has no {part} clips; score another part or pack it with a private one."
+            f"{solution.path} has no {part} clips; score another part, or create it with private clips."
         )
     return clips
 
 
 def _missing(protocol: Protocol, submission: Submission, solution: Solution) -> str:
-    """Why a protocol cannot score a submission, empty if it can."""
+    """The reason why a protocol cannot score a submission, empty if it can."""
     if protocol.needs_scores:
         return protocol.needs_scores
     ours, theirs = submission.header.size, solution.header.size
@@ -117,27 +125,27 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _measure(
+def _count_clips(
     scorers: Sequence[Scorer],
     submission: Submission,
     solution: Solution,
     clips: Sequence[str],
     workers: int | None,
 ) -> None:
-    """Add every clip to every scorer; a few clips are in memory at a time, and equal counts are made once."""
+    """Add every clip to every scorer; keeps a few clips in memory and shares counts between protocols."""
     counters = list(dict.fromkeys(scorer.protocol.count for scorer in scorers))
 
-    def one(clip_id: str) -> dict[Counter, npt.NDArray[Any]]:
+    def count_clip(clip_id: str) -> dict[Counter, npt.NDArray[Any]]:
         predicted, truth = submission.read(clip_id), solution.read(clip_id)
         return {count: count(predicted, truth) for count in counters}
 
-    for counts in _in_order(one, clips, workers or min(2, os.cpu_count() or 1)):
+    for counts in _in_order(count_clip, clips, workers or min(2, os.cpu_count() or 1)):
         for scorer in scorers:
             scorer.add(counts[scorer.protocol.count])
 
 
 def _in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Map over threads with a bounded queue; inflating and counting both release the GIL."""
+    """Map over threads with a bounded queue; decompression and counting release the GIL."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:

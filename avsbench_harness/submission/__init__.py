@@ -1,6 +1,6 @@
-"""Submissions and solutions: predictions and ground truth of one split, one npz each.
+"""Submissions and solutions: the predictions and the ground truth of one split, one ``.npz`` file each.
 
-The format is described for other programs in ``submissions/README.md``.
+``submissions/README.md`` describes the format.
 """
 
 from avsbench_harness.submission.codes import EDGES, THRESHOLDS, decode, encode, labels_from_scores

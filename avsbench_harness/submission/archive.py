@@ -1,9 +1,9 @@
-"""Arrays of bytes from a zip (``.npz``) that a stranger may have written.
+"""Safe reading of byte arrays from untrusted zip files (``.npz``).
 
-Everything a zip and a ``.npy`` declare is checked before any member is inflated, inflating stops at the
-declared size, and nothing is ever unpickled. ``numpy.load`` and ``zipfile`` are not used for reading: the one
-unpickles when told to and trusts shapes, the other inflates first and cuts afterwards, and both let the last
-of several members of one name win silently.
+All declarations of the zip and of each ``.npy`` header are checked before a member is decompressed,
+decompression stops at the declared size, and nothing is unpickled. ``numpy.load`` is not used because it
+trusts shapes, ``zipfile`` because it decompresses beyond the declared size; both silently use the last of
+several members with the same name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from avsbench_harness.errors import MissingDataError, SubmissionError
 
-#: More members than any split has clips; AVSS train, the largest, has 8,498.
+#: Maximum number of members; the largest split, AVSS train, has 8,498 clips.
 MAX_MEMBERS = 20_000
 _MAX_DIRECTORY = MAX_MEMBERS * 400
 _MAX_ARRAY_HEADER = 1024
@@ -34,7 +34,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")  # local file header
 
 @dataclass(frozen=True)
 class Member:
-    """One member as the central directory describes it; sizes in bytes."""
+    """One entry of the zip's central directory; sizes in bytes."""
 
     name: str
     deflated: bool
@@ -46,7 +46,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What a ``.npy`` header declares, and where its data begin."""
+    """Content of a ``.npy`` header, and the offset of the array's data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -55,14 +55,14 @@ class ArraySpec:
 
 
 class Archive:
-    """A zip opened for reading; safe to share between threads.
+    """A zip file opened for reading; thread-safe.
 
     Args:
         path: the file.
 
     Raises:
-        MissingDataError: there is no such file.
-        SubmissionError: it is not a complete zip of at most ``MAX_MEMBERS`` stored or deflated members.
+        MissingDataError: the file cannot be opened.
+        SubmissionError: the file is not a complete zip of at most ``MAX_MEMBERS`` stored or deflated members.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,16 +90,22 @@ class Archive:
         self.close()
 
     def array_spec(self, member: Member) -> ArraySpec:
-        """The declared dtype and shape of an array; only its first kilobyte is inflated."""
+        """Read the declared dtype and shape of an array; decompresses the first kilobyte only."""
         limit = 10 + _MAX_ARRAY_HEADER
         return _parse_array_header(self._inflate(member, min(member.size, limit), partial=True))
 
     def read(self, member: Member, data: int) -> npt.NDArray[np.uint8]:
-        """The bytes of a member behind its ``.npy`` header, flat and writable; the checksum is verified.
+        """Read the bytes of a member after its ``.npy`` header and verify the checksum.
 
         Args:
-            member: which, with a size that the caller found acceptable.
-            data: offset of the data in it (``ArraySpec.data``).
+            member: the member; its declared size must have been checked.
+            data: offset of the data in the member (``ArraySpec.data``).
+
+        Returns:
+            (n,) writable array.
+
+        Raises:
+            SubmissionError: the member is damaged.
         """
         content = self._inflate(member, member.size, partial=False)
         if zlib.crc32(content) != member.crc:
@@ -107,7 +113,7 @@ class Archive:
         return np.frombuffer(bytearray(content), np.uint8, offset=data)
 
     def _inflate(self, member: Member, size: int, partial: bool) -> bytes:
-        """The first ``size`` bytes of a member; unless ``partial``, it must end there."""
+        """Decompress the first ``size`` bytes of a member; unless ``partial``, the member must end there."""
         packed = self._packed(member, min(member.packed, 2 * size + 64) if partial else member.packed)
         if not member.deflated:
             if member.packed != member.size:
@@ -115,25 +121,25 @@ class Archive:
             return packed[:size]
         inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         try:
-            # One byte more than declared, so that a longer stream shows itself without being inflated.
+            # One extra byte detects a longer stream without decompressing it.
             content = inflater.decompress(packed, size if partial else size + 1)
         except zlib.error:
             raise SubmissionError(
-                "it cannot be inflated: the file is damaged; write or copy it again."
+                "it cannot be decompressed: the file is damaged; write or copy it again."
             ) from None
         if len(content) < size or (not partial and (len(content) > size or not inflater.eof)):
             raise SubmissionError(
-                f"it does not inflate to the {member.size} bytes that it declares; write the file again."
+                f"it does not decompress to the declared {member.size} bytes; write the file again."
             )
         return content
 
     def _packed(self, member: Member, count: int) -> bytes:
-        """The first ``count`` packed bytes of a member."""
+        """The first ``count`` compressed bytes of a member."""
         local = self._pread(member.offset, _LOCAL.size)
         fields = _LOCAL.unpack(local) if len(local) == _LOCAL.size else (b"",)
         if fields[0] != b"PK\x03\x04":
             raise SubmissionError(
-                "its place in the zip is wrong: the file is damaged; write or copy it again."
+                "its offset in the zip is wrong: the file is damaged; write or copy it again."
             )
         packed = self._pread(member.offset + _LOCAL.size + fields[-2] + fields[-1], count)
         if len(packed) != count:
@@ -162,19 +168,17 @@ class Archive:
                 f"the zip lists {count} members in {size} bytes; a split has at most {MAX_MEMBERS} clips."
             )
         if offset + size != tail_start + at:
-            raise SubmissionError(
-                "the zip's directory is not where its end record says; write the file again."
-            )
+            raise SubmissionError("the zip's directory is not at the declared offset; write the file again.")
         return _parse_directory(self._pread(offset, size), count)
 
 
 def _parse_directory(directory: bytes, count: int) -> list[Member]:
-    """The members of a central directory, in its order; names may repeat."""
+    """The members of a central directory, in its order; names need not be unique."""
     members = []
     at = 0
     for _ in range(count):
         if at + _ENTRY.size > len(directory):
-            raise SubmissionError("the zip's directory is cut short; write or copy the file again.")
+            raise SubmissionError("the zip's directory is truncated; write or copy the file again.")
         signature, _, _, flags, method, _, _, crc, packed, size, name_length, extra, comment, *_, offset = (
             _ENTRY.unpack_from(directory, at)
         )
@@ -188,16 +192,18 @@ def _parse_directory(directory: bytes, count: int) -> list[Member]:
             raise SubmissionError(f"member {name[:80]!r} is encrypted; write it without a password.")
         if method not in (0, 8):
             raise SubmissionError(
-                f"member {name[:80]!r} is packed by method {method}; use stored or deflate."
+                f"member {name[:80]!r} has compression method {method}; use stored or deflate."
             )
         members.append(Member(name, method == 8, packed, size, crc, offset))
     if at != len(directory):
-        raise SubmissionError("the zip lists more members than it counts; write or copy the file again.")
+        raise SubmissionError(
+            "the zip's directory has more members than declared; write or copy the file again."
+        )
     return members
 
 
 def _parse_array_header(content: bytes) -> ArraySpec:
-    """dtype, shape and order from the first bytes of a ``.npy``, by literal evaluation only."""
+    """Parse dtype, shape and order from the first bytes of a ``.npy`` file, with literals only."""
     if content[:6] != b"\x93NUMPY" or content[6:8] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise SubmissionError("it is not a .npy array; save it with numpy.savez_compressed.")
     start = 10 if content[6] == 1 else 12

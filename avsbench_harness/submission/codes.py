@@ -1,8 +1,8 @@
-"""One byte per pixel that keeps everything the object metrics ask of a probability.
+"""Threshold codes: one byte per pixel, lossless for the metrics of S4 and MS3.
 
-The published F-measure compares a float32 probability ``p`` with 255 thresholds (``p >= t_i``), the published
-J with one half (``p > 0.5``). ``t_127`` is exactly 0.5, so these 256 comparisons have 256 possible outcomes,
-ordered as the probabilities are:
+The published F compares a float32 probability ``p`` with 255 thresholds (``p >= t_i``), the published J with
+0.5 (``p > 0.5``). ``t_127`` is exactly 0.5, so these 256 comparisons have 256 possible outcomes, in the order
+of the probabilities:
 
     code(p) = (number of i with t_i <= p) - 1 + (1 if p > 0.5 else 0)
 
@@ -13,7 +13,7 @@ ordered as the probabilities are:
     code  255         p = 1
 
 Hence ``p >= t_i`` is ``code >= i`` for ``i <= 127`` and ``code >= i + 1`` above, and ``p > 0.5`` is
-``code >= 128``. It is not ``round(255 * p)``, which puts pixels on the wrong side of thresholds.
+``code >= 128``. The code is not ``round(255 * p)``, which moves pixels to the wrong side of thresholds.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy.typing as npt
 
 from avsbench_harness.jit import compiled
 
-#: The smallest code that the strict test ``p > 0.5`` counts as object.
+#: The smallest code with ``p > 0.5``.
 OBJECT = 128
 
 
 def _thresholds() -> npt.NDArray[np.float32]:
-    """``torch.linspace(0, 1 - 1e-10, 255)`` in float32, bit for bit.
+    """Return ``torch.linspace(0, 1 - 1e-10, 255)`` in float32, bit for bit.
 
-    torch counts up from the start in the lower half and down from the end, which is 1.0 in float32, in the
-    upper half, with a float32 step and one rounding; ten entries differ from ``float32(i / 254)`` in the last
+    torch adds steps to the start in the lower half, and subtracts them from the end (1.0 in float32) in the
+    upper half, with a float32 step and one rounding. Ten entries differ from ``float32(i / 254)`` in the last
     bit.
     """
     step = float(np.float32(1) / np.float32(254))
@@ -41,7 +41,7 @@ def _thresholds() -> npt.NDArray[np.float32]:
     return np.where(index < 127, step * index, 1 - step * (254 - index)).astype(np.float32)
 
 
-#: (255,) float32: the thresholds of the published F-measure, from 0 to 1.
+#: (255,) float32: the thresholds of the published F, from 0 to 1.
 THRESHOLDS: npt.NDArray[np.float32] = _thresholds()
 
 #: (255,) int64: the smallest code that passes each threshold.
@@ -53,13 +53,13 @@ EDGES: npt.NDArray[np.float32] = np.insert(THRESHOLDS, 128, np.nextafter(np.floa
 
 @compiled
 def _encode(prob: Any, thresholds: Any, codes: Any) -> bool:
-    """Fill ``codes`` (uint8, flat) from ``prob`` (float32, flat); whether all values were in [0, 1]."""
+    """Fill ``codes`` (n,) uint8 from ``prob`` (n,) float32; return whether all values are in [0, 1]."""
     ok = True
     for i in range(prob.size):
         p = prob[i]
         inside = (p >= np.float32(0)) & (p <= np.float32(1))
         ok &= inside
-        # The product is at most one step off, because rounding moves it by less than half a step.
+        # Rounding changes the product by less than half a step, so k is off by at most one.
         k = int(p * np.float32(254)) if inside else 0
         if p < thresholds[k]:
             k -= 1
@@ -70,11 +70,11 @@ def _encode(prob: Any, thresholds: Any, codes: Any) -> bool:
 
 
 def encode(prob: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Probabilities as codes.
+    """Encode probabilities as threshold codes.
 
     Args:
-        prob: any shape, floating point, in [0, 1]: after the sigmoid (or the softmax), never logits. It is
-            rounded to float32 first, the precision of the published comparisons.
+        prob: any shape, floating point, in [0, 1]: after the sigmoid or softmax, not logits. It is first
+            rounded to float32, the precision of the published comparisons.
 
     Returns:
         uint8 of the same shape.
@@ -86,7 +86,7 @@ def encode(prob: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     if array.dtype.kind != "f":
         raise ValueError(
             f"expected floating-point probabilities, got {array.dtype}; codes need no encoding, and masks "
-            "become probabilities by .astype('float32')"
+            "are converted with .astype('float32')"
         )
     values = np.asarray(array, dtype=np.float32, order="C")
     codes = np.empty(values.shape, np.uint8)
@@ -102,10 +102,13 @@ def encode(prob: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def decode(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The smallest float32 probability of each code; encoding it gives the code back.
+    """Return the smallest float32 probability of each code; ``encode(decode(codes))`` equals ``codes``.
 
     Args:
         codes: uint8, any shape.
+
+    Returns:
+        float32 of the same shape.
     """
     if codes.dtype != np.uint8:
         raise ValueError(f"codes are uint8, got {codes.dtype}")
@@ -113,10 +116,10 @@ def decode(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def labels_from_scores(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Class scores as labels by the published rule: argmax of the softmax, the lowest class on ties.
+    """Convert class scores to labels by the published rule: argmax of the softmax, lowest class on ties.
 
-    The softmax matters, because it can make two scores equal that differ in their last bits; then the lower
-    class wins, not the larger score.
+    The softmax can make scores equal that differ in their last bits; then the lower class wins, not the
+    larger score.
 
     Args:
         scores: (..., C, H, W) float32 with at most 256 classes.

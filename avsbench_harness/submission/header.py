@@ -1,4 +1,4 @@
-"""What a submission or a solution says about itself: the JSON in its member ``header.npy``."""
+"""Headers of submissions and solutions: the JSON in the member ``header.npy``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from avsbench_harness.errors import SubmissionError, UsageError, suggestion
 from avsbench_harness.tasks import MASK_SIZE, Task, get_split, get_task
 
-#: Version of the file format; a file of another version is refused.
+#: Version of the file format; files of other versions are refused.
 FORMAT = 1
 
-#: Largest side of a mask, so that no file can ask for unbounded memory.
+#: Largest side of a mask, which bounds the memory.
 MAX_SIDE = 1024
 
-#: Clip ids: nothing in them can leave a folder, hide in a log or collide with the header.
+#: Clip ids that are safe as file names and in logs, and different from the header.
 CLIP_ID = re.compile(r"(?!header$)(?!\.)[A-Za-z0-9_.-]{1,128}")
 CLIP_ID_RULE = "1 to 128 of A-Z a-z 0-9 _ . -, not starting with '.', not 'header'"
 
 
 def encoding_of(task: Task) -> str:
-    """What the bytes of a submission mean: ``labels`` in avss, else ``threshold-codes``."""
+    """The encoding of a submission's arrays: ``labels`` for avss, else ``threshold-codes``."""
     return "labels" if task.semantic else "threshold-codes"
 
 
@@ -31,10 +31,10 @@ class Header:
     """The header of a submission.
 
     Attributes:
-        task, split: what was predicted.
-        solution: fingerprint of the solution that it answers, 64 hexadecimal digits.
-        method: who predicted, as a leaderboard shows it.
-        run: the run's id; free for files that other programs made.
+        task, split: the predicted task and split.
+        solution: fingerprint of the solution, 64 hexadecimal digits.
+        method: name of the method for tables.
+        run: id of the run; free text for submissions of other programs.
         note: free text.
         size: (H, W) of every clip.
     """
@@ -48,13 +48,17 @@ class Header:
     size: tuple[int, int] = (MASK_SIZE, MASK_SIZE)
 
     def to_json(self) -> dict[str, Any]:
-        """The header as it stands in the file."""
+        """The header as JSON values."""
         encoding = encoding_of(get_task(self.task))
         return {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: Any) -> Header:
-        """Check a parsed header; the first fault is a ``SubmissionError``."""
+        """Validate a parsed header.
+
+        Raises:
+            SubmissionError: the first fault.
+        """
         known = _check_kind(value, "submission", {"encoding", *_names(cls)})
         task, split = _task_and_split(known)
         if known.get("encoding") != encoding_of(task):
@@ -78,10 +82,10 @@ class SolutionClip:
     """One clip of a solution's header.
 
     Attributes:
-        id: the clip.
-        sha256: hash of its mask bytes.
-        subset: ``v1s``, ``v1m`` or ``v2`` in avss, else the task's name.
-        private: whether the host keeps the clip's score back.
+        id: id of the clip.
+        sha256: SHA-256 of the mask bytes.
+        subset: ``v1s``, ``v1m`` or ``v2`` in avss, else the name of the task.
+        private: whether a host withholds the clip's score from the public leaderboard.
     """
 
     id: str
@@ -95,12 +99,12 @@ class SolutionHeader:
     """The header of a solution.
 
     Attributes:
-        task, split: what it is the ground truth of.
+        task, split: the task and split of the masks.
         dataset: name of the data set.
-        synthetic: whether the data set was drawn by a program; its scores carry that word.
+        synthetic: whether the data set is synthetic; scores are marked accordingly.
         size: (H, W) of every mask.
-        fingerprint: identifies clips and masks.
-        clips: in the data set's order, by which published protocols form their batches.
+        fingerprint: fingerprint of clips and masks.
+        clips: the clips in the order of the data set, which determines the batches of published protocols.
     """
 
     task: str
@@ -112,12 +116,16 @@ class SolutionHeader:
     clips: tuple[SolutionClip, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The header as it stands in the file."""
+        """The header as JSON values."""
         return {"format": FORMAT, "kind": "solution", **asdict(self)}
 
     @classmethod
     def from_json(cls, value: Any) -> SolutionHeader:
-        """Check a parsed header; the first fault is a ``SubmissionError``."""
+        """Validate a parsed header.
+
+        Raises:
+            SubmissionError: the first fault.
+        """
         known = _check_kind(value, "solution", set(_names(cls)))
         task, split = _task_and_split(known)
         clips = known.get("clips")
@@ -135,7 +143,11 @@ class SolutionHeader:
 
 
 def parse(data: bytes) -> Any:
-    """JSON from the header's bytes; anything else is a ``SubmissionError``."""
+    """Parse the header's bytes as JSON.
+
+    Raises:
+        SubmissionError: the bytes are not UTF-8 JSON.
+    """
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -143,9 +155,13 @@ def parse(data: bytes) -> Any:
 
 
 def check_clip_id(clip_id: str) -> str:
-    """The id itself if it may name a clip, else a ``SubmissionError``."""
+    """Return a valid clip id.
+
+    Raises:
+        SubmissionError: the id is not allowed.
+    """
     if not CLIP_ID.fullmatch(clip_id):
-        raise SubmissionError(f"{clip_id[:80]!r} cannot name a clip; use {CLIP_ID_RULE}.")
+        raise SubmissionError(f"{clip_id[:80]!r} is not a valid clip id; use {CLIP_ID_RULE}.")
     return clip_id
 
 
@@ -170,7 +186,7 @@ def _check_kind(value: Any, kind: str, names: set[str]) -> dict[str, Any]:
 def _text(value: dict[str, Any], name: str, default: str | None = None) -> str:
     text = value.get(name, default)
     if not isinstance(text, str):
-        raise SubmissionError(f"header: {name} must be a text, got {_short(text)}.")
+        raise SubmissionError(f"header: {name} must be a string, got {_short(text)}.")
     return text
 
 
@@ -220,6 +236,6 @@ def _solution_clip(value: Any) -> SolutionClip:
 
 
 def _short(value: Any) -> str:
-    """A value for an error message, cut so that no file can flood the terminal."""
+    """A value for an error message, shortened to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Reading and validating: one code path, whether a file is scored or only checked."""
+"""Reading and validation of submissions; scoring and checking use the same code."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from avsbench_harness.tasks import CLASSES, get_task
 Bytes = npt.NDArray[np.uint8]
 Self = TypeVar("Self", bound="ClipFile")
 
-#: Largest header: the solution of a split of 20,000 clips.
+#: Maximum size of a header in bytes: a solution with 20,000 clips.
 _MAX_HEADER = 4 * 2**20
 
 
 class ClipFile(ABC):
-    """An open npz with a header and one uint8 array (T,H,W) per clip, read clip by clip.
+    """An open npz file with a header and one uint8 array (T,H,W) per clip, read clip by clip.
 
-    Opening checks everything that can be checked without inflating the clips; :attr:`faults` then
-    lists what is wrong, one line each. A file with faults is only good for showing them.
+    Opening checks everything that can be checked without decompressing the clips and lists the faults in
+    :attr:`faults`. A file with faults must not be read further.
 
     Attributes:
         path: the file.
-        shapes: (T,H,W) by clip id, in the file's order.
-        faults: what is wrong with the file, empty if nothing is.
+        shapes: (T,H,W) by clip id, in the order of the file.
+        faults: faults of the file, one line each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,15 +69,15 @@ class ClipFile(ABC):
         return len(self.shapes)
 
     def __iter__(self) -> Iterator[tuple[str, Bytes]]:
-        """(id, array) of each clip in the file's order, one in memory at a time."""
+        """Yield (id, array) of each clip in the order of the file, one in memory at a time."""
         for clip_id in self.shapes:
             yield clip_id, self.read(clip_id)
 
     def read(self, clip_id: str) -> Bytes:
-        """One clip, uint8 (T,H,W), its checksum and values verified.
+        """Read one clip, (T,H,W) uint8, and verify checksum and values.
 
         Raises:
-            SubmissionError: the clip is not in the file or its content is damaged or not allowed.
+            SubmissionError: the clip is missing, damaged or has invalid values.
         """
         if clip_id not in self._clips:
             raise SubmissionError(
@@ -92,14 +92,14 @@ class ClipFile(ABC):
         return array
 
     def raise_faults(self) -> None:
-        """Raise a ``SubmissionError`` with the first fault and the number of others, if there are any."""
+        """Raise a ``SubmissionError`` with the first fault and the number of further faults, if any."""
         if self.faults:
             more = len(self.faults) - 1
             rest = f" ({more} more; 'avsb submit check {self.path}' lists them)" if more else ""
             raise SubmissionError(f"{self.path}: {self.faults[0]}{rest}")
 
     def content_faults(self) -> list[str]:
-        """What is wrong inside the clips, one line each; reads them all."""
+        """Read all clips and return their faults, one line each."""
         found = []
         for clip_id in self.shapes:
             try:
@@ -108,15 +108,13 @@ class ClipFile(ABC):
                 found.append(str(error).removeprefix(f"{self.path}: "))
         return found
 
-    # What submissions and solutions differ in.
-
     @abstractmethod
     def _read_header(self, value: Any) -> tuple[str, tuple[int, int]]:
-        """Check and keep a parsed header; the task and the (H, W) that it declares."""
+        """Validate and store a parsed header; return its task and (H, W)."""
 
     @abstractmethod
     def _check_values(self, clip_id: str, array: Bytes) -> None:
-        """Refuse the content of a clip, if there is a fault in it."""
+        """Raise a ``SubmissionError`` if a clip has invalid values."""
 
     def _open(self) -> None:
         members = self._members()
@@ -142,16 +140,14 @@ class ClipFile(ABC):
             self.faults.append("it has no clips; add one uint8 array (T,H,W) per clip.")
 
     def _members(self) -> dict[str, Member]:
-        """Members by the name of their array; the names that cannot be are faults."""
+        """Return the members by array name; invalid and repeated names are added to the faults."""
         members: dict[str, Member] = {}
         for member in self._archive.members:
             name = member.name.removesuffix(".npy")
             if name == member.name or not (name == "header" or CLIP_ID.fullmatch(name)):
-                self.faults.append(
-                    f"member {member.name[:80]!r} cannot be a clip; use ids of {CLIP_ID_RULE}."
-                )
+                self.faults.append(f"member {member.name[:80]!r} is not a clip; use ids of {CLIP_ID_RULE}.")
             elif name in members:
-                self.faults.append(f"clip '{name}' is there twice; write each clip once.")
+                self.faults.append(f"clip '{name}' occurs twice; write each clip once.")
             else:
                 members[name] = member
         return members
@@ -163,12 +159,12 @@ class ClipFile(ABC):
                 f"expected UTF-8 bytes as a uint8 vector, got {spec.dtype[:20]!r} of shape {spec.shape[:4]}."
             )
         if member.size > _MAX_HEADER:
-            raise SubmissionError(f"{member.size} bytes are more than the {_MAX_HEADER} allowed; shorten it.")
+            raise SubmissionError(f"{member.size} bytes exceed the limit of {_MAX_HEADER}; shorten it.")
         return self._archive.read(member, spec.data).tobytes()
 
 
 def _check_clip(member: Member, spec: ArraySpec, frames: int, size: tuple[int, int]) -> None:
-    """Refuse what a clip's array declares, before it is inflated."""
+    """Check the declared array of a clip before it is decompressed."""
     if spec.dtype != "|u1":
         raise SubmissionError(
             f"dtype is {spec.dtype[:20]!r}, expected uint8; encode probabilities (see submissions/README.md)."
@@ -179,7 +175,7 @@ def _check_clip(member: Member, spec: ArraySpec, frames: int, size: tuple[int, i
             "write (T,H,W) in the header's size."
         )
     if spec.fortran:
-        raise SubmissionError("it is in Fortran order; pass it through numpy.ascontiguousarray.")
+        raise SubmissionError("it is in Fortran order; convert it with numpy.ascontiguousarray.")
     if member.size != spec.data + int(np.prod(spec.shape)):
         raise SubmissionError(
             f"it declares {member.size} bytes for shape {spec.shape}; write the file again."
@@ -187,18 +183,18 @@ def _check_clip(member: Member, spec: ArraySpec, frames: int, size: tuple[int, i
 
 
 def check_labels(array: Bytes) -> None:
-    """Refuse labels that are no class of AVSBench-semantic."""
+    """Check that labels are class indices of AVSBench-semantic."""
     if array.max() >= len(CLASSES):
         raise SubmissionError(
-            f"label {array.max()} is over {len(CLASSES) - 1}; map your classes to those of AVSBench-semantic."
+            f"label {array.max()} exceeds {len(CLASSES) - 1}; map your classes to those of AVSBench-semantic."
         )
 
 
 class Submission(ClipFile):
-    """A submission, opened and checked.
+    """An open submission.
 
     Attributes:
-        header: what it says about itself.
+        header: the header.
     """
 
     header: Header
@@ -213,13 +209,13 @@ class Submission(ClipFile):
 
 
 def read_submission(path: Path) -> Submission:
-    """Open a submission whose declarations are in order; use it as a context manager.
+    """Open a submission and check its declarations; use it as a context manager.
 
-    The content of a clip is verified when it is read.
+    The content of a clip is checked when it is read.
 
     Raises:
         MissingDataError: the file cannot be opened.
-        SubmissionError: it is not a valid submission; the message names the first fault.
+        SubmissionError: the file is not a valid submission; the message names the first fault.
     """
     submission = Submission(path)
     try:
@@ -235,8 +231,8 @@ def check_submission(path: Path, solution: Any = None) -> list[str]:
 
     Args:
         path: the file.
-        solution: a :class:`~avsbench_harness.submission.solution.Solution`; with it also missing and unknown
-            clips, wrong numbers of frames and a wrong fingerprint are found.
+        solution: a :class:`~avsbench_harness.submission.solution.Solution`, to also find missing and unknown
+            clips, wrong numbers of frames and a wrong fingerprint.
     """
     try:
         with Submission(path) as submission:

@@ -1,11 +1,11 @@
-"""Solutions: the ground truth of a split in one npz, identified by a fingerprint over clips and masks.
+"""Solutions: the ground truth of a split in one npz file, identified by a fingerprint of clips and masks.
 
-With a solution a host scores submissions without the data set, and keeps part of the scores back if
-clips are private. The fingerprint is the SHA-256 of the canonical JSON (sorted keys, no spaces) of
+A host scores submissions with a solution, without the data set, and can withhold the scores of private clips.
+The fingerprint is the SHA-256 of the canonical JSON (sorted keys, no spaces) of
 
     {"format": 1, "task": ..., "split": ..., "clips": [[id, [T, H, W], sha256 of the mask bytes], ...]}
 
-with the clips sorted by id, so it depends neither on their order nor on how the file is packed.
+with the clips sorted by id. It depends neither on the order of the clips nor on the compression of the file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from avsbench_harness.submission.reader import Bytes, ClipFile, Submission, chec
 from avsbench_harness.submission.writer import ClipWriter, as_labels
 from avsbench_harness.tasks import CLASSES, Task, get_split, get_task
 
-#: (id, masks (T,H,W) over the real frames, subset), as the functions below take clips.
+#: (id, masks (T,H,W) without padded frames, subset) of a clip.
 ClipMasks = tuple[str, npt.ArrayLike, str]
 
 
 def _mask_bytes(clip_id: str, masks: npt.ArrayLike, task: Task) -> Bytes:
-    """Masks as the solution stores them: {0,1} in s4 and ms3, 0..70 in avss."""
+    """Masks as stored in a solution: uint8 in {0,1} (s4, ms3) or 0..70 (avss)."""
     return np.ascontiguousarray(as_labels(clip_id, masks, len(CLASSES) if task.semantic else 2))
 
 
@@ -44,7 +44,7 @@ def _sha256(masks: Bytes) -> str:
 
 
 def fingerprint_solution(task: str, split: str, clips: Iterable[ClipMasks]) -> str:
-    """The fingerprint that :func:`write_solution` would give; one clip in memory at a time."""
+    """Compute the fingerprint of a solution without writing it; keeps one clip in memory."""
     kind = get_task(task)
     found = []
     for clip_id, masks, _ in clips:
@@ -54,7 +54,16 @@ def fingerprint_solution(task: str, split: str, clips: Iterable[ClipMasks]) -> s
 
 
 def private_clips(clip_ids: Iterable[str], fraction: float, seed: int) -> set[str]:
-    """The clips that a host keeps back: ``round(fraction * n)``, drawn by seed whatever their order."""
+    """Draw the private clips, ``round(fraction * n)`` of them, independently of their order.
+
+    Args:
+        clip_ids: ids of all clips.
+        fraction: fraction of private clips, in [0, 1).
+        seed: random seed.
+
+    Raises:
+        UsageError: the fraction is out of range.
+    """
     if not 0 <= fraction < 1:
         raise UsageError(f"The private fraction must lie in [0, 1), got {fraction}.")
     drawn = sorted(clip_ids, key=lambda clip_id: hashlib.sha256(f"{seed}:{clip_id}".encode()).digest())
@@ -62,16 +71,16 @@ def private_clips(clip_ids: Iterable[str], fraction: float, seed: int) -> set[st
 
 
 class SolutionWriter(ClipWriter):
-    """Writes a solution as a stream.
+    """Write a solution clip by clip.
 
     Args:
-        path: where to.
-        task, split: what the masks are the ground truth of.
-        dataset: name of the data set, for tables.
-        synthetic: whether a program drew it.
-        size: (H, W) of every mask; ``None`` takes the first clip's.
-        private: fraction of the clips whose scores a host keeps back.
-        seed: of that choice.
+        path: file to write.
+        task, split: the task and split of the masks.
+        dataset: name of the data set for tables.
+        synthetic: whether the data set is synthetic.
+        size: (H, W) of every mask; ``None`` for the size of the first clip.
+        private: fraction of private clips.
+        seed: random seed for the choice of private clips.
     """
 
     def __init__(
@@ -92,11 +101,11 @@ class SolutionWriter(ClipWriter):
         self.synthetic = synthetic
         self._private = private
         self._seed = seed
-        private_clips((), private, seed)  # refuse a bad fraction before the work, not after it
+        private_clips((), private, seed)  # raise an invalid fraction before any work
         self._written: list[tuple[str, tuple[int, ...], str, str]] = []
 
     def add(self, clip_id: str, masks: npt.ArrayLike, subset: str = "") -> None:
-        """Append one clip: masks (T,H,W) over its real frames, {0,1} or in avss 0..70."""
+        """Append one clip: masks (T,H,W) without padded frames, in {0,1} (s4, ms3) or 0..70 (avss)."""
         stored = _mask_bytes(clip_id, masks, self.task)
         if self.size == (0, 0) and stored.ndim == 3:
             self.size = (stored.shape[1], stored.shape[2])
@@ -105,7 +114,7 @@ class SolutionWriter(ClipWriter):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint over the clips added so far."""
+        """The fingerprint of the clips added so far."""
         return _fingerprint(self.task.name, self.split, (clip[:3] for clip in self._written))
 
     def _header(self) -> dict[str, Any]:
@@ -129,8 +138,8 @@ def write_solution(path: Path, task: str, split: str, clips: Iterable[ClipMasks]
 
     Args:
         path, task, split: as for :class:`SolutionWriter`.
-        clips: (id, masks, subset), in the data set's order.
-        options: the keyword arguments of :class:`SolutionWriter`.
+        clips: (id, masks, subset) of each clip, in the order of the data set.
+        options: keyword arguments of :class:`SolutionWriter`.
     """
     with SolutionWriter(path, task, split, **options) as writer:
         for clip_id, masks, subset in clips:
@@ -139,11 +148,11 @@ def write_solution(path: Path, task: str, split: str, clips: Iterable[ClipMasks]
 
 
 class Solution(ClipFile):
-    """A solution, opened and checked; a mask's hash is verified when it is read.
+    """An open solution; the hash of a mask is verified when it is read.
 
     Attributes:
-        header: what it says about itself.
-        clips: the header's clips by id, in the data set's order.
+        header: the header.
+        clips: the header's clips by id, in the order of the data set.
     """
 
     header: SolutionHeader
@@ -151,11 +160,11 @@ class Solution(ClipFile):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies clips and masks."""
+        """Fingerprint of clips and masks."""
         return self.header.fingerprint
 
     def mismatches(self, submission: Submission) -> list[str]:
-        """Why a submission does not answer this solution, one line each; empty if it does."""
+        """Differences between a submission and this solution, one line each; empty if it can be scored."""
         theirs, ours = submission.header, self.header
         if (theirs.task, theirs.split) != (ours.task, ours.split):
             return [
@@ -165,8 +174,8 @@ class Solution(ClipFile):
         found = []
         if theirs.solution != ours.fingerprint:
             found.append(
-                f"it answers the solution {theirs.solution}, not {ours.fingerprint}: another data set or "
-                "another version of the masks; predict again on this data."
+                f"it is for solution {theirs.solution}, not {ours.fingerprint}: another data set or another "
+                "version of the masks; predict again on this data."
             )
         missing = [clip_id for clip_id in self.shapes if clip_id not in submission.shapes]
         found += [f"clip '{clip_id}' is missing; predict it and write the file again." for clip_id in missing]
@@ -176,7 +185,7 @@ class Solution(ClipFile):
             elif shape[0] != self.shapes[clip_id][0]:
                 found.append(
                     f"clip '{clip_id}' has {shape[0]} frames, the solution {self.shapes[clip_id][0]}; "
-                    "predict its real frames, neither fewer nor padded."
+                    "write all frames of the clip, without padded frames."
                 )
         return found
 
@@ -197,23 +206,23 @@ class Solution(ClipFile):
 
 
 def read_solution(path: Path) -> Solution:
-    """Open a solution whose header, clips and fingerprint agree; use it as a context manager.
+    """Open a solution and check header, clips and fingerprint; use it as a context manager.
 
     Raises:
         MissingDataError: the file cannot be opened.
-        SubmissionError: it is not a valid solution; the message names the first fault.
+        SubmissionError: the file is not a valid solution; the message names the first fault.
     """
     solution = Solution(path)
     header = solution.header
     listed = list(solution.clips)
     if len(listed) != len(header.clips) or (not solution.faults and set(listed) != set(solution.shapes)):
-        solution.faults.append("its header does not list the clips that it holds; pack it again.")
+        solution.faults.append("its header does not list the clips of the file; create it again.")
     if not solution.faults:
         clips = ((clip.id, solution.shapes[clip.id], clip.sha256) for clip in header.clips)
         actual = _fingerprint(header.task, header.split, clips)
         if actual != header.fingerprint:
             solution.faults.append(
-                f"its fingerprint is {actual}, not {header.fingerprint} as it says; pack it again."
+                f"its fingerprint is {actual}, but its header has {header.fingerprint}; create it again."
             )
     try:
         solution.raise_faults()

@@ -1,4 +1,4 @@
-"""Writing clips into an npz as a stream: memory holds one clip, and the file appears whole or not at all."""
+"""Writing of submissions clip by clip, with one clip in memory and an atomic rename at the end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from avsbench_harness.tasks import CLASSES, Task, get_task
 
 Self = TypeVar("Self", bound="ClipWriter")
 
-# Level 3 writes and reads smooth masks as fast as level 1 and packs them better; level 6 takes twice as long.
+# For smooth masks, level 3 is as fast as level 1 and compresses better; level 6 takes twice as long.
 _DEFLATE_LEVEL = 3
 
 
 class ClipWriter(ABC):
-    """A context manager that packs uint8 arrays into an npz; equal content gives equal bytes.
+    """A context manager that writes uint8 arrays to an npz file; equal content gives equal bytes.
 
-    The file appears under its name when the block ends; if the block fails or is interrupted it does not.
+    The file is created when the block ends, and not if the block fails or is interrupted.
     """
 
     def __init__(self, path: Path, task: Task, size: tuple[int, int]) -> None:
@@ -52,7 +52,7 @@ class ClipWriter(ABC):
         try:
             if kind is None:
                 if not self._names:
-                    raise SubmissionError(f"{self.path}: no clips were added; nothing is written.")
+                    raise SubmissionError(f"{self.path}: no clips were added; the file is not written.")
                 header = json.dumps(self._header(), allow_nan=False).encode()
                 self._write("header", np.frombuffer(header, np.uint8))
         except BaseException as failure:
@@ -62,10 +62,10 @@ class ClipWriter(ABC):
 
     @abstractmethod
     def _header(self) -> dict[str, Any]:
-        """The header to write when all clips are in."""
+        """The header, after all clips were added."""
 
     def _add(self, clip_id: str, array: Bytes) -> None:
-        """Check what all files of clips have in common, and write."""
+        """Check id and shape of a clip and write it."""
         check_clip_id(clip_id)
         if clip_id in self._names:
             raise SubmissionError(f"clip '{clip_id}' was added twice; add each clip once.")
@@ -83,13 +83,17 @@ class ClipWriter(ABC):
             raise RuntimeError("use the writer as a context manager: with ... as writer: writer.add(...)")
         data = io.BytesIO()
         np.lib.format.write_array(data, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-        entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that equal content gives equal bytes
+        entry = zipfile.ZipInfo(f"{name}.npy")  # fixed date, so that equal content gives equal bytes
         entry.external_attr = 0o644 << 16
         self._zip.writestr(entry, data.getbuffer(), zipfile.ZIP_DEFLATED, _DEFLATE_LEVEL)
 
 
 def as_labels(clip_id: str, array: npt.ArrayLike, classes: int) -> Bytes:
-    """Integers below ``classes`` as uint8; anything else is a ``SubmissionError`` that names the clip."""
+    """Convert integer labels below ``classes`` to uint8.
+
+    Raises:
+        SubmissionError: other values or dtypes; the message names the clip.
+    """
     values = np.asarray(array)
     if values.dtype.kind not in "iub":
         raise SubmissionError(
@@ -103,26 +107,25 @@ def as_labels(clip_id: str, array: npt.ArrayLike, classes: int) -> Bytes:
 
 
 class SubmissionWriter(ClipWriter):
-    """Writes a submission as a stream.
+    """Write a submission clip by clip.
 
     with SubmissionWriter(path, header) as writer:
         writer.add(clip_id, probabilities)  # s4, ms3: (T,H,W) floating point in [0,1], or uint8 codes
-        writer.add(clip_id, labels)  # avss: (T,H,W) integers 0..70
+        writer.add(clip_id, labels)  # avss: (T,H,W) integers in 0..70
     """
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path, get_task(header.task), header.size)
         self.header = header
-        Header.from_json(
-            json.loads(json.dumps(header.to_json()))
-        )  # what the reader will refuse is not written
+        # Refuse a header that the reader would refuse.
+        Header.from_json(json.loads(json.dumps(header.to_json())))
 
     def add(self, clip_id: str, array: npt.ArrayLike) -> None:
-        """Append one clip, (T,H,W) over its real frames.
+        """Append one clip, (T,H,W) without padded frames.
 
         Raises:
-            SubmissionError: NaN or values out of range, a wrong shape or dtype, a clip added twice or an
-                impossible id; the file is then not written.
+            SubmissionError: NaN or values out of range, wrong shape or dtype, or a repeated or invalid id;
+                the file is then not written.
         """
         self._add(clip_id, self._bytes(clip_id, array))
 

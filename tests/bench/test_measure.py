@@ -28,8 +28,8 @@ def network(tiny: str) -> Model:
     return from_folder(Path(tiny)).build(S4, "r50", variant="released", width=4)
 
 
-def test_multiples_do_not_follow_the_drift_of_the_machine(tiny: str, monkeypatch) -> None:
-    """Every call takes longer than the one before; the model's ones three times the backbone's."""
+def test_multiples_are_independent_of_the_drift_of_the_machine(tiny: str, monkeypatch) -> None:
+    """Every call takes longer than the one before; the model takes three times the backbone's time."""
     slower = 1.0
 
     def seconds(call, device) -> tuple[float, float]:
@@ -61,7 +61,7 @@ def test_multiples_do_not_follow_the_drift_of_the_machine(tiny: str, monkeypatch
     assert found.of_forward == pytest.approx(found.of_step)
 
 
-def test_the_recipe_decides_precision_and_what_is_frozen(tiny: str) -> None:
+def test_precision_and_frozen_parameters_follow_the_recipe(tiny: str) -> None:
     model = network(tiny)
     seen: set[torch.dtype] = set()
     model.head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
@@ -76,7 +76,7 @@ def test_the_recipe_decides_precision_and_what_is_frozen(tiny: str) -> None:
         assert torch.equal(value, before[name]) == name.startswith("backbone."), name
 
 
-def test_waiting_is_the_share_of_the_time_in_the_loader() -> None:
+def test_waiting_is_the_fraction_of_time_in_the_loader() -> None:
     def batches() -> Iterator[Batch]:
         for wait in (0.5, 0.03, 0.03, 0.03):
             time.sleep(wait)

@@ -9,7 +9,7 @@ from avsbench_harness.errors import AvsbError
 from avsbench_harness.launch.benchmark import without_encoder
 
 
-def test_a_run_s_batch_suits_its_audio_encoder(planned, tmp_path: Path) -> None:
+def test_the_batch_matches_the_audio_encoder(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "batch_size=3", "frames=2", "image_size=16")
     assert run.spec.audio.trained
     assert run_batch(run).audio.shape == (3, 2, 1, 96, 64)
@@ -18,7 +18,7 @@ def test_a_run_s_batch_suits_its_audio_encoder(planned, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_memory_on_the_cpu_is_that_of_a_fresh_process(planned, tiny: str, tmp_path: Path) -> None:
+def test_memory_on_the_cpu_is_measured_in_a_fresh_process(planned, tiny: str, tmp_path: Path) -> None:
     run = without_encoder(planned(tmp_path, "image_size=256", "batch_size=8"))
     batch = run_batch(run)
     size = sum(t.numel() * t.element_size() for t in (batch.images, batch.maskige, batch.masks)) / 2**30
@@ -26,7 +26,7 @@ def test_memory_on_the_cpu_is_that_of_a_fresh_process(planned, tiny: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_for_its_memory(planned, tmp_path: Path) -> None:
+def test_a_process_killed_for_its_memory(planned, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
@@ -35,7 +35,7 @@ def test_a_process_that_is_killed_for_its_memory(planned, tmp_path: Path) -> Non
 
 
 @pytest.mark.gpu
-def test_memory_on_cuda_is_the_allocator_s(planned, tiny: str, tmp_path: Path) -> None:
+def test_memory_on_cuda_is_that_of_the_allocator(planned, tiny: str, tmp_path: Path) -> None:
     import dataclasses
 
     run = without_encoder(planned(tmp_path, "image_size=256", "batch_size=8"))

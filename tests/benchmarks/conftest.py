@@ -1,4 +1,4 @@
-"""Benchmarks run only when asked for: ``pytest tests/benchmarks``."""
+"""Collect benchmarks only if they are named on the command line: ``pytest tests/benchmarks``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The loader from the cache and from files, against a plain one, in one run: ``pytest tests/benchmarks -s``.
+"""Speed of the loader, from the cache and from files, relative to a plain loader: ``nox -s bench``.
 
-Clips are 5 frames of 224 x 224 pixels, of photographic noise, in the S4 layout; rates are clips per second of
-elapsed time. The plain loader opens, resizes and normalises one file after the other, as published ones do.
+Clips are 5 frames of 224 x 224 pixels of photographic noise; rates are clips per second of elapsed time, and
+the tests assert ratios of rates measured in the same run. The plain loader opens, resizes and normalises one
+file after the other, as published loaders do. Ratios fall while other processes use the cores.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.tasks import MS3
 
 CLIPS, BATCH = 96, 8
-REQUIRED_RATE = 300
 REPEATS = 5
+
+#: Required speed of reading from the cache, as a multiple of the plain loader.
+CACHE_RATIO = 3.5
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def dataset(clips: list[Clip]) -> ClipDataset:
 
 
 def plain(clips: list[Clip]) -> int:
-    """One clip after the other, one file after the other."""
+    """Load one file after the other; return the number of clips."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     for clip in clips:
         frames, masks = [], []
@@ -67,34 +70,44 @@ def plain(clips: list[Clip]) -> int:
     return len(clips)
 
 
-def through(dataset: ClipDataset, workers: int = 0) -> int:
+def load_all(dataset: ClipDataset, workers: int = 0) -> int:
+    """Load all batches; return the number of clips."""
     return sum(len(batch.images) for batch in load(dataset, in_order(len(dataset), BATCH), workers=workers))
 
 
 def rates(calls: dict[str, Callable[[], int]]) -> dict[str, float]:
-    """The best of some repeats in turns: what else the machine does only ever slows one down."""
+    """Return the best rate of each call over alternating repetitions, as other load only reduces rates."""
     best = dict.fromkeys(calls, 0.0)
     for _ in range(REPEATS):
         for name, call in calls.items():
             started = time.perf_counter()
             clips = call()
             best[name] = max(best[name], clips / (time.perf_counter() - started))
+    print()
     print({name: round(rate, 1) for name, rate in best.items()})
     return best
 
 
-def test_from_the_cache(dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
+def test_from_the_cache(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
     dataset.source = kept = DecodedClips(dataset.decoder)
     kept.fill()
-    found = rates({"cache": lambda: through(dataset), "cache, 2 workers": lambda: through(dataset, 2)})
-    assert found["cache"] >= REQUIRED_RATE
+    found = rates(
+        {
+            "plain": lambda: plain(clips),
+            "cache": lambda: load_all(dataset),
+            "cache, 2 workers": lambda: load_all(dataset, 2),
+        }
+    )
+    ratio = found["cache"] / found["plain"]
+    print(f"{ratio:.2f} x the plain loader")
+    assert ratio >= CACHE_RATIO
 
 
 def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
-    """Three times the plain loader is the aim, on two cores too; with Pillow alone it takes three of them.
+    """The target is 3 x the plain loader, which takes two cores with imagecodecs and three with Pillow alone.
 
-    Some of that is left to whatever else the machine does meanwhile.
+    The limit is 20 % lower, for other load on the machine.
     """
     numbers = iter(range(1000))
 
@@ -105,7 +118,7 @@ def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_pa
     found = rates(
         {
             "plain": lambda: plain(clips),
-            "files": lambda: through(dataset),
+            "files": lambda: load_all(dataset),
             "first build": build,
         }
     )

@@ -1,8 +1,8 @@
-"""Forward pass and training step of every method in multiples of its bare backbone: ``nox -s bench``.
+"""Forward pass and training step of the methods as multiples of their bare backbone: ``nox -s bench``.
 
-One clip of five frames at 224 pixels, float32, two threads; times are processor time, taken in turns with the
-backbone's. The step is that of S4, whose first frame is annotated; for R50 that of clips with all frames
-annotated is printed beside it. The limits lie below what the published code needs, printed as well.
+One clip of five frames at 224 pixels, float32, two threads. Times are processor time, measured alternately
+with the backbone. The training step is that of S4, where only the first frame is annotated; for R50 the step
+with all frames annotated is printed as well. The limits are below the multiples of the published code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import get_task
 
-#: (method, backbone): published multiple and aim of the forward pass, then of the step.
+#: (method, backbone): multiple of the published code and target, for the forward pass and for the step.
 LIMITS = {
     ("avsegformer", "r50"): ((9.8, 7.0), (9.2, 7.0)),
     ("avsegformer", "pvt"): ((3.1, 2.5), (4.5, 3.6)),
@@ -28,10 +28,10 @@ LIMITS = {
     ("tpavi", "pvt"): ((4.0, 2.8), (3.8, 2.8)),
 }
 
-#: Forward passes that miss their aim, and what they stay under. AVSegFormer's own part takes 34.4 GMACs a
-#: frame, 16.4 of them its mask MLP, where R50 takes 4.1 and PVT 11.4: with every product at the top speed of
-#: float32, and nothing else to do, it would stand at 7.2 and 3.3. CATR's feed-forward blocks run at that
-#: speed already; it stands at 1.9 to 2.0.
+#: Limits of forward passes that miss their target. AVSegFormer without its backbone takes 34.4 GMACs per
+#: frame, 16.4 of them in its mask MLP; R50 takes 4.1 and PVT 11.4. Even at the peak float32 rate of the
+#: processor the multiples would be 7.2 and 3.3. The feed-forward blocks of CATR run at that rate already; its
+#: multiple is 1.9 to 2.0.
 MISSED = {("avsegformer", "r50"): 9.5, ("avsegformer", "pvt"): 4.3, ("catr", "pvt"): 2.2}
 
 
@@ -53,8 +53,8 @@ def test_multiples_of_the_bare_backbone(name: str, backbone: str) -> None:
         torch.set_num_threads(threads)
     forward, step = LIMITS[name, backbone]
     print(
-        f"\n{name} {backbone}: forward {found.of_forward:.2f} (published {forward[0]}, aim {forward[1]}), "
-        f"step {found.of_step:.2f} (published {step[0]}, aim {step[1]}); "
+        f"\n{name} {backbone}: forward {found.of_forward:.2f} (published {forward[0]}, target {forward[1]}), "
+        f"step {found.of_step:.2f} (published {step[0]}, target {step[1]}); "
         f"backbone {found.backbone_forward:.2f} s and {found.backbone_step:.2f} s"
     )
     assert found.of_forward <= MISSED.get((name, backbone), forward[1])

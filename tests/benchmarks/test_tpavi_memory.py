@@ -1,4 +1,4 @@
-"""Peak memory of TPAVI's forward pass, one clip of five frames at 224: ``pytest tests/benchmarks -s``."""
+"""Peak memory of the forward pass of TPAVI, one clip of five frames at 224 pixels: ``nox -s bench``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-#: GB above the process with torch loaded; the published code builds a matrix of 0.98 GB alone.
+#: Limit in GB above the process with torch imported; the published code builds a matrix of 0.98 GB.
 LIMIT = 1.2
 
-#: Prints the growth of the process's peak in GB: /proc's, as a child's ru_maxrss starts at its parent's.
+#: Print the growth of peak memory in GB, from /proc: ru_maxrss of a child starts at that of its parent.
 PROGRAM = """
 import pathlib, re, resource, sys
 import torch
@@ -40,6 +40,6 @@ def test_forward(backbone: str, variant: str) -> None:
     command = [sys.executable, "-c", PROGRAM, backbone, variant]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     grown = float(done.stdout)
-    print(f"\ntpavi {backbone} {variant}: {grown:.2f} GB above the process with torch loaded")
-    # The weights alone are there: a number below them would mean that nothing was measured.
+    print(f"\ntpavi {backbone} {variant}: {grown:.2f} GB above the process with torch imported")
+    # The weights alone take more than the lower bound: a smaller value would mean a failed measurement.
     assert 0.25 < grown < LIMIT

@@ -1,3 +1,5 @@
+"""``avsb bench``."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +14,7 @@ from avsbench_harness.results.measurement import read_measurement
 
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is measured in a process of its own, which takes seconds to start."""
+    """Replace the memory measurement, whose separate process takes seconds to start."""
     monkeypatch.setattr(benchmark, "training_peak", lambda run, method: 0.5)
 
 
@@ -38,7 +40,7 @@ def quick(avsb, real_s4: Path, tmp_path: Path, no_child):
         (["--variant", "realesed"], "Unknown variant of tiny 'realesed'. Did you mean 'released'?"),
     ],
 )
-def test_bad_input_is_one_sentence(avsb, tiny: str, tmp_path: Path, arguments, sentence: str) -> None:
+def test_invalid_input_is_a_usage_error(avsb, tiny: str, tmp_path: Path, arguments, sentence: str) -> None:
     result = avsb("bench", tiny, "--out", tmp_path, *arguments)
     assert result.code == 2
     assert sentence in result.err
@@ -51,7 +53,7 @@ def test_an_unknown_method(avsb, tmp_path: Path) -> None:
     assert "Unknown method 'combi'. Did you mean 'combo" in result.err
 
 
-def test_a_changed_recipe_has_a_file_of_its_own(quick, tiny: str, tmp_path: Path) -> None:
+def test_an_override_changes_the_file_name(quick, tiny: str, tmp_path: Path) -> None:
     result = quick(tiny, "--set", "image_size=48", "--set", "options.width=4")
     assert "2 x 5 x 48 px" in result.out
     assert "options.width=4" in result.out
@@ -65,7 +67,7 @@ def test_a_changed_recipe_has_a_file_of_its_own(quick, tiny: str, tmp_path: Path
     assert "Did you mean 'image_size'?" in wrong.err
 
 
-def test_missing_data_is_one_sentence(avsb, tmp_path: Path) -> None:
+def test_missing_data(avsb, tmp_path: Path) -> None:
     result = avsb("bench", "--data", tmp_path / "nowhere", "--out", tmp_path, "--device", "cpu")
     assert result.code == 4
     assert "nowhere" in result.err
@@ -73,7 +75,7 @@ def test_missing_data_is_one_sentence(avsb, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_that_does_not_fit_names_one_that_does(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
+def test_out_of_memory_error_names_a_batch_that_fits(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
     from avsbench_harness.engine.system import System
 
     real = System.losses
@@ -97,7 +99,7 @@ def test_a_batch_that_does_not_fit_names_one_that_does(quick, tiny: str, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_measurement_is_written_shown_and_replaced(quick, avsb, tiny: str, tmp_path: Path) -> None:
+def test_a_measurement_is_written_printed_and_replaced(quick, avsb, tiny: str, tmp_path: Path) -> None:
     (first,) = quick(tiny, "--json").json
     path = tmp_path / "results/bench/s4-tiny-released-test_resnet-cpu-fp32-b2.json"
     assert first["file"] == str(path)
@@ -119,10 +121,10 @@ def test_a_measurement_is_written_shown_and_replaced(quick, avsb, tiny: str, tmp
     assert checked.json["records"] == 0
     assert checked.json["measurements"] == 3
     (fault,) = checked.json["faults"]
-    assert "else.json: the measurement is s4-tiny-released-test_resnet-cpu-fp32-b2, not the one" in fault
+    assert "else.json: the file holds measurement s4-tiny-released-test_resnet-cpu-fp32-b2; a file" in fault
 
 
-def test_all_methods_one_after_the_other(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
+def test_all_installed_methods(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:
     class Other(Method):
         name, paper, variants, tasks, backbones = "other", "none", ("released",), ("avss",), ("r50",)
 
@@ -149,7 +151,7 @@ def test_all_methods_one_after_the_other(quick, tiny: str, tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_on_the_stand_in_set_with_memory(avsb, tiny: str, tmp_path: Path) -> None:
+def test_synthetic_data_and_memory(avsb, tiny: str, tmp_path: Path) -> None:
     (found,) = avsb("bench", tiny, "--task", "ms3", "--out", tmp_path, "--device", "cpu", "--workers", 1,
                     "--repeats", 1, "--json").json  # fmt: skip
     assert found["measurement"]["loading"]["synthetic"]

@@ -1,4 +1,4 @@
-"""``avsb inspect tokens``, and separated sources from the recipe to the model."""
+"""``avsb inspect tokens``, with quantized tokens and with separated sources."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_tokens_of_a_run(avsb, run: Path, real_s4: Path) -> None:
     common = ("inspect", "tokens", run.name, "--out", run.parents[1], "--method", METHOD, "--data", real_s4)
     shown = avsb(*common)
     assert shown.code == 0, shown.err
-    figure = run / "tokens-test-pca.png"
-    assert str(figure) in shown.out.replace("\n", "")
-    assert figure.read_bytes().startswith(b"\x89PNG")
-    values = avsb("inspect", "tokens", run, *common[3:], "--figure", run / "mine.png", "--json").json
+    plot = run / "tokens-test-pca.png"
+    assert str(plot) in shown.out.replace("\n", "")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    values = avsb("inspect", "tokens", run, *common[3:], "--plot", run / "mine.png", "--json").json
     assert (run / "mine.png").is_file()
     assert values["run"] == run.name
     assert len(values["points"]) % 2 == 0
@@ -49,7 +49,7 @@ def test_tokens_of_a_run(avsb, run: Path, real_s4: Path) -> None:
     assert point["token"] == 0
 
 
-def test_what_inspect_refuses(avsb, run: Path, real_s4: Path, tiny: str, tmp_path: Path) -> None:
+def test_invalid_runs_are_usage_errors(avsb, run: Path, real_s4: Path, tiny: str, tmp_path: Path) -> None:
     common = ("--out", run.parents[1], "--method", METHOD, "--data", real_s4)
     assert "Unknown run" in avsb("inspect", "tokens", "no-such-run", *common).err
     other = avsb("inspect", "tokens", run.name, "--out", run.parents[1], "--method", tiny)
@@ -58,10 +58,12 @@ def test_what_inspect_refuses(avsb, run: Path, real_s4: Path, tiny: str, tmp_pat
     spec = run / "spec.json"
     values = json.loads(spec.read_text())
     spec.write_text(json.dumps({**values, "data": {**values["data"], "fingerprint": "0"}}))
-    assert "not what the run was trained on" in avsb("inspect", "tokens", run.name, *common).err
+    assert "The run was not trained on" in avsb("inspect", "tokens", run.name, *common).err
 
 
-def test_a_model_without_audio_tokens_says_so(avsb, real_s4: Path, tiny: str, tmp_path: Path) -> None:
+def test_a_model_without_audio_tokens_is_a_usage_error(
+    avsb, real_s4: Path, tiny: str, tmp_path: Path
+) -> None:
     assert train(avsb, real_s4, tmp_path, method=tiny).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     result = avsb("inspect", "tokens", folder, "--method", tiny, "--data", real_s4)

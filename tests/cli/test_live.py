@@ -1,4 +1,4 @@
-"""What a sweep shows while it works."""
+"""Progress of a sweep on and without a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from avsbench_harness import console as console_module
-from avsbench_harness.cli.live import count, display
+from avsbench_harness.cli.live import count_by_state, show_progress
 from avsbench_harness.engine.heartbeat import Heartbeat
 from avsbench_harness.files import write_json
 from avsbench_harness.launch.status import Outcome
@@ -36,7 +36,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, out: Path, *, terminal: bool) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=120, height=50, color_system=None)
     monkeypatch.setattr(console_module, "console", console)
-    with display(out) as notify:
+    with show_progress(out) as notify:
         for outcome in OUTCOMES:
             notify(outcome)
     return file.getvalue()
@@ -52,7 +52,7 @@ def test_a_terminal_shows_one_table(running: Path, monkeypatch) -> None:
     assert "0 pending, 1 queued, 1 running, 1 done, 1 failed" in last
 
 
-def test_elsewhere_there_is_a_line_per_change(running: Path, monkeypatch) -> None:
+def test_without_a_terminal_each_change_is_logged(running: Path, monkeypatch) -> None:
     assert shown(monkeypatch, running, terminal=False).splitlines() == [
         "running: run-a",
         "failed: run-b: no [data] here",
@@ -62,5 +62,5 @@ def test_elsewhere_there_is_a_line_per_change(running: Path, monkeypatch) -> Non
 
 
 def test_runs_are_counted_by_state() -> None:
-    assert count([]) == "0 pending, 0 running, 0 done, 0 failed"
-    assert count(OUTCOMES[:1]) == "0 pending, 1 running, 0 done, 0 failed"
+    assert count_by_state([]) == "0 pending, 0 running, 0 done, 0 failed"
+    assert count_by_state(OUTCOMES[:1]) == "0 pending, 1 running, 0 done, 0 failed"

@@ -1,4 +1,4 @@
-"""``tests/fixtures/make_example.py`` makes small, valid and plausible examples."""
+"""``tests/fixtures/make_example.py`` writes valid example submissions with plausible scores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What the README prints works as printed."""
+"""The commands and the architecture in the README are correct."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
+def test_ci_runs_the_test_command_of_the_readme() -> None:
     commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "nox" in line]
     assert commands
     assert commands[-1] in README
@@ -31,6 +32,18 @@ def test_every_command_in_the_readme_exists(avsb) -> None:
         assert avsb(*command, "--help").code == 0, command
 
 
+def test_the_architecture_lists_every_layer_in_order() -> None:
+    tree = README.split("avsbench_harness/\n")[1].split("methods/")[0]
+    listed = re.findall(r"(\w+)(?:\.py|/ )", tree)
+    source = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
+    (layers,) = (
+        ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS"
+    )
+    assert listed == layers
+
+
 def test_the_example_submission_scores_without_data(avsb, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = re.findall(r"^avsb (score submissions/example\.npz .*)$", README, re.MULTILINE)
     monkeypatch.chdir(ROOT)
@@ -39,7 +52,9 @@ def test_the_example_submission_scores_without_data(avsb, monkeypatch: pytest.Mo
     assert 0.5 < result.json["metrics"]["J"] < 0.9
 
 
-def test_the_example_solution_is_that_of_the_real_test_set(avsb, real_s4: Path, tmp_path: Path) -> None:
+def test_the_example_solution_has_the_fingerprint_of_the_real_test_split(
+    avsb, real_s4: Path, tmp_path: Path
+) -> None:
     made = avsb("data", "solution", real_s4, "--task", "s4", "--out", tmp_path / "s.npz", "--json").json
     example = avsb(
         "score",

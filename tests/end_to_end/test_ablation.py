@@ -1,4 +1,4 @@
-"""A paper's ablation table, from the command to the page, with networks an eighth as wide."""
+"""An ablation table of a paper from the command to the page, with narrow models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = (
 
 @pytest.mark.slow
 def test_the_number_of_queries(avsb, real_s4: Path, tmp_path: Path) -> None:
-    """avsegformer/table2a with PVTv2: four rows, each with the paper's figures beside its own."""
+    """avsegformer/table2a with PVTv2: four rows with measured and reported values."""
     changes = [part for change in SMALL for part in ("--set", change)]
     options = ["--task", "s4", "--data", real_s4, "--preset", "smoke", "--out", tmp_path, "--device", "cpu"]
     plan = avsb("ablate", "run", "avsegformer/table2a", *options, *changes, "--dry-run", "--json")

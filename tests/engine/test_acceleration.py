@@ -1,4 +1,4 @@
-"""What a recipe says about how to compute: the result stays what it is."""
+"""Accumulation, memory format, activation checkpointing and compilation do not change the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from avsbench_harness.engine import metric_buffer, optim
 from avsbench_harness.engine import train as engine
-from avsbench_harness.engine.acceleration import check_compiler, recomputing, speed_up
+from avsbench_harness.engine.acceleration import accelerate, check_compiler, recomputing
 from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
@@ -43,7 +43,7 @@ def test_explicit_defaults_do_not_change_the_run(planned, tmp_path: Path) -> Non
 
 
 def test_micro_batches_have_the_losses_of_the_whole_batch(planned, tmp_path: Path) -> None:
-    """The last batch of an epoch is smaller; as many parts as clips are the most there can be."""
+    """The last batch of an epoch is smaller; there are at most as many parts as clips."""
     whole = planned(tmp_path, *SPLITTABLE)
     engine.train(whole)
     for parts in (2, 9):
@@ -52,7 +52,7 @@ def test_micro_batches_have_the_losses_of_the_whole_batch(planned, tmp_path: Pat
         assert losses(split) == pytest.approx(losses(whole), rel=1e-5)
 
 
-def test_layout_and_recomputation_train_alike_and_stop_alike(planned, tmp_path: Path, monkeypatch) -> None:
+def test_memory_format_and_recomputation_resume_bitwise(planned, tmp_path: Path, monkeypatch) -> None:
     plain = planned(tmp_path, *SPLITTABLE)
     engine.train(plain)
     wanted = (*SPLITTABLE, "channels_last=true", "activation_checkpointing=true")
@@ -67,7 +67,7 @@ def test_layout_and_recomputation_train_alike_and_stop_alike(planned, tmp_path: 
     assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file)
 
 
-def test_recomputation_counts_a_batch_once(planned, tmp_path: Path) -> None:
+def test_activation_checkpointing_updates_batch_statistics_once(planned, tmp_path: Path) -> None:
     """Batch norms of the backbone have the same running statistics with and without it."""
     wanted = ("options.dropout=0", "backbone.freeze_epochs=0", "iterations=3", "select.mode=last")
     runs = [planned(tmp_path, *wanted), planned(tmp_path, *wanted, "activation_checkpointing=true")]
@@ -79,9 +79,9 @@ def test_recomputation_counts_a_batch_once(planned, tmp_path: Path) -> None:
     assert plain["model.backbone.1.num_batches_tracked"] == 3
 
 
-def test_recomputation_really_recomputes(planned, tmp_path: Path) -> None:
+def test_activation_checkpointing_recomputes(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "activation_checkpointing=true")
-    system = speed_up(build_system(run, pretrained=False), run.recipe)
+    system = accelerate(build_system(run, pretrained=False), run.recipe)
     calls = []
     system.model.backbone[0].register_forward_hook(lambda *_: calls.append(1))
     maps = system.model.backbone(torch.zeros(1, 3, 32, 32))
@@ -97,31 +97,31 @@ def test_a_frozen_backbone_keeps_no_graph(planned, tmp_path: Path) -> None:
         assert system.model.backbone(torch.zeros(1, 3, 32, 32)).requires_grad == learns
 
 
-def test_losses_are_read_every_few_steps_and_all_are_logged(planned, tmp_path: Path, monkeypatch) -> None:
+def test_all_buffered_losses_are_logged(planned, tmp_path: Path, monkeypatch) -> None:
     wanted = ("iterations=7", "validation.every_steps=5", "options.width=4")
     each = planned(tmp_path / "each", *wanted)
     engine.train(each)
-    monkeypatch.setitem(metric_buffer.STEPS, "cpu", 4)
+    monkeypatch.setitem(metric_buffer.INTERVALS, "cpu", 4)
     taken = []
-    real = metric_buffer.Readings.take
+    real = metric_buffer.MetricBuffer.take
 
     def take(self):
         found = real(self)
         taken.append(len(found))
         return found
 
-    monkeypatch.setattr(metric_buffer.Readings, "take", take)
+    monkeypatch.setattr(metric_buffer.MetricBuffer, "take", take)
     some = planned(tmp_path / "some", *wanted)
     engine.train(some)
     assert (some.folder / "log.jsonl").read_text() == (each.folder / "log.jsonl").read_text()
     assert max(taken) > 1
 
 
-def test_when_losses_are_read_depends_on_the_step_alone() -> None:
-    """A process whose clock asks for a checkpoint in between stays in step with the others."""
+def test_transfers_depend_on_the_step_alone() -> None:
+    """An earlier transfer for a checkpoint does not change the later ones."""
     due = []
     for early in (0, 13):
-        kept = metric_buffer.Readings("cuda")
+        kept = metric_buffer.MetricBuffer("cuda")
         due.append([])
         for step in range(1, 61):
             kept.add(step, 1, ["clip"], {"loss": torch.zeros(())}, {})
@@ -132,9 +132,9 @@ def test_when_losses_are_read_depends_on_the_step_alone() -> None:
     assert due == [[20, 40, 60]] * 2
 
 
-def test_a_loss_that_is_not_finite_is_found_late_but_named(planned, tmp_path: Path, monkeypatch) -> None:
-    """Steps after it were taken already; none of them is kept."""
-    monkeypatch.setitem(metric_buffer.STEPS, "cpu", 100)
+def test_a_buffered_loss_that_is_not_finite_is_named(planned, tmp_path: Path, monkeypatch) -> None:
+    """Later steps were made already; none of them is saved."""
+    monkeypatch.setitem(metric_buffer.INTERVALS, "cpu", 100)
     run = planned(tmp_path, "options.poison_step=2", "iterations=40", "batch_size=1")
     with pytest.raises(AvsbError, match=r"not finite at step 2 \(bce nan\) on clips .*no checkpoint yet"):
         engine.train(run)
@@ -142,14 +142,14 @@ def test_a_loss_that_is_not_finite_is_found_late_but_named(planned, tmp_path: Pa
     assert losses(run) == [pytest.approx(losses(run)[0])]
 
 
-def test_without_a_compiler_compile_is_refused(planned, tmp_path: Path, monkeypatch) -> None:
+def test_compile_without_a_compiler_is_refused(planned, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler, and no-such-compiler is not there"):
+    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler, and no-such-compiler is missing"):
         planned(tmp_path, "compile=true")
 
 
 @pytest.mark.slow
-def test_generated_code_trains_alike(planned, tmp_path: Path) -> None:
+def test_compiled_training_matches(planned, tmp_path: Path) -> None:
     check_compiler("cpu")
     wanted = ("options.dropout=0", "backbone.freeze_epochs=0", "iterations=2", "select.mode=last")
     plain, compiled = planned(tmp_path, *wanted), planned(tmp_path, *wanted, "compile=true")
@@ -159,7 +159,7 @@ def test_generated_code_trains_alike(planned, tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_trains_with_all_of_it(planned, tmp_path: Path) -> None:
+def test_cuda_trains_with_all_options(planned, tmp_path: Path) -> None:
     wanted = (
         "precision=bf16",
         "channels_last=true",

@@ -31,7 +31,7 @@ def trained(kind: type[torch.optim.Optimizer], **options: float) -> tuple[nn.Mod
     ("kind", "options"),
     [(torch.optim.AdamW, {"betas": (0.8, 0.9)}), (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.SGD, {})],
 )
-def test_optimizer_state_comes_back_bit_for_bit(tmp_path: Path, kind, options) -> None:
+def test_optimizer_state_is_restored_bitwise(tmp_path: Path, kind, options) -> None:
     model, optimizer = trained(kind, **options)
     save_checkpoint(tmp_path, TrainState(step=2, seconds=1.5), model.state_dict(), optimizer)
     stored = load_checkpoint(tmp_path)
@@ -46,11 +46,11 @@ def test_optimizer_state_comes_back_bit_for_bit(tmp_path: Path, kind, options) -
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_only_the_newest_stays_and_leftovers_go(tmp_path: Path) -> None:
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     model, optimizer = trained(torch.optim.AdamW)
     for step in (1, 2):
         save_checkpoint(tmp_path, TrainState(step=step), model.state_dict(), optimizer)
-    (tmp_path / ".step-00000003.tmp").mkdir()  # what a kill in the middle of the next one leaves
+    (tmp_path / ".step-00000003.tmp").mkdir()  # left by a process killed while saving
     (tmp_path / ".step-00000003.tmp" / "weights.safetensors").write_bytes(b"half")
     stored = load_checkpoint(tmp_path)
     assert stored is not None
@@ -58,7 +58,7 @@ def test_only_the_newest_stays_and_leftovers_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002"]
 
 
-def test_the_same_step_takes_a_newer_state(tmp_path: Path) -> None:
+def test_the_state_of_a_step_is_replaced(tmp_path: Path) -> None:
     model, optimizer = trained(torch.optim.AdamW)
     save_checkpoint(tmp_path, TrainState(step=1), model.state_dict(), optimizer)
     save_checkpoint(tmp_path, TrainState(step=1, seconds=9.0), model.state_dict(), optimizer)
@@ -73,7 +73,7 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_shared_memory_is_written_twice(tmp_path: Path) -> None:
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
     tensor = torch.arange(6.0)
     save_tensors(tmp_path / "a.safetensors", {"whole": tensor, "same": tensor, "half": tensor[:3]})
     loaded = load_tensors(tmp_path / "a.safetensors")
@@ -89,7 +89,7 @@ def test_a_damaged_optimizer_state_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"\xff" * 40)
     with pytest.raises(AvsbError, match=r"broken\.safetensors cannot be read"):

@@ -25,7 +25,7 @@ def test_schedules() -> None:
     assert 0 < cosine[-1] < 0.1
 
 
-def test_groups_get_their_rate() -> None:
+def test_learning_rates_of_parameter_groups() -> None:
     fast, slow = nn.Linear(1, 1), nn.Linear(1, 1)
     groups = [
         ParamGroup("head", list(fast.parameters())),
@@ -45,7 +45,7 @@ def test_optimizers_by_name(name: str, kind: str) -> None:
     assert type(optim.build_optimizer([group], OptimizerRecipe(name=name))).__name__ == kind
 
 
-def test_freezing_keeps_parameters_and_their_decay() -> None:
+def test_frozen_parameters_are_not_decayed() -> None:
     model = nn.ModuleDict(
         {"backbone": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), "head": nn.Linear(2, 1)}
     )
@@ -74,6 +74,6 @@ def test_freezing_keeps_parameters_and_their_decay() -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_length_counts_the_short_last_batch() -> None:
+def test_length_includes_the_last_batch() -> None:
     assert optim.length(Recipe(epochs=3, batch_size=4), 9) == (9, 3)
     assert optim.length(Recipe(iterations=5, batch_size=4), 9) == (5, 3)

@@ -24,7 +24,7 @@ def test_the_largest_batch_is_found_by_doubling_and_bisection(limit: int) -> Non
             raise torch.OutOfMemoryError("too large")
 
     assert largest_batch(step, 101) == limit
-    assert max(tried) <= 2 * limit + 1  # what a machine cannot even hold is never tried
+    assert max(tried) <= 2 * limit + 1  # much too large sizes are never tried
     assert len(tried) == len(set(tried)) <= 14
 
 
@@ -35,12 +35,12 @@ def test_a_batch_of_one_that_does_not_fit_is_not_tried_again() -> None:
     assert largest_batch(step, 1) == 0
 
 
-def test_training_that_runs_out_of_memory_names_what_fits(planned, tmp_path: Path, monkeypatch) -> None:
+def test_out_of_memory_names_the_largest_batch_that_fits(planned, tmp_path: Path, monkeypatch) -> None:
     real, held = System.losses, []
 
     def losses(self, batch: Batch):
         gc.collect()
-        assert not [one for one in held if one() is not None], "what the failed step held is still there"
+        assert not [one for one in held if one() is not None], "tensors of the failed step are still alive"
         if batch.shape[0] > 2:
             activation = torch.ones(3)
             held.append(weakref.ref(activation))
@@ -62,8 +62,8 @@ def test_training_that_runs_out_of_memory_names_what_fits(planned, tmp_path: Pat
     assert not list(run.folder.rglob("*.tmp"))
 
 
-def test_what_fits_is_counted_in_whole_batches(planned, tmp_path: Path, monkeypatch) -> None:
-    """A batch in micro-batches, of which one clip fits at a time; so it is with processes."""
+def test_the_size_that_fits_is_that_of_the_whole_batch(planned, tmp_path: Path, monkeypatch) -> None:
+    """Micro-batches of one clip fit."""
     real = System.losses
 
     def losses(self, batch: Batch):
@@ -86,7 +86,7 @@ def test_not_even_one_clip(planned, tmp_path: Path, monkeypatch) -> None:
 
 
 @pytest.mark.gpu
-def test_the_allocator_s_limit_is_found() -> None:
+def test_the_limit_of_the_cuda_allocator_is_found() -> None:
     unit = 64 * 2**20
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()

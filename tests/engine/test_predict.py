@@ -9,7 +9,7 @@ from avsbench_harness.errors import AvsbError
 from avsbench_harness.tasks import AVSS, MS3, S4
 
 
-def test_probabilities_of_the_right_size_stay_as_they_are() -> None:
+def test_probabilities_of_the_mask_size_are_unchanged() -> None:
     values = torch.rand(5, 224, 224, generator=torch.Generator().manual_seed(0))
     assert np.array_equal(to_masks(values, S4, "a"), values.numpy())
 
@@ -32,6 +32,6 @@ def test_labels_take_the_lowest_class_on_ties_after_softmax() -> None:
     assert np.unique(to_masks(scores, AVSS, "a")).tolist() == [12]
 
 
-def test_values_that_are_not_finite_name_the_clip() -> None:
+def test_the_clip_of_values_that_are_not_finite_is_named() -> None:
     with pytest.raises(AvsbError, match="clip dog_7 is not finite"):
         to_masks(torch.full((1, 8, 8), float("nan")), S4, "dog_7")

@@ -27,7 +27,7 @@ def network(tiny: str) -> Model:
 
 @pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-4), ("fp16", 0.05)])
 @pytest.mark.parametrize("clip_norm", [None, 1e-3])
-def test_a_step_is_backward_clipping_and_the_optimiser(
+def test_a_step_is_backward_clipping_and_optimiser(
     tiny: str, clip_norm: float | None, precision: str, error: float
 ) -> None:
     ours, theirs = network(tiny).eval(), network(tiny).eval()

@@ -35,7 +35,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signa
     monkeypatch.setattr(engine.Trainer, "_step", step)
 
 
-def test_a_stopped_run_ends_with_the_same_bits(planned, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_run_is_bitwise_reproducible(planned, tmp_path: Path, monkeypatch) -> None:
     whole = planned(tmp_path / "whole", "options.width=4")
     engine.train(whole)
     run = planned(tmp_path / "parts", "options.width=4")
@@ -58,10 +58,10 @@ def test_a_stopped_run_ends_with_the_same_bits(planned, tmp_path: Path, monkeypa
     assert not (run.folder / "checkpoints").exists()
 
 
-def test_a_stopped_run_with_all_augmentation_ends_with_the_same_bits(
+def test_an_interrupted_run_with_all_augmentation_is_bitwise_reproducible(
     planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped inside an epoch, with validations inside epochs."""
+    """Interrupted inside an epoch, with validations inside epochs."""
     wanted = (AUGMENT, "validation.every_steps=2", "options.width=4")
     whole = planned(tmp_path / "whole", *wanted)
     engine.train(whole)
@@ -88,7 +88,7 @@ def test_validation_every_few_steps(planned, tmp_path: Path) -> None:
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4, 5]
 
 
-def test_what_is_done_is_not_done_again(planned, tmp_path: Path, monkeypatch) -> None:
+def test_a_finished_training_is_not_repeated(planned, tmp_path: Path, monkeypatch) -> None:
     run = planned(tmp_path)
     record = execute(run)
     monkeypatch.setattr(engine.Trainer, "_step", None)
@@ -122,7 +122,7 @@ def test_one_process_per_run(planned, tmp_path: Path) -> None:
         engine.train(run)
 
 
-def test_the_best_validation_is_kept(planned, tmp_path: Path) -> None:
+def test_the_best_weights_are_kept(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "epochs=4", "optimizer.lr=0.05")
     checkpoint = engine.train(run)
     scores = [validation.metrics["J"] for validation in checkpoint.validations]
@@ -131,7 +131,7 @@ def test_the_best_validation_is_kept(planned, tmp_path: Path) -> None:
     assert checkpoint.selected_step == checkpoint.validations[best].step
 
 
-def test_validation_can_be_rare_and_selection_last(planned, tmp_path: Path) -> None:
+def test_sparse_validation_and_selection_of_the_last_weights(planned, tmp_path: Path) -> None:
     rare = engine.train(planned(tmp_path, "epochs=4", "validation.every=2", "validation.first=2"))
     per_epoch = rare.steps // 4
     assert [validation.step for validation in rare.validations] == [2 * per_epoch, 4 * per_epoch]
@@ -140,7 +140,7 @@ def test_validation_can_be_rare_and_selection_last(planned, tmp_path: Path) -> N
     assert last.selected_step == last.steps
 
 
-def test_iterations_may_end_inside_an_epoch(planned, tmp_path: Path) -> None:
+def test_iterations_that_end_inside_an_epoch(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "iterations=1")
     checkpoint = engine.train(run)
     assert checkpoint.steps == 1
@@ -154,7 +154,7 @@ def test_speed_counts_the_clips_of_small_batches(planned, tmp_path: Path) -> Non
     assert done.clips_per_second * done.seconds == pytest.approx(4 + 4 + 3)
 
 
-def test_an_unknown_metric_says_which_there_are(planned, tmp_path: Path) -> None:
+def test_an_unknown_metric_lists_the_known_ones(planned, tmp_path: Path) -> None:
     with pytest.raises(AvsbError, match="gives no 'mIou' to select by; it gives J, F"):
         engine.train(planned(tmp_path, "select.metric=mIou"))
 
@@ -166,7 +166,7 @@ def test_weights_hold_model_and_encoder(planned, tmp_path: Path) -> None:
     assert names == {"model", "encoder"}
 
 
-def test_predicting_before_training_says_so(planned, tmp_path: Path) -> None:
+def test_predicting_before_training_is_refused(planned, tmp_path: Path) -> None:
     run = planned(tmp_path)
     with pytest.raises(MissingDataError, match="has no trained weights"):
         run.method.predict(run, "test")
@@ -178,7 +178,7 @@ def test_bf16_trains(planned, tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_trains_stops_and_goes_on(planned, tmp_path: Path, monkeypatch) -> None:
+def test_cuda_trains_stops_and_resumes(planned, tmp_path: Path, monkeypatch) -> None:
     import dataclasses
 
     run = dataclasses.replace(planned(tmp_path, "precision=fp16"), device="cuda")

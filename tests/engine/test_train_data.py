@@ -1,4 +1,4 @@
-"""What training and validation see: pseudo-masks, padded frames, and each input but once."""
+"""Inputs of training and validation: pseudo-masks, padded frames, and inputs loaded once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log(run: Run) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_validation_takes_its_inputs_once(planned, tmp_path: Path, monkeypatch) -> None:
+def test_validation_loads_its_inputs_once(planned, tmp_path: Path, monkeypatch) -> None:
     asked = []
     real = prediction.audio_inputs
     monkeypatch.setattr(
@@ -41,7 +41,7 @@ def test_validation_takes_its_inputs_once(planned, tmp_path: Path, monkeypatch) 
     assert asked == ["val"]
 
 
-def test_figures_of_the_model_go_to_the_log(planned, tmp_path: Path, monkeypatch) -> None:
+def test_diagnostics_are_logged(planned, tmp_path: Path, monkeypatch) -> None:
     run = planned(tmp_path, "iterations=2")
     kind = type(run.build_model(pretrained=False))
     monkeypatch.setattr(kind, "diagnostics", lambda self: {"steps_seen": float(self.steps)})
@@ -51,7 +51,7 @@ def test_figures_of_the_model_go_to_the_log(planned, tmp_path: Path, monkeypatch
     assert all(line["loss"] == line["bce"] for line in steps)
 
 
-def test_pseudo_masks_are_trained_with_and_recorded(planned, tmp_path: Path, monkeypatch) -> None:
+def test_training_with_pseudo_masks_is_recorded(planned, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setitem(propagate.FLOWS, "ilk", lambda one, _: np.zeros((2, *one.shape), np.float32))
     run = planned(tmp_path, "supplement=ilk", "iterations=2")
@@ -76,7 +76,7 @@ def test_pseudo_masks_are_trained_with_and_recorded(planned, tmp_path: Path, mon
     assert seen == [False, False]
 
 
-def test_on_ms3_the_s4_clips_join_the_training(planned, tmp_path: Path, real_s4: Path, monkeypatch) -> None:
+def test_s4_clips_are_added_to_ms3_training(planned, tmp_path: Path, real_s4: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setitem(propagate.FLOWS, "ilk", lambda one, _: np.zeros((2, *one.shape), np.float32))
     root = tmp_path / "both"
@@ -107,17 +107,17 @@ def test_on_ms3_the_s4_clips_join_the_training(planned, tmp_path: Path, real_s4:
     ("assignment", "message"),
     [
         ("supplement=tvl", "Unknown source of pseudo-masks 'tvl'. Did you mean 'tvl1'"),
-        ("augment.outside=ignore", "tiny knows no ignored pixels; leave it out"),
+        ("augment.outside=ignore", "tiny does not support ignored pixels; leave it out"),
     ],
 )
-def test_what_has_no_effect_is_refused_before_training(
+def test_options_without_effect_are_refused_before_training(
     planned, tmp_path: Path, assignment: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         planned(tmp_path, assignment)
 
 
-def test_the_part_of_a_prediction_that_shows_the_frame() -> None:
+def test_predictions_without_padding() -> None:
     values = torch.arange(2 * 32 * 32).view(2, 32, 32)
     assert torch.equal(without_padding(values, (64, 64), 64), values)
     assert torch.equal(without_padding(values, (64, 32), 64), values[:, :16])
@@ -125,8 +125,8 @@ def test_the_part_of_a_prediction_that_shows_the_frame() -> None:
     assert without_padding(values, (1, 64), 64).shape == (2, 32, 1)
 
 
-def test_padding_is_cut_off_before_a_prediction_goes_back(planned, tmp_path: Path, real_s4: Path) -> None:
-    """A system that repeats the red channel gives the frames back, wide ones too."""
+def test_padding_is_removed_before_resizing(planned, tmp_path: Path, real_s4: Path) -> None:
+    """A system that returns the red channel reproduces the frames, wide ones included."""
     root = tmp_path / "wide"
     shutil.copytree(real_s4, root)
     for path in root.rglob("visual_frames/**/*.png"):

@@ -1,4 +1,4 @@
-"""Separated sources through the caches, a frozen encoder, one that is trained, and a recipe's frames."""
+"""Separated sources with cached, frozen and trained audio encoders, and with fewer frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avsbench_harness.tasks import S4
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Clip:
-    """A second of noise and silence for the rest; four frames of five."""
+    """One second of noise, then silence; four frames of five."""
     samples = np.zeros(5 * 16_000)
     samples[:16_000] = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
     soundfile.write(tmp_path / "sound.wav", samples, 16_000)
@@ -32,7 +32,7 @@ def clip(tmp_path: Path) -> Clip:
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
-def test_frozen_and_trained_encoders_hear_the_same_sources(clip: Clip, separator: str) -> None:
+def test_frozen_and_trained_encoders_have_the_same_sources(clip: Clip, separator: str) -> None:
     torch.manual_seed(0)
     encoder = CompactAudioEncoder().eval()
     mixture = log_mel_clips([clip], S4)["clip"]

@@ -1,4 +1,4 @@
-"""A SLURM cluster of one node for the tests, started by the user who runs them."""
+"""A SLURM cluster of one node, started for the tests."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def is_idle(daemons: list[subprocess.Popen[bytes]]) -> bool:
-    """Whether the node comes to be without work within half a minute."""
+    """Whether the node becomes idle within 30 seconds."""
     until = time.monotonic() + 30
     while time.monotonic() < until and all(daemon.poll() is None for daemon in daemons):
         state = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True).stdout.strip()

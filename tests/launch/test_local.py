@@ -15,17 +15,17 @@ from filelock import FileLock
 from avsbench_harness.engine.heartbeat import CLAIM, TRAINING
 from avsbench_harness.errors import Interrupted
 from avsbench_harness.launch.local import run_all
-from avsbench_harness.launch.status import standing, state_of
+from avsbench_harness.launch.status import grid_status, state_of
 from avsbench_harness.launch.sweep import cells, estimate
 from avsbench_harness.results.record import read_record, read_records
 
 pytestmark = pytest.mark.slow  # every run is a process of its own
 
 
-def test_failures_do_not_stop_the_rest_and_are_tried_again(grid, tmp_path: Path) -> None:
+def test_failed_runs_do_not_stop_the_others_and_are_retried(grid, tmp_path: Path) -> None:
     rows = [{"name": "good"}, {"name": "bad", "set": {"options.poison_step": 1}}]
     planned = cells(grid(task=["s4", "ms3"], rows=rows), tmp_path, "cpu")
-    assert {outcome.state for outcome in standing(planned)} == {"pending", "failed"}
+    assert {outcome.state for outcome in grid_status(planned)} == {"pending", "failed"}
     seen: list[tuple[str, str]] = []
     outcomes = run_all(planned, jobs=2, notify=lambda outcome: seen.append((outcome.name, outcome.state)))
     states = {outcome.name: outcome for outcome in outcomes}
@@ -53,7 +53,7 @@ def test_failures_do_not_stop_the_rest_and_are_tried_again(grid, tmp_path: Path)
     assert good.record_file.read_bytes() == before
 
 
-def test_two_sweeps_do_each_run_once(grid, tmp_path: Path) -> None:
+def test_two_sweeps_share_the_runs(grid, tmp_path: Path) -> None:
     asked = grid(seeds="0..2")
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_defaults=True)))
@@ -70,7 +70,7 @@ def test_two_sweeps_do_each_run_once(grid, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", [CLAIM, TRAINING])  # of another sweep, of `avsb run`
-def test_a_run_in_other_hands_is_waited_for(grid, tmp_path: Path, lock: str) -> None:
+def test_a_run_of_another_process_is_awaited(grid, tmp_path: Path, lock: str) -> None:
     (cell,) = cells(grid(), tmp_path, "cpu")
     assert cell.run is not None
     cell.run.folder.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_a_run_in_other_hands_is_waited_for(grid, tmp_path: Path, lock: str) -> 
     assert outcome.state == "done"
 
 
-def test_a_sweep_that_is_stopped_leaves_its_runs_to_go_on(grid, tmp_path: Path, monkeypatch) -> None:
+def test_the_runs_of_a_stopped_sweep_resume(grid, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_TEST_STEP_SECONDS", "1")
     planned = cells(grid(set={"iterations": 30}), tmp_path, "cpu")
     run = planned[0].run

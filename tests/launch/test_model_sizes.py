@@ -1,4 +1,4 @@
-"""Parameters and recipes of whole methods, as `avsb methods NAME` prints them."""
+"""Parameter counts and recipes as `avsb methods NAME` prints them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avsbench_harness.method import get_method
         ("tpavi", "r50", "s4", 140.3),
     ],
 )
-def test_parameters_with_vggish_are_the_published_ones(
+def test_parameter_counts_with_vggish_are_the_published_ones(
     name: str, backbone: str, task: str, millions: float
 ) -> None:
     method = get_method(name)
@@ -43,7 +43,7 @@ def test_a_network_that_cannot_be_built_is_listed_with_the_reason(monkeypatch: p
     assert {(size.parameters, size.error) for size in sizes(method)} == {(None, "Not with this.")}
 
 
-def test_recipes_are_told_by_what_differs_from_the_first() -> None:
+def test_recipes_are_listed_by_their_differences() -> None:
     found = {(t.variant, t.backbone, t.task): t for t in trainings(get_method("tpavi"))}
     assert found["released", "r50", "s4"].changes == {}
     assert found["released", "pvt", "ms3"].changes == {"backbone": {"drop_path_rate": 0.1}, "epochs": 30}
@@ -53,7 +53,7 @@ def test_recipes_are_told_by_what_differs_from_the_first() -> None:
     assert "precision" not in stated
 
 
-def test_difference_goes_into_mappings_and_names_what_is_gone() -> None:
+def test_difference_is_recursive_and_names_removed_keys() -> None:
     base = {"a": {"b": 1, "c": 2}, "d": [1], "e": 0}
     assert difference({"a": {"b": 1, "c": 3}, "d": [1]}, base) == {"a": {"c": 3}, "e": None}
     assert difference(base, base) == {}

@@ -17,7 +17,7 @@ def request(tiny: str, real_s4: Path, **changes) -> Request:
     return Request(**{"method": tiny, "backbone": "r50", "data": real_s4, "device": "cpu", **changes})
 
 
-def test_the_id_ends_in_the_hash_of_what_decides_the_result(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_the_id_ends_in_the_hash_of_the_spec(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     base = plan(request(tiny, real_s4))
     assert base.id == f"s4-tiny-r50-s0-{base.spec.hash[:10]}"
     same = plan(request(tiny, real_s4, out=tmp_path, device="cpu", workers=3))
@@ -27,7 +27,7 @@ def test_the_id_ends_in_the_hash_of_what_decides_the_result(tiny: str, real_s4: 
     assert len(ids | {base.spec.hash}) == 5
 
 
-def test_the_data_decide_but_not_where_they_lie(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_the_location_of_the_data_does_not_change_the_id(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(real_s4, copy)
     base = plan(request(tiny, real_s4))
@@ -37,7 +37,7 @@ def test_the_data_decide_but_not_where_they_lie(tiny: str, real_s4: Path, tmp_pa
     assert plan(request(tiny, copy)).id != base.id
 
 
-def test_the_code_of_a_folder_decides(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_the_code_of_a_folder_changes_the_id(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     folder = tmp_path / "method"
     shutil.copytree(tiny, folder)
     (folder / "extra.py").write_text("x = 1\n")
@@ -46,7 +46,7 @@ def test_the_code_of_a_folder_decides(tiny: str, real_s4: Path, tmp_path: Path) 
     assert plan(request(str(folder), real_s4)).spec.code != one.spec.code
 
 
-def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypatch) -> None:
+def test_the_data_root_from_the_environment(tiny: str, real_s4: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_DATA_DIR", str(real_s4))
     run = plan(request(tiny, real_s4, data=None))
     assert run.dataset.root == real_s4
@@ -55,10 +55,10 @@ def test_the_environment_names_the_data_root(tiny: str, real_s4: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_pseudo_masks_of_the_stand_in_set_are_made_on_the_way(
+def test_pseudo_masks_of_the_default_synthetic_set(
     tiny: str, real_s4: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """MS3's training takes S4's clips with pseudo-masks too; the set for MS3 alone has none."""
+    """MS3's training uses S4's clips with pseudo-masks; a synthetic set of MS3 alone has none."""
     monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
     asked = request(tiny, real_s4, data=None, task="ms3")
@@ -70,7 +70,7 @@ def test_pseudo_masks_of_the_stand_in_set_are_made_on_the_way(
     assert plan(replace(asked, assignments=["supplement=tvl1"])).id == run.id
 
 
-def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkeypatch) -> None:
+def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -> None:
     monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
     run = plan(request(tiny, real_s4, data=None))
     assert run.spec.preset == "smoke"
@@ -97,7 +97,7 @@ def test_without_data_a_synthetic_set_stands_in(tiny: str, real_s4: Path, monkey
         ({"device": "cuda:99"}, UsageError, "cuda:99"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_computed(
+def test_errors_come_before_any_computation(
     tiny: str, real_s4: Path, changes: dict, error: type[AvsbError], message: str
 ) -> None:
     with pytest.raises(error, match=message):

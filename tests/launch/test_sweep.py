@@ -18,12 +18,12 @@ def test_seeds_as_ranges_and_lists(text: str, seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2..0", "a", "1..", "-1", "1,,2"])
-def test_seeds_that_are_none_are_refused(text: str) -> None:
+def test_malformed_seeds_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"0\.\.2 or 0,1,2"):
         parse_seeds(text)
 
 
-def test_a_grid_is_every_combination_and_a_wrong_one_says_why(grid, tmp_path: Path) -> None:
+def test_a_grid_is_every_combination_with_reasons_for_invalid_ones(grid, tmp_path: Path) -> None:
     planned = cells(
         grid(
             backbone=["r50", "swin_t"],
@@ -43,7 +43,7 @@ def test_a_grid_is_every_combination_and_a_wrong_one_says_why(grid, tmp_path: Pa
     assert widths == {4}
 
 
-def test_the_same_run_asked_for_twice_is_one(grid, tmp_path: Path) -> None:
+def test_repeated_runs_are_planned_once(grid, tmp_path: Path) -> None:
     planned = cells(grid(rows=[{"name": "a"}, {"name": "b"}]), tmp_path, "cpu")
     assert [cell.row for cell in planned] == ["a", "b"]
     assert len(distinct(planned)) == 1
@@ -59,8 +59,10 @@ def test_grids_are_read_from_yaml_and_checked(tmp_path: Path) -> None:
         read_grid(path)
 
 
-def test_a_request_can_be_typed_again(tiny: str, real_s4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every field comes back through the command line, so that a sweep's runs are those that it planned."""
+def test_a_request_round_trips_through_its_options(
+    tiny: str, real_s4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every field is restored from the options, so that a sweep starts the runs that it planned."""
     from avsbench_harness import cli
 
     request = Request(

@@ -1,3 +1,5 @@
+"""The static HTML site, and plots from the command line."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,20 +9,14 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
-from avsbench_harness.data.clip import Clip
-from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.launch.resolve_solution import data_of
-from avsbench_harness.leaderboard.gallery import _sound, choose
-from avsbench_harness.leaderboard.site import build, file_of
-from avsbench_harness.results import plots
+from avsbench_harness.leaderboard.site import build_site, page_name
 from avsbench_harness.results.record import read_record
 from avsbench_harness.tasks import get_task
 
@@ -28,7 +24,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Links(HTMLParser):
-    """Everything that a page loads or leads to."""
+    """The links and resources of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +44,7 @@ def links(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site of two short runs, a failed one, and one whose names are an attack."""
+    """The site of two short runs, a failed run and a record with malicious text."""
     out = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVSB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
@@ -67,55 +63,55 @@ def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         (out / "results" / "evil.json").write_text(evil.model_dump_json())
         for end in (".clips.csv",):
             shutil.copy(run.record_file.with_suffix(end), out / "results" / f"evil{end}")
-        build(out / "results", out / "site", lambda record: data_of(record, real_s4))
+        build_site(out / "results", out / "site", lambda record: data_of(record, real_s4))
     return out / "site"
 
 
-def test_every_link_leads_to_a_file_of_the_site(site: Path) -> None:
+def test_links_are_local_and_exist(site: Path) -> None:
     pages = [*site.glob("*.html"), *(site / "runs").glob("*.html")]
     assert len(pages) == 2 + 4
     for page in pages:
         for link in links(page):
-            assert not re.match(r"[a-z]+:|//", link), f"{page.name} asks another host: {link}"
+            assert not re.match(r"[a-z]+:|//", link), f"{page.name} links to another host: {link}"
             base = site if link.startswith("runs/") else page.parent
-            assert (base / link).is_file(), f"{page.name} leads to {link}"
+            assert (base / link).is_file(), f"{page.name} has the broken link {link}"
     assert not re.search(
         r"https?:|url\(|@import", (site / "site.css").read_text() + (site / "site.js").read_text()
     )
 
 
-def test_strangers_text_is_text(site: Path) -> None:
+def test_text_of_records_is_escaped(site: Path) -> None:
     index = (site / "index.html").read_text()
     assert "<script>alert" not in index
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in index
     assert "n/a (failed: out of &lt;b&gt;memory&lt;/b&gt;)" in index
 
 
-def test_a_run_has_its_figures_and_clips(site: Path) -> None:
+def test_run_page_has_plots_and_clips(site: Path) -> None:
     records = [read_record(path) for path in (site.parent / "results").glob("s4-tiny-*.json")]
     done = next(record for record in records if record.status == "done")
-    page = (site / "runs" / file_of(done)).read_text()
-    for words in ("Loss and validation", "J of the clips", "F over the 255 thresholds", "best: ", "worst: ",
+    page = (site / "runs" / page_name(done)).read_text()
+    for words in ("Loss and validation", "J per clip", "F over the 255 thresholds", "best: ", "worst: ",
                   "median: ", "disagreement: ", "<audio"):  # fmt: skip
         assert words in page, words
     failed = next(record for record in records if record.status == "failed")
-    assert "n/a (failed: out of &lt;b&gt;" in (site / "runs" / file_of(failed)).read_text()
+    assert "n/a (failed: out of &lt;b&gt;" in (site / "runs" / page_name(failed)).read_text()
 
 
-def test_what_is_not_at_hand_is_said(site: Path, tmp_path: Path) -> None:
+def test_missing_inputs_are_named(site: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
-    build(results, tmp_path / "site")
+    build_site(results, tmp_path / "site")
     pages = [page.read_text() for page in (tmp_path / "site" / "runs").glob("*.html")]
-    assert sum("n/a: training curves (the run&#39;s log is not here)" in page for page in pages) == 3
+    assert sum("n/a: training curves (the training log is not available)" in page for page in pages) == 3
     assert sum("n/a: threshold curve and clips" in page for page in pages) == 3
 
 
-def test_pages_made_twice_are_the_same(site: Path, tmp_path: Path, real_s4: Path) -> None:
+def test_pages_are_reproducible(site: Path, tmp_path: Path, real_s4: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
     for folder in ("one", "two"):
-        build(results, tmp_path / folder)
+        build_site(results, tmp_path / folder)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -148,9 +144,9 @@ addEventListener("load", async () => {
   const rows = [...frame.contentDocument.querySelectorAll("tr[data-backbone]")];
   report.hidden = rows.filter((row) => row.hidden).length;
   await load("RUN");
-  const pictures = [...frame.contentDocument.images];
-  report.pictures = pictures.length;
-  report.loaded = pictures.filter((picture) => picture.naturalWidth > 0).length;
+  const images = [...frame.contentDocument.images];
+  report.images = images.length;
+  report.loaded = images.filter((image) => image.naturalWidth > 0).length;
   await load("compare.html");
   const sides = [...frame.contentDocument.querySelectorAll("iframe")];
   report.sides = sides.map((side) => side.src.split("/").pop());
@@ -161,13 +157,13 @@ addEventListener("load", async () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package chromium)")
-def test_in_a_browser_tables_sort_runs_open_and_images_load(site: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian package chromium)")
+def test_sorting_filter_and_images_in_a_browser(site: Path, tmp_path: Path) -> None:
     import json
 
     records = [read_record(path) for path in (site.parent / "results").glob("s4-tiny-*.json")]
     done = next(record for record in records if record.status == "done")
-    (site / "driver.html").write_text("<!doctype html>" + SCRIPT.replace("RUN", f"runs/{file_of(done)}"))
+    (site / "driver.html").write_text("<!doctype html>" + SCRIPT.replace("RUN", f"runs/{page_name(done)}"))
     assert CHROMIUM is not None
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
@@ -187,82 +183,32 @@ def test_in_a_browser_tables_sort_runs_open_and_images_load(site: Path, tmp_path
     assert report["dates"] == sorted(report["dates"])
     assert report["dates"][0].endswith("-00-00")
     assert report["hidden"] > 0  # reported rows with other backbones
-    assert report["pictures"] > 6
-    assert report["loaded"] == report["pictures"]
+    assert report["images"] > 6
+    assert report["loaded"] == report["images"]
     assert len(report["sides"]) == 2
     assert all(side.endswith(".html") for side in report["sides"])
 
 
-def test_clips_are_chosen_by_score_and_by_disagreement() -> None:
-    table = pd.DataFrame({"clip": list("abcdefgh"), "J": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan]})
-    others = pd.Series(dict.fromkeys("abcdefgh", 0.3))
-    chosen = choose(table, "J", others)
-    by_kind = {kind: [clip for k, clip, _ in chosen if k == kind] for kind, _, _ in chosen}
-    assert by_kind == {
-        "best": ["g", "f"], "median": ["e", "d"], "worst": ["b", "a"], "disagreement": ["g", "f"],
-    }  # fmt: skip
-    assert {kind for kind, _, _ in choose(table.head(1), "J", None)} == {"best", "median", "worst"}
-
-
-def test_a_number_of_classes_is_no_percentage(data: Path, tmp_path: Path) -> None:
-    build(data / "records", tmp_path / "site")
+def test_number_of_classes_is_not_a_percentage(data: Path, tmp_path: Path) -> None:
+    build_site(data / "records", tmp_path / "site")
     page = (
         tmp_path
         / "site"
         / "runs"
-        / file_of(read_record(next((data / "records").glob("avss-combo*s0*.json"))))
+        / page_name(read_record(next((data / "records").glob("avss-combo*s0*.json"))))
     )
     assert "<td>classes_seen</td><td>5 classes</td>" in page.read_text(encoding="utf-8")
-
-
-def test_clips_of_one_name_keep_their_own_sounds(tmp_path: Path) -> None:
-    """Every synthetic data set calls its clips alike."""
-    import soundfile
-
-    found = set()
-    for name, loudness in (("one", 0.1), ("two", 0.5)):
-        sound = tmp_path / f"{name}.wav"
-        soundfile.write(sound, np.full(16000, loudness), 16000)
-        clip = Clip("synte000000", (sound,), (None,), sound, None, "", "s4")
-        found.add(_sound(clip, tmp_path / "site"))
-        assert (tmp_path / "site" / _sound(clip, tmp_path / "site")[1]).read_bytes() == sound.read_bytes()
-    assert len({picture for picture, _ in found}) == len({sound for _, sound in found}) == 2
-
-
-def test_outlines_have_their_colours() -> None:
-    frames = np.zeros((2, 16, 16, 3), np.uint8)
-    truth, prediction = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 16, 16), np.uint8)
-    truth[0, 4:8, 4:8] = 1
-    prediction[1, 8:12, 8:12] = 1
-    drawn = plots.strip(frames, truth, prediction)
-    assert drawn.shape == (16, 32, 3)
-    assert tuple(drawn[4, 4]) == (0, 200, 83)
-    assert tuple(drawn[8, 16 + 8]) == (255, 47, 179)
-    assert not drawn[:, 16:][4, 4].any()
-
-
-@pytest.mark.parametrize("form", plots.FORMATS)
-def test_figures_are_saved_the_same_twice(tmp_path: Path, form: str) -> None:
-    curve = np.linspace(0.2, 0.9, 255)
-    for name in ("one", "two"):
-        plots.save(plots.threshold_curves({"a": curve, "b": curve / 2}), tmp_path / f"{name}.{form}")
-    assert (tmp_path / f"one.{form}").read_bytes() == (tmp_path / f"two.{form}").read_bytes()
-
-
-def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Unknown figure format 'gif'"):
-        plots.save(plots.new_figure(), tmp_path / "a.gif")
 
 
 def test_plots_from_the_command_line(avsb, tmp_path: Path, site: Path, real_s4: Path) -> None:
     submission = next((site.parent / "submissions").glob("s4-tiny-*.npz"))
     clip = open_dataset(real_s4, get_task("s4")).clips("test")[0].id
     data = ("--data", real_s4)
-    curve, picture = tmp_path / "curve.pdf", tmp_path / "clip.png"
+    curve, image = tmp_path / "curve.pdf", tmp_path / "clip.png"
     assert avsb("plot", "thresholds", submission, "--out", curve, *data).code == 0
-    assert avsb("plot", "clips", submission, "--clip", clip, "--out", picture, *data).code == 0
+    assert avsb("plot", "clips", submission, "--clip", clip, "--out", image, *data).code == 0
     assert curve.read_bytes().startswith(b"%PDF")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    wrong = avsb("plot", "clips", submission, "--clip", "none", "--out", picture, *data)
+    assert image.read_bytes().startswith(b"\x89PNG")
+    wrong = avsb("plot", "clips", submission, "--clip", "none", "--out", image, *data)
     assert wrong.code == 2
     assert "Unknown clip" in wrong.err

@@ -17,7 +17,7 @@ def method(tiny: str):
     return from_folder(Path(tiny))
 
 
-def test_layers_are_laid_in_order(method, tmp_path: Path) -> None:
+def test_overrides_apply_in_order(method, tmp_path: Path) -> None:
     assert resolve(method, TASKS["s4"], "r50").epochs == 3
     assert resolve(method, TASKS["ms3"], "r50").epochs == 2
     swin = resolve(method, TASKS["ms3"], "swin_t")
@@ -78,8 +78,8 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
         read_yaml(tmp_path / "none.yaml")
 
 
-def test_a_variants_layer_comes_last(method, tmp_path: Path) -> None:
-    """Base, tasks, backbones, then the same three of the variant, then what the user says."""
+def test_overrides_of_a_variant_come_last(method, tmp_path: Path) -> None:
+    """Base, tasks, backbones, then the same three of the variant, then the user's."""
     folder = tmp_path / "method"
     shutil.copytree(method.folder, folder)
     layers = "  variants:\n    paper:\n      base: {batch_size: 7, epochs: 9, optimizer: {lr: 0.5}}\n"
@@ -99,7 +99,7 @@ def test_a_variants_layer_comes_last(method, tmp_path: Path) -> None:
     assert mine.batch_size == 3
 
 
-def test_validation_counts_in_epochs_or_in_steps(method) -> None:
+def test_validation_in_epochs_or_in_steps(method) -> None:
     def rule(*assignments: str) -> tuple[int, int, int | None]:
         found = resolve(method, TASKS["s4"], "r50", assignments=assignments).validation
         return found.every, found.first, found.every_steps
@@ -111,7 +111,7 @@ def test_validation_counts_in_epochs_or_in_steps(method) -> None:
         resolve(method, TASKS["s4"], "r50", assignments=["validation={every: 2, every_steps: 3}"])
 
 
-def test_parts_of_the_augmentation_are_laid_and_taken_away(method) -> None:
+def test_overrides_add_and_remove_parts_of_the_augmentation(method) -> None:
     recipe = resolve(
         method,
         TASKS["s4"],

@@ -1,4 +1,4 @@
-"""Measurements of speed and memory, and the leaderboards that show them."""
+"""Measurements of speed and memory, and their display in leaderboards."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from typing import Any
 import pytest
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.leaderboard.page import render
-from avsbench_harness.leaderboard.site import build
-from avsbench_harness.leaderboard.table import tables, to_json
-from avsbench_harness.leaderboard.validate import faults, measurement_faults
+from avsbench_harness.leaderboard.export import to_json
+from avsbench_harness.leaderboard.markdown import render
+from avsbench_harness.leaderboard.site import build_site
+from avsbench_harness.leaderboard.tables import build_tables
 from avsbench_harness.results.measurement import (
     Measurement,
     Spread,
-    measured,
+    find_measurement,
     measurement_files,
     read_measurement,
     read_measurements,
     write_measurement,
 )
 from avsbench_harness.results.record import read_records
+from avsbench_harness.results.validate import measurement_faults, record_faults
 
 
 def measurement(**changes: Any) -> Measurement:
-    """One of the committed records' COMBO with R50 on S4, as its smoke recipe trains it."""
+    """A measurement of COMBO with R50 on S4 with its smoke recipe, which also has committed records."""
     speed = {
         "clips_per_second": {"median": 41.5, "least": 40.0, "most": 42.0},
         "multiple": {"median": 5.0, "least": 4.9, "most": 5.1},
@@ -54,7 +55,7 @@ def results(data: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(data / "records", tmp_path / "results"))
 
 
-def test_it_survives_being_written_and_read(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     made = measurement(backbone="timm/odd name.v2")
     path = write_measurement(tmp_path, made)
     assert path == tmp_path / "bench" / "s4-combo-paper-timm_odd_name_v2-cuda-fp32-b2.json"
@@ -64,37 +65,37 @@ def test_it_survives_being_written_and_read(tmp_path: Path) -> None:
     assert read_measurements(tmp_path) == [again]
 
 
-def test_a_spread_is_the_median_between_the_extremes() -> None:
+def test_spread() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(median=2.5, least=1.0, most=10.0)
     with pytest.raises(UsageError, match="the median does not lie between"):
         Spread.parse({"median": 3.0, "least": 1.0, "most": 2.0}, "the test")
 
 
-def test_pages_show_the_measurement_with_its_device_instead_of_the_run_s_own(results: Path) -> None:
+def test_leaderboard_shows_the_measurement_instead_of_the_speed_of_the_run(results: Path) -> None:
     before = render(results).splitlines()
     write_measurement(results, measurement())
     after = render(results).splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     device = r"NVIDIA A\_100 \<80 GB\>"
-    (_, protocol), (old, new) = changed  # one row: that of other options keeps its own
-    assert "Clips/s and GiB that name a device are training's, measured by avsb bench" in protocol
+    (_, protocol), (old, new) = changed  # the row with other options is unchanged
+    assert "Clips/s and GiB with a device are training speed and memory measured by avsb bench" in protocol
     assert "| combo (paper) | r50 | smoke abc5933e |" in old
     assert f"| 91.6 | 14.3 | 41.50 ({device}, fp32, batch 2) | 7.2 ({device}) |" in new
     assert old.split(" | 91.6 |")[0] == new.split(" | 91.6 |")[0]
-    found = [row["measurement"] for table in to_json(tables(read_records(results), results))
+    found = [row["measurement"] for table in to_json(build_tables(read_records(results), results))
              for row in table["rows"]]  # fmt: skip
     assert found.count("s4-combo-paper-r50-cuda-fp32-b2") == 1
     assert render(results).splitlines() == after
 
 
-def test_the_site_shows_it_escaped(results: Path, tmp_path: Path) -> None:
+def test_site_escapes_the_device(results: Path, tmp_path: Path) -> None:
     write_measurement(results, measurement())
-    page = build(results, tmp_path / "site").read_text(encoding="utf-8")
+    page = build_site(results, tmp_path / "site").read_text(encoding="utf-8")
     assert page.count("41.50 (NVIDIA A_100 &lt;80 GB&gt;, fp32, batch 2)") == 1
-    assert page.count("measured by avsb bench") == 1  # over one of its tables
+    assert page.count("measured by avsb bench") == 1  # above one table
 
 
-def test_which_measurement_stands_for_a_record(data: Path) -> None:
+def test_measurement_of_a_record(data: Path) -> None:
     (record,) = [one for one in read_records(data / "records") if one.run_id == "s4-combo-r50-s0-cd406a5deb"]
     recipe = record.spec["recipe"]
     assert (recipe["image_size"], recipe["batch_size"], recipe["precision"]) == (64, 2, "fp32")
@@ -111,21 +112,21 @@ def test_which_measurement_stands_for_a_record(data: Path) -> None:
         ([cpu], cpu),
         ([], None),
     ):
-        assert measured(record, known) is best
+        assert find_measurement(record, known) is best
     for other in (
         {"method": "catr"}, {"variant": "released"}, {"backbone": "pvt"}, {"task": "ms3"},
         {"options": {"audio_queries": "all"}}, {"changes": {"clip_norm": 5.0}},
         {"batch": {**batch, "clips": 2, "image_size": 224}},
     ):  # fmt: skip
-        assert measured(record, [measurement(**other)]) is None
+        assert find_measurement(record, [measurement(**other)]) is None
     changed = measurement(changes={"optimizer.name": recipe["optimizer"]["name"]})
-    assert measured(record, [changed]) is changed
+    assert find_measurement(record, [changed]) is changed
     assert changed.name.startswith(f"{exact.name}-")
 
 
 def test_faults_name_the_file(results: Path) -> None:
     path = write_measurement(results, measurement())
-    assert faults(results)[1] == []
+    assert record_faults(results)[1] == []
     assert measurement_faults(results) == (1, [])
     values = json.loads(path.read_text())
     for name, changes in (
@@ -140,13 +141,13 @@ def test_faults_name_the_file(results: Path) -> None:
     assert [
         fault for fault, name in zip(found, "abcd", strict=True) if f"bench/{name}.json" not in fault
     ] == []
-    assert "not the one that its file is named after" in found[0]
+    assert "a file must have the name of its measurement" in found[0]
     assert "Unknown key 'memory'" in found[1]
     assert "'loading.waiting' is 1.5" in found[2]
-    assert "holds no keys and values" in found[3]
+    assert "expected a JSON object" in found[3]
 
 
-def test_a_broken_measurement_is_named_by_the_leaderboard(results: Path) -> None:
+def test_a_damaged_measurement_is_an_error_with_its_file(results: Path) -> None:
     path = write_measurement(results, measurement())
     path.write_text("{")
     with pytest.raises(UsageError, match="cuda-fp32-b2.json is not valid JSON"):

@@ -1,3 +1,5 @@
+"""The reported values: completeness, spot checks and comparable metrics."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -5,9 +7,9 @@ from collections import Counter
 import pytest
 
 from avsbench_harness.method import methods
-from avsbench_harness.results.reported import figures, papers
+from avsbench_harness.results.reported import papers, reported_values
 
-#: Printed numbers per table, counted in the papers.
+#: Number of values per table, counted in the papers.
 COUNTS = {
     ("AQFormer", "Table 1"): 30, ("AQFormer", "Table 2a"): 6, ("AQFormer", "Table 2b"): 8,
     ("AQFormer", "Table 2c"): 8, ("AQFormer", "Table 2d"): 6,
@@ -20,7 +22,7 @@ COUNTS = {
     ("QDFormer", "Table 1"): 85, ("QDFormer", "Table 2"): 24,
 }  # fmt: skip
 
-#: (paper, table, row, method, backbone, task, metric): value in percent.
+#: (paper, table, row, method, backbone, task, metric) -> value in percent.
 SPOT = {
     ("COMBO", "Table 1", "COMBO (ours)", "combo", "pvt", "ms3", "J"): 59.2,
     ("COMBO", "Table 2", "AVSegFormer", "avsegformer", "pvt", "avss", "F"): 42.0,
@@ -37,46 +39,46 @@ SPOT = {
     ("QDFormer", "Table 2", "+ Q-based-SD", "qdformer", "r50", "ms3", "J&F"): 59.7,
 }
 
-#: What is in the tables without being a plugin.
+#: Methods in the papers' tables that are not plugins.
 FOREIGN = {
     "LVS", "MSSL", "3DC", "SST", "AOT", "iGAN", "LGVT", "Bi-Gen", "DiffusionAVS", "ECMVAE", "BAVS", "CSMF",
 }  # fmt: skip
 
 
-def test_every_table_has_all_its_numbers() -> None:
-    assert Counter((figure.paper, figure.table) for figure in figures()) == COUNTS
+def test_number_of_values_per_table() -> None:
+    assert Counter((value.paper, value.table) for value in reported_values()) == COUNTS
 
 
 @pytest.mark.parametrize("place", SPOT)
 def test_spot_values(place) -> None:
-    (figure,) = [
-        figure
-        for figure in figures()
+    (value,) = [
+        value
+        for value in reported_values()
         if (
-            figure.paper, figure.table, figure.row, figure.method, figure.backbone, figure.task, figure.metric
+            value.paper, value.table, value.row, value.method, value.backbone, value.task, value.metric
         ) == place
     ]  # fmt: skip
-    assert figure.value == SPOT[place]
+    assert value.value == SPOT[place]
 
 
-def test_no_number_is_there_twice() -> None:
+def test_values_are_unique() -> None:
     places = Counter(
-        (figure.paper, figure.table, figure.row, figure.backbone, figure.task, figure.metric)
-        for figure in figures()
+        (value.paper, value.table, value.row, value.backbone, value.task, value.metric)
+        for value in reported_values()
     )
     assert not [place for place, number in places.items() if number > 1]
 
 
-def test_every_row_names_a_method_and_every_score_is_a_percentage() -> None:
-    assert {figure.method for figure in figures()} <= FOREIGN | set(methods())
-    assert all(0 < figure.value <= 100 for figure in figures() if figure.task)
+def test_methods_are_known_and_scores_are_percentages() -> None:
+    assert {value.method for value in reported_values()} <= FOREIGN | set(methods())
+    assert all(0 < value.value <= 100 for value in reported_values() if value.task)
     assert all(paper.source and paper.title for paper in papers())
 
 
-def test_metrics_of_other_kinds_are_not_taken_for_the_canonical_ones() -> None:
+def test_metrics_with_another_definition_have_no_canonical_metric() -> None:
     own = {
-        figure.metric: figure.canonical_metric
-        for figure in figures()
-        if figure.paper == "QDFormer" and figure.method == "qdformer" and figure.task == "ms3"
+        value.metric: value.canonical_metric
+        for value in reported_values()
+        if value.paper == "QDFormer" and value.method == "qdformer" and value.task == "ms3"
     }
     assert own == {"J&F": None, "J": "J", "contour F": None}

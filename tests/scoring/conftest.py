@@ -1,8 +1,8 @@
-"""The clips behind ``tests/fixtures/metrics/metrics_golden.json``, drawn anew.
+"""Generated clips for the metrics in ``tests/fixtures/metrics/metrics_golden.json``.
 
-Smooth random fields make masks (their highest pixels) and predictions (the field again, plus drift and
-grain). Everything is float64 elementwise arithmetic, comparisons and sorts on numbers drawn by name, so it
-does not depend on library or processor; the golden file's CRC-32 verify it.
+Masks are the highest pixels of smooth random fields; predictions are the same fields with drift and noise.
+Only float64 elementwise arithmetic, comparisons and sorts of seeded numbers are used, so the clips do not
+depend on library or processor; the CRC-32 checksums in the golden file verify them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def smooth(name: str, frames: int, cells: int = 7) -> np.ndarray:
-    """(frames, 224, 224): bilinear interpolation of a coarse grid that varies a little between frames."""
+    """(frames,224,224): bilinear interpolation of a coarse random grid that varies between frames."""
     grid = draw(name, (frames + 1, cells + 1, cells + 1))
     grid = grid[:1] + 0.5 * grid[1:]
     position = (np.arange(SIDE, dtype=np.float64) + 0.5) / SIDE * cells
@@ -54,7 +54,7 @@ def smooth(name: str, frames: int, cells: int = 7) -> np.ndarray:
 
 
 def highest(field: np.ndarray, area: float) -> tuple[np.ndarray, np.ndarray]:
-    """The share ``area`` of each frame with the highest values, and the values (F,1,1) that they exceed."""
+    """The fraction ``area`` of pixels with the highest values in each frame, and their thresholds (F,1,1)."""
     pixels = SIDE * SIDE
     count = round(area * pixels)
     ranked = np.sort(field.reshape(len(field), -1), axis=1)
@@ -72,7 +72,7 @@ class ObjectCase:
         return sigmoid(self.logits)
 
     def scores(self, recipe: str) -> np.ndarray:
-        """(5,2,H,W) scores of background and object, as probabilities or as logits."""
+        """(5,2,H,W) scores of background and object, as probabilities or logits."""
         if recipe == "logit":
             return np.stack([np.zeros_like(self.logits), self.logits], axis=1)
         p = (1.0 / (1.0 + np.exp(-self.logits.astype(np.float64)))).astype(np.float32)
@@ -102,7 +102,7 @@ def make_object_case(name: str, exact: bool) -> ObjectCase:
 def change_object_case(
     name: str, mask: np.ndarray, logits: np.ndarray, drift: np.ndarray, grain: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What makes each clip the case that its name says."""
+    """Change mask and logits to the case of the given name."""
     if name == "some_empty":
         mask[[1, 3]] = False
     elif name.startswith("all_empty"):
@@ -139,7 +139,7 @@ class AvssCase:
 
 
 def paint(name: str, frames: int, parts: list[tuple[int, float]]) -> np.ndarray:
-    """Blobs of classes, later ones on top."""
+    """Random regions of classes; later classes overwrite earlier ones."""
     labels = np.zeros((frames, SIDE, SIDE), np.uint8)
     for i, (cls, area) in enumerate(parts):
         labels[highest(smooth(f"{name}:part{i}", frames, cells=5), area)[0]] = cls
@@ -147,7 +147,7 @@ def paint(name: str, frames: int, parts: list[tuple[int, float]]) -> np.ndarray:
 
 
 def disturbed(name: str, truth: np.ndarray, area: float) -> np.ndarray:
-    """The truth moved by 3 rows and 5 columns, with a hole."""
+    """The ground truth shifted by 3 rows and 5 columns, with a hole."""
     hole = highest(smooth(f"{name}:hole", len(truth), cells=9), area)[0]
     return np.where(hole, 0, np.roll(truth, (3, 5), axis=(1, 2))).astype(np.uint8)
 
@@ -191,7 +191,7 @@ def soft_scores(name: str, truth: np.ndarray) -> np.ndarray:
 
 
 def near_ties(name: str, truth: np.ndarray) -> np.ndarray:
-    """Classes 12 and 64 equal in frames 0-4; in 5-9 64 is larger by one bit, which the softmax loses."""
+    """Classes 12 and 64 tie in frames 0-4; in 5-9 class 64 is larger by one bit, which the softmax loses."""
     scores = np.zeros((len(truth), CLASSES, SIDE, SIDE), np.float32)
     scores[:5, [12, 64]] = 3.0
     scores[5:, 12] = 0.01
@@ -241,7 +241,7 @@ class Sequence:
     expected: dict[str, Any]
 
     def at_224(self) -> tuple[np.ndarray, np.ndarray]:
-        """Prediction and truth (T,224,224) uint8, by PIL's nearest neighbour."""
+        """Prediction and ground truth (T,224,224) uint8, resized by PIL's nearest neighbour."""
         return tuple(
             np.stack(
                 [

@@ -1,4 +1,4 @@
-"""Scoring arrays: errors, and properties that hold for any input."""
+"""Scores of arrays: errors, and properties that hold for any input."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def semantic_clips(draw):
     shape = draw(st.tuples(st.integers(1, 4), st.just(10), st.integers(1, 4), st.integers(1, 5)))
     classes = st.sampled_from([0, 1, 2, 40, 70])
     labels, truth = (draw(hnp.arrays(np.uint8, shape, elements=classes)) for _ in range(2))
-    real = np.ones(shape[:2], bool)
-    real[draw(hnp.arrays(bool, shape[0])), 5:] = False
-    return labels, truth, real
+    valid = np.ones(shape[:2], bool)
+    valid[draw(hnp.arrays(bool, shape[0])), 5:] = False
+    return labels, truth, valid
 
 
 def in_unit_interval(scores) -> bool:
@@ -64,7 +64,7 @@ def test_semantic_metrics_lie_in_the_unit_interval(clips):
 
 @settings(max_examples=60, deadline=None)
 @given(object_clips(), st.randoms(use_true_random=False))
-def test_canonical_does_not_depend_on_order_or_chunks(clips, random):
+def test_canonical_scores_are_independent_of_order_and_chunks(clips, random):
     codes, masks = clips
     whole = score_object(codes, masks)
     order = list(range(len(codes)))
@@ -78,15 +78,15 @@ def test_canonical_does_not_depend_on_order_or_chunks(clips, random):
 
 @settings(max_examples=60, deadline=None)
 @given(semantic_clips(), st.randoms(use_true_random=False))
-def test_semantic_does_not_depend_on_order_or_on_padding(clips, random):
-    labels, truth, real = clips
+def test_semantic_scores_are_independent_of_order_and_padded_frames(clips, random):
+    labels, truth, valid = clips
     order = list(range(len(labels)))
     random.shuffle(order)
     for name in SEMANTIC:
-        whole = score_semantic(labels, truth, real, protocol=name).metrics
-        assert same(score_semantic(labels[order], truth[order], real[order], protocol=name).metrics, whole)
-        padded = np.where(real[:, :, None, None], labels, 7).astype(np.uint8)
-        assert same(score_semantic(padded, truth, real, protocol=name).metrics, whole)
+        whole = score_semantic(labels, truth, valid, protocol=name).metrics
+        assert same(score_semantic(labels[order], truth[order], valid[order], protocol=name).metrics, whole)
+        padded = np.where(valid[:, :, None, None], labels, 7).astype(np.uint8)
+        assert same(score_semantic(padded, truth, valid, protocol=name).metrics, whole)
 
 
 @settings(max_examples=60, deadline=None)
@@ -118,7 +118,7 @@ def test_a_batch_as_large_as_the_split_is_one_batch(clips, batch):
     assert same(whole.metrics, merged.metrics)
 
 
-def test_batches_of_many_clips_are_those_of_the_order():
+def test_batches_of_many_clips_follow_their_order():
     rng = np.random.default_rng(0)
     codes, masks = rng.integers(0, 256, (150, 5, 6, 6)).astype(np.uint8), rng.integers(0, 2, (150, 5, 6, 6))
     for batch in (1, 3, 4, 100):
@@ -152,25 +152,25 @@ def test_unknown_names_and_batches():
         get_protocol("s4", "avsbench", batch=0)
 
 
-def test_arrays_that_do_not_fit():
+def test_invalid_arrays_are_refused():
     codes, masks = np.zeros((2, 5, 4, 4), np.uint8), np.zeros((2, 5, 4, 4), np.uint8)
     with pytest.raises(ValueError, match=r"encode\(prob\)"):
         score_object(codes.astype(np.float32), masks)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="predictions have shape"):
         score_object(codes[:1], masks)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="predictions have shape"):
         score_object(codes, masks, "combo")
     with pytest.raises(ValueError, match="0 and 1, found 255"):
         score_object(codes, masks + 255)
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="integers from 0 to 255"):
         score_object(codes, masks + 0.5)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="predictions have shape"):
         score_object(codes[:0], masks[:0])
     with pytest.raises(ValueError, match="3 names for 2 clips"):
         score_object(codes, masks, clips=["a", "b", "c"])
     with pytest.raises(ValueError, match="0 to 70, found 71"):
         score_semantic(codes + 71, masks)
-    with pytest.raises(ValueError, match="real frame in every clip"):
+    with pytest.raises(ValueError, match="valid frame in every clip"):
         score_semantic(codes, masks, np.zeros((2, 5), bool))
 
 

@@ -1,4 +1,4 @@
-"""Intervals against scipy and by their coverage."""
+"""Bootstrap intervals against scipy, and their coverage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from avsbench_harness.scoring.bootstrap import bootstrap_intervals, resampled_sums
+from avsbench_harness.scoring.bootstrap import bootstrap_intervals, percentile_interval, resampled_sums
 
 
 def mean(sums):
@@ -19,7 +19,7 @@ def table(values):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_scipy(seed):
-    values = np.random.default_rng(seed).beta(5, 1, 200)  # skewed, as J is
+    values = np.random.default_rng(seed).beta(5, 1, 200)  # skewed like J
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
@@ -28,7 +28,7 @@ def test_agrees_with_scipy(seed):
     assert ours == pytest.approx(tuple(theirs), abs=0.08 * width)
 
 
-def test_covers_the_truth_about_as_often_as_it_says():
+def test_coverage():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
@@ -37,16 +37,16 @@ def test_covers_the_truth_about_as_often_as_it_says():
     assert 178 <= hits <= 198  # 95 % of 200 is 190, three standard deviations are 9
 
 
-def test_is_the_same_every_time():
+def test_intervals_are_deterministic():
     sums = table(np.random.default_rng(0).random(50))
     assert bootstrap_intervals(sums, mean, ["mean"]) == bootstrap_intervals(sums, mean, ["mean"])
 
 
-def test_constant_values_give_a_point():
+def test_constant_values_have_an_interval_of_one_point():
     assert bootstrap_intervals(table(np.full(20, 0.25)), mean, ["mean"])["mean"] == (0.25, 0.25)
 
 
-def test_one_clip_gives_no_interval():
+def test_one_clip_has_no_interval():
     assert bootstrap_intervals(table(np.ones(1)), mean, ["mean"]) == {"mean": None}
 
 
@@ -55,3 +55,9 @@ def test_tables_are_resampled_together():
     for first, second in resampled_sums([table(values), table(values)[:, ::-1]], resamples=300):
         assert np.array_equal(first, second[:, ::-1])
         assert (first[:, 0] == 30).all()
+
+
+def test_percentile_interval_ignores_undefined_values():
+    values = np.append(np.arange(201.0), [np.nan, np.inf])
+    assert percentile_interval(values) == pytest.approx((5, 195))
+    assert percentile_interval(np.array([np.nan])) is None

@@ -1,4 +1,4 @@
-"""Paired comparisons."""
+"""Paired comparisons of submissions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def disturbed(masks: np.ndarray, share: float, seed: int) -> np.ndarray:
     return encode(np.where(flip, 1 - masks, masks).astype(np.float32))
 
 
-def test_a_better_submission_is_found_better(masks):
+def test_a_better_submission_is_significantly_better(masks):
     a, b = (score_object(disturbed(masks, share, 1), masks) for share in (0.02, 0.10))
     result = compare(a, b)
     j = result.differences[0]
@@ -39,13 +39,13 @@ def test_a_better_submission_is_found_better(masks):
     assert back.win_rate == 0
 
 
-def test_chance_is_not_called_better(masks):
+def test_equal_submissions_are_rarely_significantly_different(masks):
     better = []
     for seed in range(20):
         a, b = (score_object(disturbed(masks, 0.05, 2 * seed + i), masks) for i in (0, 1))
         low, high = compare(a, b).differences[0].interval
         better.append(low > 0 or high < 0)
-    assert sum(better) <= 4  # one in twenty is expected
+    assert sum(better) <= 4  # 1 of 20 is expected
 
 
 def test_a_submission_against_itself(masks):
@@ -54,7 +54,7 @@ def test_a_submission_against_itself(masks):
         assert (difference.difference, difference.better, difference.win_rate) == (0, 0.5, 0.5)
 
 
-def test_clips_that_differ_most_come_first(masks):
+def test_clips_are_sorted_by_difference(masks):
     good = disturbed(masks, 0.02, 1)
     bad = good.copy()
     bad[7] = 0
@@ -65,13 +65,13 @@ def test_clips_that_differ_most_come_first(masks):
 
 
 def test_json_has_no_nan(masks):
-    masks[5] = 0  # F is not defined on a clip without an object
+    masks[5] = 0  # F is undefined for a clip without an object
     codes = disturbed(masks, 0.02, 1)
     value = compare(score_object(codes, masks), score_object(codes, masks)).to_json(clips=40)
     assert len(json.loads(json.dumps(value, allow_nan=False))["clips"]) == 40
 
 
-def test_only_like_is_compared_with_like(masks):
+def test_scores_of_different_protocols_or_clips_are_refused(masks):
     codes = disturbed(masks, 0.02, 1)
     with pytest.raises(UsageError, match="protocol"):
         compare(score_object(codes, masks), score_object(codes, masks, "confusion"))

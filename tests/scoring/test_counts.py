@@ -1,4 +1,4 @@
-"""The counting loops against numpy."""
+"""Pixel counts against numpy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_labels(size, block):
         assert np.array_equal(theirs, np.bincount(truth[t].ravel(), minlength=71))
 
 
-def test_views_that_are_not_contiguous():
+def test_non_contiguous_views():
     rng = np.random.default_rng(5)
     big = rng.integers(0, 71, (4, 16, 32)).astype(np.uint8)
     view = big[::2, ::2, 1::2]
@@ -45,7 +45,7 @@ def test_views_that_are_not_contiguous():
     assert np.array_equal(count_codes(view, masks), count_codes(view.copy(), masks))
 
 
-def test_values_out_of_range_are_refused_before_they_index():
+def test_values_out_of_range_are_refused():
     zeros = np.zeros((1, 4, 4), np.uint8)
     with pytest.raises(ValueError, match="0 and 1, found 2"):
         count_codes(zeros, zeros + 2)

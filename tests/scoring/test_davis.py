@@ -1,4 +1,4 @@
-"""DAVIS metrics against davis2017-evaluation's numbers."""
+"""DAVIS metrics against results of davis2017-evaluation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_empty_and_full_masks():
     empty, full = np.zeros((1, 40, 60), bool), np.ones((1, 40, 60), bool)
     assert frame_metrics(empty, empty).tolist() == [[1, 1]]
     assert frame_metrics(full, full).tolist() == [[1, 1]]
-    assert frame_metrics(full, empty).tolist() == [[0, 1]]  # a full frame has no outline either
+    assert frame_metrics(full, empty).tolist() == [[0, 1]]  # a full mask has no boundary
     dot = empty.copy()
     dot[0, 20, 30] = True
     assert frame_metrics(dot, empty).tolist() == [[0, 0]]
@@ -71,13 +71,13 @@ def test_tolerance_is_a_euclidean_disk():
         mask[40 : at[0], 40 : at[1]] = 1
         return mask
 
-    # ceil(0.008 * hypot(100, 200)) = 2 pixels: an edge moved by 2 matches, one moved by 3 does not
+    # The tolerance is ceil(0.008 * hypot(100, 200)) = 2 pixels.
     assert boundary_f(square((60, 60)), square((60, 60))) == 1
     assert boundary_f(square((60, 62)), square((60, 60))) == 1
     assert boundary_f(square((60, 63)), square((60, 60))) < 1
 
 
-def test_clips_without_inner_frames_do_not_count():
+def test_clips_without_inner_frames_are_not_counted():
     codes, masks = np.full((2, 2, 8, 8), 255, np.uint8), np.ones((2, 2, 8, 8), np.uint8)
     assert score_object(codes, masks, "davis-semi").metrics["J&F"] is None
     assert score_object(codes, masks, "davis").metrics["J&F"] == 1

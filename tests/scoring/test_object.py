@@ -1,4 +1,4 @@
-"""S4 and MS3 protocols against the published functions' numbers."""
+"""S4 and MS3 protocols against results of the published code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stacked(object_case, names):
     return cases, encode(np.stack([case.prob for case in cases])), np.stack([case.masks for case in cases])
 
 
-def test_cases_are_those_of_the_golden_file(golden):
+def test_cases_match_the_golden_file(golden):
     assert golden["meta"]["object_order"] == CASES
 
 
@@ -113,7 +113,7 @@ def test_canonical_is_avsbench_of_single_clips(golden, object_case):
     assert scores.metrics["J"] == pytest.approx(np.mean([cases[n]["avsbench"]["J"] for n in CASES]), abs=2e-5)
 
 
-def test_metrics_beside_the_canonical_ones_by_plain_definition(object_case):
+def test_further_metrics_of_object_1_by_definition(object_case):
     names = ["typical_a", "some_empty", "all_empty", "mixed_frames"]
     cases, codes, masks = stacked(object_case, names)
     metrics = score_object(codes, masks).metrics
@@ -142,7 +142,7 @@ def test_metrics_beside_the_canonical_ones_by_plain_definition(object_case):
     assert metrics["F"] == pytest.approx(np.mean(np.max(curves, axis=1)), abs=1e-12)
 
 
-def test_no_object_anywhere_leaves_f_undefined(object_case):
+def test_f_is_undefined_without_objects(object_case):
     _, codes, masks = stacked(object_case, ["all_empty"])
     scores = score_object(codes, masks)
     assert [scores.metrics[m] for m in ("F", "F_half", "F_split", "threshold", "J_object")] == [None] * 5
@@ -166,18 +166,18 @@ def test_avsegformer_enlarges_like_pil(object_case):
     assert ours.metrics != score_object(*two, "avsbench", batch=2).metrics
 
 
-def test_avsegformer_takes_predictions_of_512(object_case):
+def test_avsegformer_accepts_predictions_of_512(object_case):
     case = object_case("typical_b")
     codes = encode(case.prob)[None]
     large = resize_nearest(codes[0], 512)[None]
     assert score_object(large, case.masks[None], "avsegformer").metrics == (
         score_object(codes, case.masks[None], "avsegformer").metrics
     )
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="predictions have shape"):
         score_object(large, case.masks[None], "avsbench")
 
 
-def test_confusion_by_plain_definition(object_case):
+def test_confusion_by_definition(object_case):
     cases, codes, masks = stacked(object_case, ["typical_a", "all_empty"])
     b, g = np.stack([case.prob for case in cases]) > 0.5, masks > 0
     metrics = score_object(codes, masks, "confusion").metrics

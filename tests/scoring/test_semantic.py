@@ -1,4 +1,4 @@
-"""AVSS protocols against the published functions' numbers."""
+"""AVSS protocols against results of the published code."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ CASES = [
     "v2_many", "v2_prediction_only", "v2_gt_only", "v1m_two", "v1s_one", "v2_perfect", "v1m_all_background",
     "v2_soft_scores", "near_ties",
 ]  # fmt: skip
-#: Frames included -> the protocol that includes them.
+#: Frames that count -> protocol.
 PROTOCOLS = {"real_frames_only": "avss-combo", "padded_to_10": "avss-avsbench"}
 CLOSE = {"rel": 1e-6, "abs": 1e-6}
 
 
-def test_cases_are_those_of_the_golden_file(golden):
+def test_cases_match_the_golden_file(golden):
     assert golden["meta"]["avss_order"] == CASES
 
 
 def padded(avss_case, names):
-    """Labels, truth (N,10,H,W) and real (N,10); what padded frames hold must not matter, so it is noise."""
+    """Labels and truth (N,10,H,W) and valid (N,10); padded frames contain noise, which must be ignored."""
     rng = np.random.default_rng(0)
     labels, truth = rng.integers(0, 71, (2, len(names), 10, 224, 224)).astype(np.uint8)
-    real = np.zeros((len(names), 10), bool)
+    valid = np.zeros((len(names), 10), bool)
     for i, name in enumerate(names):
         case = avss_case(name)
         t = len(case.truth)
-        labels[i, :t], truth[i, :t], real[i, :t] = case.labels, case.truth, True
-    return labels, truth, real
+        labels[i, :t], truth[i, :t], valid[i, :t] = case.labels, case.truth, True
+    return labels, truth, valid
 
 
 def dense(sparse) -> np.ndarray:
@@ -73,13 +73,13 @@ def test_one_clip(golden, avss_case, name, frames):
     got = [*frame_miou(ClassFrames.of(counts)), *[1.0] * extra]
     want = [np.nan if value is None else value for value in expected["frame_miou"]]
     assert got == pytest.approx(want, nan_ok=True, **CLOSE)
-    # a padded frame has no pixel of the class that stands for background, so both maps fill it and J is 1
+    # Padded frames have no pixel of the last class, which is taken for the background, so J is 1.
     binary = np.mean([*binary_j(counts), *[1.0] * extra])
     assert binary == pytest.approx(expected["binary_mIoU_lastclass_as_background"], **CLOSE)
 
 
 @pytest.mark.parametrize(
-    ("key", "protocol", "left_out"),
+    ("key", "protocol", "omitted"),
     [
         ("AVSBench_AVSegFormer_padded10_batch1", "avss-avsbench", ["near_ties"]),
         ("AVSBench_AVSegFormer_padded10_batch4", "avss-avsbench", ["near_ties"]),
@@ -88,9 +88,9 @@ def test_one_clip(golden, avss_case, name, frames):
         ("label_clips_only_real_frames_batch1", "avss-combo", ["near_ties", "v2_soft_scores"]),
     ],
 )
-def test_all_clips(golden, avss_case, key, protocol, left_out):
+def test_all_clips(golden, avss_case, key, protocol, omitted):
     expected = golden["avss"]["aggregate"][key]
-    arrays = padded(avss_case, [name for name in CASES if name not in left_out])
+    arrays = padded(avss_case, [name for name in CASES if name not in omitted])
     scores = score_semantic(*arrays, protocol=protocol)
     check(scores, expected)
     for metric, reported in {"mIoU": "mIoU", "F": "f_score"}.items():
@@ -116,13 +116,13 @@ def test_canonical_is_combo_in_float64(golden, avss_case):
     assert table["frames"].to_list() == dense(expected["cls_count"]).astype(int).tolist()
 
 
-def test_confusion_by_plain_definition(avss_case):
-    labels, truth, real = padded(avss_case, ["v2_many", "v1s_one"])
-    p, g = labels[real].ravel().astype(int), truth[real].ravel().astype(int)
+def test_confusion_by_definition(avss_case):
+    labels, truth, valid = padded(avss_case, ["v2_many", "v1s_one"])
+    p, g = labels[valid].ravel().astype(int), truth[valid].ravel().astype(int)
     matrix = np.bincount(g * 71 + p, minlength=71 * 71).reshape(71, 71)
     union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
     iou = matrix.diagonal()[union > 0] / union[union > 0]
-    metrics = score_semantic(labels, truth, real, protocol="confusion").metrics
+    metrics = score_semantic(labels, truth, valid, protocol="confusion").metrics
     assert metrics["mIoU"] == pytest.approx(iou.mean())
     assert metrics["mIoU_no_background"] == pytest.approx(iou[1:].mean())
     assert metrics["pixel_accuracy"] == pytest.approx((p == g).mean())

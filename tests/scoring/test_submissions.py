@@ -1,4 +1,4 @@
-"""Scoring files: equal to scoring arrays, in the data set's order, refusing what does not belong together."""
+"""Scores of files: equal to scores of arrays, in the order of the data set; the commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ N = 9
 
 
 def write_pair(folder: Path, task: str, size: tuple[int, int] = SIZE, noise: float = 0.4, **options):
-    """Files of nine clips whose submission is in another order; the arrays in the solution's order."""
+    """Write a submission and a solution of nine clips in different orders; return paths, ids and arrays."""
     rng = np.random.default_rng(7)
     lengths = [5 if i % 2 else 10 for i in range(N)] if task == "avss" else [5] * N
     top = 71 if task == "avss" else 2
@@ -61,7 +61,7 @@ def write_pair(folder: Path, task: str, size: tuple[int, int] = SIZE, noise: flo
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_object_files_score_as_arrays(tmp_path, workers):
+def test_scores_of_object_files_equal_those_of_arrays(tmp_path, workers):
     submission, solution, ids, predicted, truth = write_pair(tmp_path, "s4")
     with read_solution(solution) as theirs, read_submission(submission) as ours:
         for protocol in ("object/1", "avsbench", "davis", "confusion"):
@@ -70,22 +70,22 @@ def test_object_files_score_as_arrays(tmp_path, workers):
             assert got.metrics == want.metrics
             assert got.per_clip.equals(want.per_clip)
             assert (got.solution, got.dataset, got.synthetic) == (theirs.fingerprint, "Test set", False)
-        # Batches are those of the data set's order, whatever the submission's.
+        # Batches follow the order of the data set, not of the submission.
         got = score_submission(ours, theirs, "avsbench", batch=4, workers=workers).metrics
         assert got == score_object(np.stack(predicted), np.stack(truth), "avsbench", batch=4).metrics
 
 
-def test_semantic_files_score_as_arrays(tmp_path):
+def test_scores_of_semantic_files_equal_those_of_arrays(tmp_path):
     submission, solution, _, predicted, truth = write_pair(tmp_path, "avss")
-    real = np.arange(10) < np.array([[len(m)] for m in truth])
+    valid = np.arange(10) < np.array([[len(m)] for m in truth])
     arrays = np.zeros((2, N, 10, *SIZE), np.uint8)
     for i in range(N):
-        arrays[0, i][real[i]], arrays[1, i][real[i]] = predicted[i], truth[i]
+        arrays[0, i][valid[i]], arrays[1, i][valid[i]] = predicted[i], truth[i]
     with read_solution(solution) as theirs, read_submission(submission) as ours:
         assert score_submission(ours, theirs).protocol == "semantic/1"
         for protocol in ("semantic/1", "avss-avsbench", "avss-combo", "confusion"):
             got = score_submission(ours, theirs, protocol)
-            assert got.metrics == score_semantic(*arrays, real, protocol=protocol).metrics
+            assert got.metrics == score_semantic(*arrays, valid, protocol=protocol).metrics
 
 
 def test_every_protocol_in_one_pass(tmp_path):
@@ -105,7 +105,7 @@ def test_every_protocol_in_one_pass(tmp_path):
             score_submission(ours, theirs, "combo")
 
 
-def test_predictions_of_another_size_are_for_avsegformer_only(tmp_path):
+def test_only_avsegformer_accepts_predictions_of_another_size(tmp_path):
     submission, solution, *_ = write_pair(tmp_path, "s4", size=(48, 64))
     with read_solution(solution) as theirs, read_submission(submission) as ours:
         able = [r.protocol for r in score_protocols(ours, theirs) if isinstance(r, Scores)]
@@ -114,7 +114,7 @@ def test_predictions_of_another_size_are_for_avsegformer_only(tmp_path):
             score_submission(ours, theirs)
 
 
-def test_public_and_private_clips_make_up_all(tmp_path):
+def test_public_and_private_clips_partition_the_split(tmp_path):
     submission, solution, ids, *_ = write_pair(tmp_path, "s4", private=0.5, seed=3)
     with read_solution(solution) as theirs, read_submission(submission) as ours:
         public, private = (score_submission(ours, theirs, part=part) for part in ("public", "private"))
@@ -149,13 +149,13 @@ def test_a_submission_for_other_masks_is_refused(tmp_path):
         score_submission(ours, theirs)
 
 
-def test_synthetic_scores_say_so(tmp_path):
+def test_scores_on_synthetic_data_are_marked(tmp_path):
     submission, solution, *_ = write_pair(tmp_path, "s4", synthetic=True)
     with read_solution(solution) as theirs, read_submission(submission) as ours:
         assert score_submission(ours, theirs).to_json()["synthetic"] is True
 
 
-def test_memory_is_that_of_a_few_clips(tmp_path):
+def test_memory_is_independent_of_the_number_of_clips(tmp_path):
     def clips(n):
         masks = np.random.default_rng(0).integers(0, 2, (5, 128, 128)).astype(np.uint8)
         return ((f"clip{i}", masks, "s4") for i in range(n))
@@ -173,7 +173,7 @@ def test_memory_is_that_of_a_few_clips(tmp_path):
             assert score_submission(ours, theirs).metrics["J"] == 1
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-    # A clip's row and columns are 2 kB, and rows are joined once; its pixels are 160 kB, its counts 10 kB.
+    # Per clip, the sums have 2 kB (copied once), the pixels 160 kB and the counts 10 kB.
     assert peaks[1] - peaks[0] < 200 * 10_000
 
 
@@ -209,7 +209,7 @@ def test_command_score_refuses(tmp_path):
     submission, solution, *_ = write_pair(tmp_path, "s4")
     for extra, kind, message in (
         (["--protocol", "objct/1"], UsageError, "Did you mean 'object/1'"),
-        (["--protocol", "all", "--batch", "4"], UsageError, "belong to one protocol"),
+        (["--protocol", "all", "--batch", "4"], UsageError, "need a single protocol"),
         (["--part", "private"], UsageError, "no private clips"),
         (["--protocol", "combo"], SubmissionError, "two class scores"),
     ):
@@ -245,6 +245,6 @@ def test_command_submit_check(tmp_path):
 @pytest.mark.parametrize(
     "module", ["scoring", "launch.records", "launch.run_scores", "launch.resolve_solution"]
 )
-def test_what_scores_does_not_import_torch(module):
+def test_scoring_does_not_import_torch(module):
     program = f"import sys, avsbench_harness.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -29,7 +29,7 @@ def masks() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
-    """(submission, solution) of a task; the submission's clips are in another order."""
+    """Write a submission and a solution of a task, with clips in different orders; return their paths."""
 
     def make(task: str) -> tuple[Path, Path]:
         masks = masks_of(task)
@@ -45,7 +45,7 @@ def pair(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
 
 @pytest.fixture
 def savez(tmp_path: Path) -> Callable[..., Path]:
-    """A submission written by numpy alone, with a changed header and changed, added or removed clips."""
+    """Write a submission with numpy alone, with optional changes of the header and the clips."""
 
     def write(
         task: str = "s4", header: dict[str, Any] | None = None, clips: dict[str, Any] | None = None

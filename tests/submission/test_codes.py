@@ -1,4 +1,4 @@
-"""The 256-class code and the published tie rule."""
+"""Threshold codes, and labels from class scores."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ probabilities = hnp.arrays(
 )
 
 
-def test_thresholds_are_torchs():
+def test_thresholds_match_the_golden_file():
     golden = Path(__file__).parents[1] / "fixtures" / "metrics" / "metrics_golden.json"
     assert THRESHOLDS.tolist() == json.loads(golden.read_text())["meta"]["thresholds"]
 
 
-def test_thresholds_are_those_of_this_torch():
+def test_thresholds_match_the_installed_torch():
     torch = pytest.importorskip("torch")
     theirs = torch.linspace(0, 1 - 1e-10, 255).numpy()
-    # Without vector instructions torch may round the last bit otherwise; the ends and the middle are exact.
+    # Without vector instructions, torch may round the last bit differently; ends and middle are exact.
     assert np.abs(theirs - THRESHOLDS).max() <= 6e-8
     assert theirs[[0, 127, 254]].tolist() == THRESHOLDS[[0, 127, 254]].tolist() == [0, 0.5, 1]
 
 
 def decisions(p: np.ndarray) -> np.ndarray:
-    """All 256 comparisons of the metrics, (256, ...)."""
+    """(256, ...): all comparisons of the metrics."""
     return np.concatenate([p[None] >= THRESHOLDS.reshape(-1, *[1] * p.ndim), p[None] > 0.5])
 
 
@@ -50,7 +50,7 @@ def decisions_of_codes(codes: np.ndarray) -> np.ndarray:
     )
 
 
-def test_every_decision_near_every_edge_survives():
+def test_comparisons_near_the_edges_are_preserved():
     steps = np.arange(-6, 7)
     near = (EDGES.view(np.int32)[:, None] + steps).ravel()
     near = near[(near >= 0) & (near <= np.float32(1).view(np.int32))].astype(np.int32).view(np.float32)
@@ -60,30 +60,30 @@ def test_every_decision_near_every_edge_survives():
 
 
 @given(probabilities)
-def test_decisions_survive(p):
+def test_comparisons_are_preserved(p):
     assert np.array_equal(decisions(p), decisions_of_codes(encode(p)))
 
 
 @given(probabilities)
-def test_order_survives(p):
+def test_order_is_preserved(p):
     order = np.argsort(p, axis=None, kind="stable")
     assert (np.diff(encode(p).ravel()[order].astype(int)) >= 0).all()
 
 
-def test_codes_survive_decoding():
+def test_encode_inverts_decode():
     codes = np.arange(256, dtype=np.uint8)
     assert np.array_equal(encode(decode(codes)), codes)
     assert decode(codes)[[0, 127, 255]].tolist() == [0, 0.5, 1]
 
 
 @given(probabilities)
-def test_decoding_rounds_down_within_a_class(p):
+def test_decode_returns_the_smallest_probability_of_a_code(p):
     back = decode(encode(p))
     assert (back <= p).all()
     assert (p - back < 1 / 254 + 1e-6).all()
 
 
-def test_it_is_not_rounding():
+def test_codes_differ_from_rounding():
     p = np.linspace(0, 1, 10_001, dtype=np.float32)
     assert (encode(p) != np.round(255 * p)).mean() > 0.1
 
@@ -110,7 +110,7 @@ def test_float64_and_views_are_rounded_to_float32_first():
         (12.5, "0 to 12.5"),
     ],
 )
-def test_what_is_no_probability_is_refused(value, message):
+def test_invalid_probabilities_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
         encode(np.float32([0, 0.2, value, 1]))
 
@@ -122,12 +122,12 @@ def test_integers_are_refused():
         decode(np.zeros(3, np.float32))
 
 
-def test_labels_are_the_argmax_where_scores_differ():
+def test_labels_are_the_argmax_without_ties():
     scores = np.random.default_rng(0).normal(size=(2, 3, 71, 4, 5)).astype(np.float32)
     assert np.array_equal(labels_from_scores(scores), scores.argmax(axis=-3))
 
 
-def test_the_lower_class_wins_ties_and_what_the_softmax_ties():
+def test_ties_before_and_after_the_softmax_go_to_the_lower_class():
     scores = np.zeros((71, 1, 3), np.float32)
     scores[[12, 64]] = 3
     scores[64, 0, 1] = np.nextafter(np.float32(3), np.float32(4))  # larger, but e**-2e-7 rounds apart
@@ -135,7 +135,7 @@ def test_the_lower_class_wins_ties_and_what_the_softmax_ties():
     assert labels_from_scores(scores).tolist() == [[12, 64, 12]]
 
 
-def test_scores_that_are_not_finite_are_refused():
+def test_invalid_scores_are_refused():
     scores = np.zeros((71, 2, 2), np.float32)
     scores[3, 1, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):

@@ -1,4 +1,4 @@
-"""Solutions: fingerprints, private clips, and submissions that answer another one."""
+"""Solutions: fingerprints, private clips, and submissions for other solutions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_round_trip(pair, masks, task):
         assert solution.fingerprint == fingerprint_solution(task, "test", listed(masks(task)))
 
 
-def test_the_fingerprint_is_that_of_clips_and_masks(masks):
+def test_fingerprint_depends_on_task_split_clips_and_masks(masks):
     given = masks("s4")
     fingerprint = fingerprint_solution("s4", "test", listed(given))
     assert fingerprint == fingerprint_solution("s4", "test", listed(given, sorted(given)))
@@ -54,8 +54,8 @@ def test_the_fingerprint_is_that_of_clips_and_masks(masks):
     assert len({fingerprint, *others}) == 7
 
 
-def test_the_fingerprint_never_changes_meaning():
-    """Published submissions carry it: this value may only change with the format's version."""
+def test_golden_fingerprint():
+    """Submissions contain it: the value may change only with the version of the format."""
     masks = np.arange(2 * 3 * 4).reshape(2, 3, 4) % 2
     assert fingerprint_solution("s4", "test", [("b", masks, "s4"), ("a", masks[:1], "s4")]) == (
         "9f800a3c56f9fcbc3d328d6e18f146dc8b77e11cdf6e6e64f67e17263cea3468"
@@ -66,13 +66,13 @@ def test_the_fingerprint_never_changes_meaning():
     ("task", "value", "message"),
     [("s4", 2, "clip 'x': labels must lie in 0 to 1"), ("avss", 71, "0 to 70"), ("s4", 0.5, "integer")],
 )
-def test_masks_that_are_none(tmp_path, task, value, message):
+def test_invalid_masks_are_refused(tmp_path, task, value, message):
     with pytest.raises(SubmissionError, match=message):
         write_solution(tmp_path / "a.npz", task, "test", [("x", np.full((5, 4, 4), value), task)])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_private_clips_are_drawn_by_seed_whatever_the_order():
+def test_private_clips_depend_on_the_seed_and_not_on_the_order():
     clips = [f"clip{i}" for i in range(100)]
     chosen = private_clips(clips, 0.3, seed=1)
     assert len(chosen) == 30
@@ -83,7 +83,7 @@ def test_private_clips_are_drawn_by_seed_whatever_the_order():
         private_clips(clips, 1.0, seed=1)
 
 
-def test_the_split_does_not_change_the_fingerprint(tmp_path, masks):
+def test_private_clips_do_not_change_the_fingerprint(tmp_path, masks):
     given = masks("s4")
     plain = write_solution(tmp_path / "a.npz", "s4", "test", listed(given))
     split = write_solution(
@@ -134,14 +134,14 @@ def swap_hashes(value):
         (lambda v: {**v, "kind": "submission"}, "expected a solution"),
     ],
 )
-def test_a_header_that_does_not_fit(pair, change, message):
+def test_invalid_headers_are_refused(pair, change, message):
     _, path = pair("s4")
     rewrite_header(path, change)
     with pytest.raises(SubmissionError, match=message):
         read_solution(path)
 
 
-def test_masks_that_were_changed_afterwards(pair):
+def test_changed_masks_are_refused(pair):
     _, path = pair("s4")
     with zipfile.ZipFile(path) as old:
         entries = [(info.filename, old.read(info)) for info in old.infolist()]
@@ -154,7 +154,7 @@ def test_masks_that_were_changed_afterwards(pair):
             solution.read("b.2")
 
 
-def test_a_submission_for_another_version_shows_both_fingerprints(pair, tmp_path, masks):
+def test_mismatch_of_fingerprints_shows_both(pair, tmp_path, masks):
     submission, _ = pair("s4")
     given = masks("s4")
     given["b.2"][0, 0, 0] ^= 1
@@ -184,5 +184,5 @@ def test_padded_frames_are_refused(pair, masks, tmp_path):
         with read_submission(tmp_path / "padded.npz") as submission:
             assert solution.mismatches(submission) == [
                 "clip '-a_1' has 10 frames, the solution 5; "
-                "predict its real frames, neither fewer nor padded."
+                "write all frames of the clip, without padded frames."
             ]

@@ -1,4 +1,4 @@
-"""Writing submissions: whole or not at all, as a stream, refusing what would be refused on reading."""
+"""Writing of submissions: atomic, in bounded memory, and with the checks of the reader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_round_trip(tmp_path):
         assert np.array_equal([array for _, array in submission], encode(p))
 
 
-def test_numpy_reads_it(tmp_path):
+def test_numpy_can_read_a_submission(tmp_path):
     codes = np.arange(80, dtype=np.uint8).reshape(5, 4, 4)
     with SubmissionWriter(tmp_path / "a.npz", header()) as writer:
         writer.add("clip", codes)
@@ -82,16 +82,16 @@ def test_a_bad_clip_is_named_and_nothing_is_written(tmp_path, task, array, messa
 
 
 @pytest.mark.parametrize("clip", ["", "a/b", "../a", "header", ".hidden", "a b", "ü", "a\n", "x" * 129])
-def test_ids_that_could_escape_are_refused(tmp_path, clip):
+def test_invalid_ids_are_refused(tmp_path, clip):
     with (
-        pytest.raises(SubmissionError, match="cannot name a clip"),
+        pytest.raises(SubmissionError, match="is not a valid clip id"),
         SubmissionWriter(tmp_path / "a.npz", header()) as writer,
     ):
         writer.add(clip, np.zeros((5, 4, 4), np.uint8))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_doubled_clip_is_refused(tmp_path):
+def test_a_repeated_clip_is_refused(tmp_path):
     with (  # noqa: PT012
         pytest.raises(SubmissionError, match="'a' was added twice"),
         SubmissionWriter(tmp_path / "a.npz", header()) as writer,
@@ -113,13 +113,13 @@ def test_an_empty_submission_is_refused(tmp_path):
     ("change", "message"),
     [({"task": "s5"}, "Unknown task"), ({"solution": "abc"}, "64 hexadecimal"), ({"size": (0, 4)}, "size")],
 )
-def test_a_header_that_the_reader_refuses_is_not_written(tmp_path, change, message):
+def test_invalid_headers_are_refused(tmp_path, change, message):
     values = {"task": "s4", "split": "test", "solution": FINGERPRINT, "method": "m", **change}
     with pytest.raises(Exception, match=message):
         SubmissionWriter(tmp_path / "a.npz", Header(**values))
 
 
-def test_an_interrupted_process_leaves_no_file_of_that_name(tmp_path):
+def test_an_interrupted_process_leaves_no_file(tmp_path):
     program = f"""
         import signal
         import numpy as np
@@ -161,4 +161,4 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path):
             assert sum(1 for _ in submission) == clips
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 190 * 5_000  # the 190 more clips hold 80 kB each
+    assert peaks[1] - peaks[0] < 190 * 5_000  # the 190 additional clips have 80 kB each

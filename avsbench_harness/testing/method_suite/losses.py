@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.acceleration import speed_up
+from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.step import part_weights
 from avsbench_harness.engine.system import System
 from avsbench_harness.nn.model import Model
@@ -83,7 +83,7 @@ class LossTests(SuiteBase):
         """Losses and gradients of the first task are the same with both."""
         plain, other = next(self.models()), next(self.models())
         recipe = Recipe(epochs=1, channels_last=True, activation_checkpointing=True)
-        system = speed_up(System(other, None), recipe)
+        system = accelerate(System(other, None), recipe)
         batch = self.batch(plain.task, clips=1, frames=2)
         _assert_same_gradients(plain.losses, system.losses, plain, other, batch)
 
@@ -92,7 +92,7 @@ class LossTests(SuiteBase):
         if self._variant != self.method.variants[0]:
             pytest.skip("compilation is tested with the method's first variant only")
         plain, other = next(self.models()), next(self.models())
-        system = speed_up(System(other, None), Recipe(epochs=1, compile=True), self.compiler)
+        system = accelerate(System(other, None), Recipe(epochs=1, compile=True), self.compiler)
         batch = self.batch(plain.task, clips=1, frames=2)
         plain.train()
         _assert_same_gradients(plain.losses, system.train(), plain, other, batch)

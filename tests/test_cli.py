@@ -1,9 +1,10 @@
-"""Help is complete, honest and quick."""
+"""``avsb`` as a whole: help texts, versions, errors and exit codes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_every_command_has_examples_and_json(avsb, command: str) -> None:
     assert "--json" in result.out or command == "results schema"  # which prints nothing else
 
 
-def test_all_commands_are_known_here(avsb) -> None:
+def test_the_list_of_commands_is_complete(avsb) -> None:
     def listed(*group: str) -> list[str]:
         section = avsb(*group, "--help").out.split("Commands:\n")[1]
         return [" ".join([*group, line.split()[0]]) for line in section.splitlines() if line[2:3].strip()]
@@ -40,7 +41,7 @@ def test_all_commands_are_known_here(avsb) -> None:
     assert {*listed(), *inner} == set(COMMANDS) - {""}
 
 
-def test_help_and_version_import_nothing_heavy() -> None:
+def test_help_imports_no_heavy_package() -> None:
     script = (
         "import sys\n"
         "from avsbench_harness import cli\n"
@@ -60,7 +61,7 @@ def test_version(avsb) -> None:
     assert avsb("--version").out == f"avsb {__version__}\n"
 
 
-def test_brackets_in_help_survive(avsb) -> None:
+def test_brackets_in_help_are_not_markup(avsb) -> None:
     assert "avsb [OPTIONS] COMMAND [ARGS]" in avsb("--help").out
 
 
@@ -71,3 +72,39 @@ def test_a_mistyped_command_or_option_is_a_usage_error(avsb) -> None:
     option = avsb("run", "--metod", "x")
     assert option.code == 2
     assert "--method" in option.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--method", "avsegforner"], 2, "Did you mean 'avsegformer'"),
+        (["run", "--method", "avsegformer", "--set", "epoch=1"], 2, "Did you mean 'epochs'"),
+        (["run", "--method", "avsegformer", "--data", "nowhere"], 4, "nowhere"),
+        (["leaderboard", "--results", "nowhere"], 4, "no folder nowhere"),
+        (["data", "check"], 4, "AVSB_DATA_DIR"),
+        (["data", "synth", "--task", "s4", "--clips", "1,2", "--out", "x"], 2, "TRAIN,VAL,TEST"),
+        (["weights", "add", "vggish", "none.pth"], 2, r"none.pth"),
+        (["score", "none.npz"], 4, "none.npz"),
+        (["methods", "avsegforme"], 2, "Did you mean 'avsegformer'"),
+    ],
+)
+def test_errors_are_one_line_with_an_exit_code(
+    avsb, tmp_path: Path, monkeypatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = avsb(*arguments)
+    assert result.code == code
+    assert message in result.err
+    assert "Traceback" not in result.err
+    as_json = avsb(*arguments, "--json")
+    assert as_json.code == code
+    assert as_json.json["exit_code"] == code
+    assert message in as_json.json["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_m_runs_avsb() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "avsbench_harness", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("avsb ")

@@ -1,7 +1,11 @@
-"""Figures of results, for pages and for papers: each function returns one, and the caller saves it."""
+"""Plots of results for the HTML site and for papers.
+
+Every function returns a matplotlib figure or an image; :func:`save` writes a figure.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,48 +13,57 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.analysis.token_projection import Point
+from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.images import read_frame
 from avsbench_harness.errors import unknown
 from avsbench_harness.files import atomic_write
+from avsbench_harness.submission import Solution, Submission
+from avsbench_harness.submission.codes import OBJECT
+from avsbench_harness.tasks import MASK_SIZE, get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Formats that figures are saved in.
+#: Supported file formats.
 FORMATS = ("pdf", "png", "svg")
+#: Colours of the outlines.
 TRUTH, PREDICTION = "#00c853", "#ff2fb3"
+#: Number of token labels with a colour of their own; the points of all others are grey.
+LABEL_COLOURS = 10
 
 
 def new_figure(width: float = 5.0, height: float = 3.2) -> Figure:
-    """An empty figure of that size in inches, without a window."""
+    """An empty figure of the given size in inches, without a window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
-    """Write a figure, whole or not at all; the same figure gives the same bytes.
+    """Write a figure atomically; equal figures give equal bytes.
 
     Args:
-        figure: what to write.
-        path: its suffix names the format.
-        dots_per_inch: of pixel formats.
+        figure: the figure.
+        path: file to write; the suffix selects the format.
+        dots_per_inch: resolution of pixel formats.
 
     Raises:
-        UsageError: an unknown format.
+        UsageError: unknown format.
     """
     import matplotlib
 
     form = path.suffix.removeprefix(".").lower()
     if form not in FORMATS:
-        raise unknown("figure format", form, FORMATS)
-    # Neither a date nor a random id: a page that is made again does not change.
+        raise unknown("plot format", form, FORMATS)
+    # Without dates and random ids, a regenerated page does not change.
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[form]
     with matplotlib.rc_context({"svg.hashsalt": "avsb"}), atomic_write(path) as file:
         figure.savefig(file, format=form, dpi=dots_per_inch, metadata=metadata)
 
 
 def threshold_curves(curves: Mapping[str, NDArray[np.float64]]) -> Figure:
-    """F over the 255 thresholds, the mean over clips, with the best threshold of each marked.
+    """Mean F over clips at each of the 255 thresholds, with the best threshold marked.
 
     Args:
         curves: name -> (255,) F of object/1.
@@ -70,11 +83,11 @@ def threshold_curves(curves: Mapping[str, NDArray[np.float64]]) -> Figure:
 
 
 def clip_histogram(values: NDArray[np.float64], metric: str) -> Figure:
-    """How many clips reach which score.
+    """Histogram of the scores of clips.
 
     Args:
-        values: (N,), NaN where a clip has none.
-        metric: its name.
+        values: (N,) scores, NaN for clips without a score.
+        metric: name of the metric.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -90,8 +103,8 @@ def class_bars(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
     """IoU per class, best first.
 
     Args:
-        names: of the classes that occur.
-        values: their IoU.
+        names: names of the classes that occur.
+        values: IoU of these classes.
     """
     order = np.argsort(-values, kind="stable")
     figure = new_figure(5.0, max(1.5, 0.17 * len(names)))
@@ -104,11 +117,11 @@ def class_bars(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
 
 
 def training_curves(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """The loss over steps, and the validation metric where there is one.
+    """Training loss over steps, and a validation metric if it was logged.
 
     Args:
-        lines: of a run's ``log.jsonl``.
-        metric: the validation metric to show.
+        lines: entries of a run's ``log.jsonl``.
+        metric: validation metric to show.
     """
     figure = new_figure()
     axes = figure.subplots()
@@ -129,13 +142,13 @@ def training_curves(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 def ablation_bars(
     rows: Sequence[str], values: Sequence[float], intervals: Sequence[Any], metric: str
 ) -> Figure:
-    """The rows of an ablation, each with the interval of its difference to the full method.
+    """Rows of an ablation table, each with the interval of its difference to the full method.
 
     Args:
-        rows: their names.
-        values: their metric, [0, 1].
-        intervals: (low, high) of the difference to the full method, ``None`` for that method itself.
-        metric: its name.
+        rows: names of the rows.
+        values: metric of the rows, in [0, 1].
+        intervals: (low, high) of the difference to the full method; ``None`` for the full method.
+        metric: name of the metric.
     """
     figure = new_figure(5.0, 0.6 + 0.35 * len(rows))
     axes = figure.subplots()
@@ -152,12 +165,12 @@ def ablation_bars(
 
 
 def waveform(samples: NDArray[np.float64], rate: int, frames: int) -> Figure:
-    """A recording with the seconds that its frames stand for marked.
+    """Waveform of a recording, with the second of each frame marked.
 
     Args:
         samples: (n,) in [-1, 1].
         rate: samples per second.
-        frames: of the clip, one per second.
+        frames: number of frames of the clip, one per second.
     """
     figure = new_figure(8.0, 1.1)
     axes = figure.subplots()
@@ -176,7 +189,7 @@ def strip(
 
     Args:
         frames: (T,H,W,3).
-        truth, prediction: (T,H,W) labels, 0 background.
+        truth, prediction: (T,H,W) labels, 0 for background.
 
     Returns:
         (H, T*W, 3) uint8.
@@ -191,3 +204,51 @@ def strip(
             picture[find_boundaries(mask, mode="thick")] = rgb
     joined: NDArray[np.uint8] = np.concatenate(list(drawn), axis=1)
     return joined
+
+
+def clip_strip(clip: Clip, submission: Submission, solution: Solution) -> NDArray[np.uint8]:
+    """The frames of a clip with the outlines of its ground truth and prediction (see :func:`strip`).
+
+    Args:
+        clip: the clip.
+        submission: predictions.
+        solution: ground truth.
+    """
+    truth, prediction = solution.read(clip.id), submission.read(clip.id)
+    if not get_task(submission.header.task).semantic:
+        prediction = (prediction >= OBJECT).astype(np.uint8)
+    frames = np.stack([read_frame(frame, MASK_SIZE) for frame in clip.frames])
+    return strip(frames, truth[: len(frames)], prediction[: len(frames)])
+
+
+def token_scatter(points: Sequence[Point], title: str) -> Figure:
+    """Scatter plot of audio tokens: colours are classes, discs single-source and crosses multi-source clips.
+
+    Args:
+        points: projected tokens.
+        title: title of the plot.
+    """
+    from matplotlib import colormaps
+
+    figure = new_figure(7.0, 5.0)
+    axes = figure.subplots()
+    labels = sorted(label for label, _ in Counter(point.label for point in points).most_common(LABEL_COLOURS))
+    for label in [None, *labels]:
+        members = [p for p in points if p.label == label or (label is None and p.label not in labels)]
+        colour = "0.8" if label is None else colormaps["tab10"](labels.index(label))
+        for several, marker in ((False, "o"), (True, "x")):
+            drawn = [point for point in members if point.several is several]
+            if drawn:
+                axes.scatter(
+                    [point.x for point in drawn],
+                    [point.y for point in drawn],
+                    s=16,
+                    marker=marker,
+                    color=colour,
+                    label="other" if label is None else label,
+                )
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,12 +1,12 @@
-"""Are two rows of a table different? A paired bootstrap over clips, from what lies beside the records.
+"""Paired bootstrap over clips between two rows of a table, from the per-clip files beside the records.
 
-Both sides are scored on the same resamples of the same clips. Where a row has several seeds, its metric is
-the mean over them, as in the table.
+Both rows are evaluated on the same resamples of the same clips. The metric of a row with several seeds is
+the mean over its seeds, as in the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.results.record import classes_file, clips_file
-from avsbench_harness.scoring.bootstrap import LEVEL, resampled_sums
+from avsbench_harness.results.record import Record, classes_file, clips_file
+from avsbench_harness.scoring.bootstrap import percentile_interval, resampled_sums
 from avsbench_harness.scoring.scores import Floats, Reduce, ratio
 from avsbench_harness.scoring.semantic import SemanticCanonical
 from avsbench_harness.tasks import CLASSES
@@ -23,10 +23,10 @@ from avsbench_harness.tasks import CLASSES
 
 @dataclass(frozen=True)
 class ClipSums:
-    """The scores of a record's clips, in a form that resampling can add up again.
+    """Per-clip sums of a record under a protocol.
 
     Attributes:
-        clips: their ids.
+        clips: ids.
         sums: (N,K), one row per clip.
         reduce: metrics from column sums.
     """
@@ -37,12 +37,12 @@ class ClipSums:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """How much one row is above another in one metric.
+class PairedDifference:
+    """Difference between two rows in one metric.
 
     Attributes:
-        value: the difference of the means over seeds.
-        interval: its 95 % interval over clips; ``None`` with fewer than two clips.
+        value: difference of the means over seeds.
+        interval: 95 % interval over clips; ``None`` with fewer than two clips.
     """
 
     value: float
@@ -50,15 +50,19 @@ class Gap:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
 def read_clip_sums(record_file: Path, protocol: str) -> ClipSums:
-    """What a record's tables say of its clips under a canonical protocol.
+    """Read the per-clip files of a record.
+
+    Args:
+        record_file: ``<run-id>.json``.
+        protocol: a canonical protocol.
 
     Raises:
-        UsageError: the tables are missing or damaged.
+        UsageError: a file is missing or damaged.
     """
     path = clips_file(record_file)
     try:
@@ -69,12 +73,33 @@ def read_clip_sums(record_file: Path, protocol: str) -> ClipSums:
         return ClipSums(clips, _object_sums(table), _reduce_object)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"The per-clip table {path} of a record is missing or damaged ({error}); score the run anew."
+            f"The per-clip file {path} of a record is missing or damaged ({error}); score the run again."
         ) from None
 
 
-def gap(ours: Sequence[ClipSums], theirs: Sequence[ClipSums], metric: str) -> Gap | None:
-    """Our row minus theirs, each a list of seeds; ``None`` where clips differ or the metric is undefined."""
+def read_seeds(records: Iterable[Record], folder: Path, protocol: str) -> list[ClipSums]:
+    """The per-clip sums of the records of one row.
+
+    Args:
+        records: one per seed.
+        folder: the folder of the records.
+        protocol: a canonical protocol.
+    """
+    return [read_clip_sums(folder / f"{record.run_id}.json", protocol) for record in records]
+
+
+def paired_difference(
+    ours: Sequence[ClipSums], theirs: Sequence[ClipSums], metric: str
+) -> PairedDifference | None:
+    """The metric of ``ours`` minus that of ``theirs``.
+
+    Args:
+        ours, theirs: per-clip sums of each seed of a row.
+        metric: a metric of the protocol.
+
+    Returns:
+        ``None`` if a row is empty, the clips differ or the metric is undefined.
+    """
     rows = [*ours, *theirs]
     if not ours or not theirs or any(row.clips != rows[0].clips for row in rows):
         return None
@@ -88,19 +113,15 @@ def gap(ours: Sequence[ClipSums], theirs: Sequence[ClipSums], metric: str) -> Ga
     value = float(difference([row.sums.sum(axis=0) for row in rows]))
     if not np.isfinite(value):
         return None
-    drawn = np.concatenate([difference(chunk) for chunk in resampled_sums([row.sums for row in rows])])
-    drawn = drawn[np.isfinite(drawn)]
-    if len(rows[0].clips) < 2 or not drawn.size:
-        return Gap(value, None)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Gap(value, (float(low), float(high)))
+    resampled = np.concatenate([difference(chunk) for chunk in resampled_sums([row.sums for row in rows])])
+    return PairedDifference(value, percentile_interval(resampled) if len(rows[0].clips) > 1 else None)
 
 
 def _object_sums(table: pd.DataFrame) -> Floats:
-    """(N,4): 1 and J, then 1 and F of the clips that have an F (object/1)."""
+    """(N,4) columns of object/1: 1, J, whether the clip has an F, and F."""
     j, f = _numbers(table["J"]), _numbers(table["F"])
-    has = np.isfinite(f)
-    return np.column_stack([np.ones(len(j)), j, has, np.where(has, f, 0)])
+    has_f = np.isfinite(f)
+    return np.column_stack([np.ones(len(j)), j, has_f, np.where(has_f, f, 0)])
 
 
 def _reduce_object(sums: Floats) -> dict[str, Floats]:
@@ -109,20 +130,20 @@ def _reduce_object(sums: Floats) -> dict[str, Floats]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """A table as text: a clip may be called ``NA``, and numbers are read to the last digit."""
+    """Read a table as text, so that a clip may be named ``NA`` and numbers keep every digit."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _numbers(column: pd.Series[str]) -> Floats:
-    """Text as numbers, NaN where there is none."""
+    """Text as numbers, empty text as NaN."""
     return np.array([float(text) if text else np.nan for text in column])
 
 
 def _class_sums(path: Path, clips: Sequence[str]) -> Floats:
-    """(N,213): sums of IoU and F and numbers of frames, 71 each (semantic/1)."""
+    """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
     table = _read(path)
-    place = {clip: index for index, clip in enumerate(clips)}
-    rows = table["clip"].map(place).to_numpy()
+    position = {clip: index for index, clip in enumerate(clips)}
+    rows = table["clip"].map(position).to_numpy()
     columns = table["class"].astype(int).to_numpy()
     sums = np.zeros((len(clips), 3, len(CLASSES)))
     for block, name in enumerate(("IoU", "F", "frames")):

@@ -1,0 +1,21 @@
+"""``avsb score --record``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+
+def test_a_submission_without_a_run_is_recorded_only_on_request(avsb, finished: Path, tmp_path: Path) -> None:
+    (submission,) = (finished / "submissions").glob("*.npz")
+    away = tmp_path / "away"
+    away.mkdir()
+    copy = away / "theirs.npz"
+    shutil.copy(submission, copy)
+    assert avsb("score", copy, "--out", away).code == 0
+    assert not (away / "results").exists()
+    assert avsb("score", copy, "--out", away, "--record").code == 0
+    (record,) = (away / "results").glob("*.json")
+    assert json.loads(record.read_text())["spec"] is None
+    assert avsb("leaderboard", "--results", away / "results").code == 0

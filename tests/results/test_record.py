@@ -1,0 +1,72 @@
+"""Writing and reading of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.leaderboard.markdown import to_markdown
+from avsbench_harness.results.record import (
+    Record,
+    clips_file,
+    read_record,
+    read_records,
+    recipe_value,
+    write_failure,
+)
+
+from .records import make_record, score_clips
+
+
+def test_records_are_immutable(tmp_path: Path) -> None:
+    made = score_clips(tmp_path, "a", 1)
+    assert read_record(tmp_path / "a.json") == made
+    assert read_records(tmp_path) == [made]
+    table = pd.read_csv(clips_file(tmp_path / "a.json"))
+    assert list(table["J"]) == [0.0] + [1.0] * 39
+    with pytest.raises(UsageError, match="records are immutable"):
+        score_clips(tmp_path, "a", 2)
+    assert read_record(tmp_path / "a.json") == made
+
+
+def test_a_scored_record_replaces_a_failed_one_but_not_vice_versa(tmp_path: Path) -> None:
+    failed = make_record(
+        "a", None, status="failed", reason="out | of memory", scores=[], submission_sha256=None
+    )
+    write_failure(tmp_path / "a.json", failed)
+    page = to_markdown(read_records(tmp_path))
+    assert r"- a: n/a (failed: out \| of memory)" in page
+    assert "no records yet" not in page
+    made = score_clips(tmp_path, "a", 0)
+    write_failure(tmp_path / "a.json", failed)
+    assert read_record(tmp_path / "a.json") == made
+
+
+def test_json_round_trip(data: Path) -> None:
+    for record in read_records(data / "records"):
+        assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[]", "is not a record"), ("{}", "'run_id'"), ("{", "is not valid JSON")],
+)
+def test_invalid_records_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "b.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_record(path)
+    assert "b.json" in str(caught.value)
+    with pytest.raises(MissingDataError, match=r"Cannot read .*none.json: No such file"):
+        read_record(tmp_path / "none.json")
+
+
+def test_recipe_values_have_dotted_keys() -> None:
+    recipe = {"optimizer": {"lr": 0.1, "betas": None}, "epochs": 3}
+    assert recipe_value(recipe, "optimizer.lr") == 0.1
+    assert recipe_value(recipe, "optimizer.betas", 1) is None
+    assert recipe_value(recipe, "optimizer.momentum", 1) == 1
+    assert recipe_value(recipe, "epochs.first") is None
