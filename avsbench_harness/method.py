@@ -69,14 +69,14 @@ class TrainingSummary(Schema):
 
 
 class Loops(NamedTuple):
-    """The training and prediction loops that a run brings along; the engine's by default."""
+    """The training and prediction loops of a run; by default the engine's."""
 
     train: Callable[[Any], TrainingSummary]
     predict: Callable[[Any, Split], Path]
 
 
 class MethodRun(Protocol):
-    """A run as its method sees it; :class:`avsbench_harness.engine.run.Run` implements it."""
+    """The interface of a run for its method; :class:`avsbench_harness.engine.run.Run` implements it."""
 
     @property
     def loops(self) -> Loops:
@@ -100,13 +100,13 @@ class MethodRun(Protocol):
 
     @property
     def weights_file(self) -> Path:
-        """Where training leaves the selected weights."""
+        """The file to which training writes the selected weights."""
 
     def submission_file(self, split: Split) -> Path:
-        """Where prediction leaves the submission of a split."""
+        """The file to which prediction writes the submission of a split."""
 
     def build_model(self, *, pretrained: bool) -> Model:
-        """The method's network with the recipe's options."""
+        """Build the method's network with the recipe's options."""
 
 
 class Method:

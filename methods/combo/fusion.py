@@ -42,12 +42,12 @@ class BilateralFusion(nn.Module):
 
         # A frame has a single audio token: a softmax over audio tokens is 1, whatever the logits.
         attends = self.to_audio or self.visual_softmax == "positions"
-        visual_is_read = attends or self.normed_residual
+        uses_visual = attends or self.normed_residual
         embedded = options.fusion_level_embedding
         self.visual_embedding = nn.Parameter(torch.randn(1, dim)) if embedded else None
         placed = attends or self.placed_values
         self.audio_positions = nn.Parameter(torch.randn(1, AUDIO_DIM)) if placed else None
-        self.visual_norm = nn.LayerNorm(dim) if options.fusion_norm and visual_is_read else nn.Identity()
+        self.visual_norm = nn.LayerNorm(dim) if options.fusion_norm and uses_visual else nn.Identity()
         self.audio_norm = nn.LayerNorm(AUDIO_DIM) if options.fusion_norm else nn.Identity()
         if attends:
             self.query = nn.Linear(dim, FUSION_DIM)

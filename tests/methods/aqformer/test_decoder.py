@@ -50,8 +50,8 @@ def test_a_decoder_layer_is_equations_3_to_5(query_frames: str) -> None:
         assert_close(result[clip], x, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("query_frames", "hears"), [("all", True), ("own", False)])
-def test_which_frames_a_query_attends_to(query_frames: str, hears: bool) -> None:
+@pytest.mark.parametrize(("query_frames", "attends"), [("all", True), ("own", False)])
+def test_which_frames_a_query_attends_to(query_frames: str, attends: bool) -> None:
     layer = drawn(DecoderLayer(options(query_frames=query_frames)))
     queries, maps = seeded_input(1, "A", (1, 3, 64)), seeded_input(1, "M", (1, 3, 64, 2, 2))
     other = maps.clone()
@@ -60,7 +60,7 @@ def test_which_frames_a_query_attends_to(query_frames: str, hears: bool) -> None
     change = (
         layer.attend_pixels(queries, maps, everything) - layer.attend_pixels(queries, other, everything)
     ).abs()
-    assert (change[:, 0].max() > 1e-3) == hears
+    assert (change[:, 0].max() > 1e-3) == attends
     assert change[:, 2].max() > 1e-3
 
 

@@ -37,9 +37,11 @@ def test_similarity_sums_over_layers_and_pairs_and_averages_over_clips(seed: int
             for p in range(4):
                 for q in range(4):
                     if valid[clip, p] and valid[clip, q]:
-                        heard = F.cosine_similarity(embeddings[clip, p, layer], embeddings[clip, q, layer], 0)
-                        seen = F.cosine_similarity(pooled[clip, p, layer], pooled[clip, q, layer], 0)
-                        expected += (heard - seen).abs() / 2
+                        of_queries = F.cosine_similarity(
+                            embeddings[clip, p, layer], embeddings[clip, q, layer], 0
+                        )
+                        of_features = F.cosine_similarity(pooled[clip, p, layer], pooled[clip, q, layer], 0)
+                        expected += (of_queries - of_features).abs() / 2
     assert_close(similarity_loss(embeddings, pooled, valid), expected, msg=f"seed {seed}")
 
 

@@ -32,7 +32,7 @@ def supervised(task: Task = MS3, clips: int = 2, frames: int = 3, **fields: Any)
 
 
 def test_audio_is_fused_into_the_coarser_scales_only() -> None:
-    """The largest map is not fused (section 3.2); what it gets, it gets by the top-down path."""
+    """The largest map is not fused (section 3.2); it receives the audio through the top-down path."""
     model = build()
     assert [fusion.content.in_features for fusion in model.pixel_decoder.fusions] == list(
         model.backbone.channels[:0:-1][::-1]

@@ -14,8 +14,8 @@ def test_mask_head_is_equation_3() -> None:
     torch.manual_seed(1)
     head = MaskHead(Options.of({"queries": 3, "dim": 32, "mask_mlp_dim": 7}, S4, "paper"), 1).double()
     queries, feature = torch.randn(2, 3, 32).double(), torch.randn(2, 20, 32).double()
-    answers = torch.einsum("nqc,npc->npq", queries, feature)
-    mixed = feature + head.mlp_out(head.mlp_hidden(head.mlp_in(answers).relu()).relu())
+    products = torch.einsum("nqc,npc->npq", queries, feature)
+    mixed = feature + head.mlp_out(head.mlp_hidden(head.mlp_in(products).relu()).relu())
     assert isinstance(head.classifier, LinearClassifier)
     small = (mixed @ head.classifier.classify.weight[0, :, 0, 0] + head.classifier.classify.bias).view(
         2, 1, 4, 5

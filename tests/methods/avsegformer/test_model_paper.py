@@ -43,19 +43,19 @@ def test_intermediate_masks_come_from_every_layers_attention_and_queries() -> No
     seen: list[tuple[Tensor, Tensor]] = []
     assert model.mask_reformer is not None
     hook = model.mask_reformer.register_forward_pre_hook(lambda _, given: seen.append(given[:2]))
-    answers: list[Tensor] = []
+    outputs: list[Tensor] = []
     norms = [
-        layer.norm3.register_forward_hook(lambda *a: answers.append(a[2])) for layer in model.decoder.layers
+        layer.norm3.register_forward_hook(lambda *a: outputs.append(a[2])) for layer in model.decoder.layers
     ]
     with torch.no_grad():
         model.losses(batch)
     for handle in (hook, *norms):
         handle.remove()
     assert len(seen) == SMALL["decoder_layers"]
-    for (attention, queries), answer in zip(seen, answers, strict=True):
+    for (attention, queries), output in zip(seen, outputs, strict=True):
         assert attention.shape == (1, SMALL["queries"], 8 * 8 + 4 * 4 + 2 * 2)
         torch.testing.assert_close(attention.sum(2), torch.ones(1, SMALL["queries"]))
-        assert torch.equal(queries, answer)
+        assert torch.equal(queries, output)
     assert not torch.allclose(seen[0][0], seen[1][0])
 
 

@@ -35,7 +35,7 @@ def test_published_names_and_sizes(backbone: str, parameters: int, avsegformer_d
     published = read_json(avsegformer_data / f"{backbone}_s4.keys.json")
     renamed = [name for name in map(rename, published) if name is not None]
     assert sorted(renamed) == sorted(model.state_dict())
-    # The published count without VGGish, less what never runs: fpn, attn_fc, the second branch of ResNet.
+    # The published count without VGGish, minus unused modules: fpn, attn_fc, the second branch of ResNet.
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 

@@ -32,12 +32,12 @@ def test_a_block_by_equations_3_to_5(va_keys: str) -> None:
             fused = block.spatial(mixed, codes, None)[0]
             pixels.append(fused[:4])
             sounds.append(fused[4:])
-        seen, heard = torch.cat(pixels)[None], torch.cat(sounds)[None]
+        video_in, audio_in = torch.cat(pixels)[None], torch.cat(sounds)[None]
         # Equation 4: every pixel of the clip and all seconds.
-        hearing = seen + reference_attention(block.to_video.attention, seen, heard, heard)
-        same(found_video[3 * clip : 3 * clip + 3].flatten(0, 1), hearing[0])
+        video_out = video_in + reference_attention(block.to_video.attention, video_in, audio_in, audio_in)
+        same(found_video[3 * clip : 3 * clip + 3].flatten(0, 1), video_out[0])
         # Equation 5: the other way round.
-        source = seen if va_keys == "spatial" else hearing
+        source = video_in if va_keys == "spatial" else video_out
         keys = source + positions.repeat(3, 1)
-        seeing = heard + reference_attention(block.to_audio.attention, heard, keys, source)
-        same(found_audio[clip], seeing[0])
+        audio_out = audio_in + reference_attention(block.to_audio.attention, audio_in, keys, source)
+        same(found_audio[clip], audio_out[0])

@@ -57,9 +57,10 @@ def test_loss_by_equation_9() -> None:
     terms = clip_losses(reference, masks, Targets.of(truth, 71, chosen), chosen)
     assert set(terms) == {"reference", "dice", "focal"}
     entropy = -reference.log_softmax(dim=-1)
-    says = {(0, 3): 4, (0, 1): 1, (1, 1): 1}  # (frame, query) that show their object, and its output
+    targets_of = {(0, 3): 4, (0, 1): 1, (1, 1): 1}  # output of (frame, query) with an object
     total = sum(
-        float(entropy[frame, query, says.get((frame, query), 70)]) * (1.0 if (frame, query) in says else 0.1)
+        float(entropy[frame, query, targets_of.get((frame, query), 70)])
+        * (1.0 if (frame, query) in targets_of else 0.1)
         for frame in range(2)
         for query in range(4)
     )

@@ -150,7 +150,7 @@ def test_queries_that_lie_apart(seed: int, request: pytest.FixtureRequest) -> No
     close(output.reference_logits[0], golden["q16_pred_is_referred"], REFERENCE)
     assert golden["q16_score_gap"].min() > DECIDED
     same_choice(output, golden, "q16_")
-    # What is handed in is the mask that the published test script scores.
+    # The prediction is the mask that the published test script scores.
     published = torch.from_numpy(golden["q16_final_logit_s8"]).sigmoid()
     torch.testing.assert_close(prediction[0, :, ::8, ::8], published, rtol=0, atol=MASKS)
 

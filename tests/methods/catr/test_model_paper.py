@@ -36,7 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @functools.cache
 def paper(task: str = "ms3") -> CATRModel:
-    """The network without changes, for tests that only look at it."""
+    """The network with default options, for tests that do not modify it."""
     return build(TASKS[task])
 
 
@@ -138,11 +138,11 @@ def test_modules_that_the_rows_remove() -> None:
     assert everything - parts(build(temporal_av_fusion=False)) == {"to_video"}
     assert everything - parts(build(temporal_va_fusion=False)) == {"to_audio"}
     assert everything - parts(build(gate="none")) == {"temporal_encoder.gate"}
-    deaf = build(audio=False)
+    without_audio = build(audio=False)
     gone = {"to_video", "to_audio", "audio_projection.linear", "audio_projection.norm"}
-    assert everything - parts(deaf) == gone
+    assert everything - parts(without_audio) == gone
     clips = batch()
-    same(deaf.predict(clips), deaf.predict(clips.with_audio(-clips.audio)))
+    same(without_audio.predict(clips), without_audio.predict(clips.with_audio(-clips.audio)))
     released = CATR().build(S4, "resnet10t", variant="released", audio=False, **SMALL).eval()
     same(released.predict(clips), released.predict(clips.with_audio(-clips.audio)))
 

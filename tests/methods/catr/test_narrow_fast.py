@@ -12,7 +12,7 @@ from .helpers_fast import draw
 
 
 def padding(count: int, gone: int) -> torch.Tensor:
-    """(2,1,1,count), where the last tokens of the first clip do not exist."""
+    """(2,1,1,count), where the last tokens of the first clip are padding."""
     mask = torch.ones(2, 1, 1, count, dtype=torch.bool)
     mask[0, ..., count - gone :] = False
     return mask

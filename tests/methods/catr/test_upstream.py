@@ -48,7 +48,7 @@ def test_published_names_and_sizes() -> None:
     published = read_json(KEYS)
     renamed = [name for name in map(rename, published) if name is not None]
     assert sorted(renamed) == sorted(model.state_dict())
-    # The published count without VGGish, less what gets no gradient there.
+    # The published count without VGGish, minus weights without gradient.
     assert sum(parameter.numel() for parameter in model.parameters()) == 118_599_462 - 11_931_520
 
 

@@ -41,10 +41,10 @@ def written_out(module: BilateralFusion, features: torch.Tensor, audio: torch.Te
     to_pixels = weights @ heads(module.audio_value(sound)[:, None])
     to_sound = over_pixels.transpose(2, 3) @ heads(module.visual_value(visual))
     given = module.visual_out(to_pixels.transpose(1, 2).flatten(2))
-    heard = module.audio_out(to_sound.transpose(1, 2).flatten(2)[:, 0])
+    update = module.audio_out(to_sound.transpose(1, 2).flatten(2)[:, 0])
     base = (visual, sound) if module.normed_residual else (pixels, audio)
     fused = base[0] + module.visual_gamma * given
-    return fused.transpose(1, 2).unflatten(2, (4, 6)), base[1] + module.audio_gamma * heard
+    return fused.transpose(1, 2).unflatten(2, (4, 6)), base[1] + module.audio_gamma * update
 
 
 @pytest.mark.parametrize(("frames", "queries"), [(5, 100), (10, 100), (3, 7), (40, 100)])

@@ -113,9 +113,9 @@ def test_queries_all_are_the_audio_and_add_adds_learned_ones() -> None:
     added.load_state_dict({**added.state_dict(), **alone.state_dict()})
     sounds = torch.randn(3, 128)
     with torch.no_grad():
-        heard = alone.mlp(sounds)
-        for frame in range(3):  # every query of a frame hears that frame
-            assert torch.equal(alone(sounds)[frame], heard[frame].expand(5, -1))
+        projected = alone.mlp(sounds)
+        for frame in range(3):  # every query of a frame uses that frame
+            assert torch.equal(alone(sounds)[frame], projected[frame].expand(5, -1))
             assert added.queries is not None
-            torch.testing.assert_close(added(sounds)[frame], heard[frame] + added.queries)
+            torch.testing.assert_close(added(sounds)[frame], projected[frame] + added.queries)
     assert alone.queries is None

@@ -27,8 +27,8 @@ from avsbench_harness.testing.seeded import seeded_input, seeded_state
 LOGITS, MASKS, SCORES = {"r50": 2e-5, "pvt": 5e-5}, 1e-3, {"r50": 1e-3, "pvt": 5e-3}
 
 
-#: A query looks where its mask is above 0. Where a mask is as near to 0 as this, rounding decides whether the
-#: query looks there, and what it predicts may differ by more.
+#: A query attends where its mask logit is above 0. If a logit is this close to 0, rounding decides whether it
+#: attends there, and its predictions may differ by more.
 UNDECIDED, LOGITS_UNDECIDED, MASKS_UNDECIDED = 2e-5, 1e-3, 1e-2
 
 
@@ -68,7 +68,7 @@ def published(folder: Path, case: str) -> dict[str, torch.Tensor]:
 def build(folder: Path, case: str) -> ComboModel:
     """The network with the weights of a case."""
     backbone, task, *_ = case.split("_")
-    with torch.device("meta"):  # nobody needs random weights that are replaced at once
+    with torch.device("meta"):  # random weights would be replaced
         model = Combo().build(get_task(task[:4]), backbone, variant="released")
     assert isinstance(model, ComboModel)
     model.to_empty(device="cpu").load_upstream(published(folder, case))
@@ -104,7 +104,7 @@ def stats(values: torch.Tensor) -> list[float]:
 
 
 def undecided(predictions: MaskPredictions, maps: list[torch.Tensor]) -> torch.Tensor:
-    """(N,Q) bool: queries of which rounding may decide at some depth where they look."""
+    """Return (N,Q) bool: queries for which rounding decides at some depth where they attend."""
     found = torch.zeros(predictions.class_logits[0].shape[:2], dtype=torch.bool)
     for depth in range(9):
         masks = F.interpolate(predictions.masks(depth), size=maps[depth % 3].shape[-2:], mode="bilinear")

@@ -157,13 +157,13 @@ def test_all_71_classes_at_once_also_with_fewer_queries(queries: int, variant: s
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_padded_frames_do_not_change_losses(variant: str) -> None:
     model, short = build(variant=variant), batch(frames=5)
-    rubbish = torch.full((1, 5, 3, 64, 64), float("nan"))
+    padding = torch.full((1, 5, 3, 64, 64), float("nan"))
     assert short.maskige is not None
     padded = Batch(
-        torch.cat((short.images, rubbish), dim=1),
+        torch.cat((short.images, padding), dim=1),
         torch.cat((short.audio, torch.full((1, 5, 128), float("nan"))), dim=1),
         valid=torch.arange(10)[None] < 5,
-        maskige=torch.cat((short.maskige, rubbish), dim=1),
+        maskige=torch.cat((short.maskige, padding), dim=1),
         masks=torch.cat((short.ground_truth(), torch.ones(1, 5, 64, 64, dtype=torch.int64)), dim=1),
     )
     with torch.no_grad():

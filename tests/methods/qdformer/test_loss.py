@@ -131,7 +131,7 @@ def test_the_assignment_is_the_best_of_all_permutations(seed: int) -> None:
         for order in itertools.permutations(range(4), 3)
     }
     orders = list(by_hand)
-    for order in orders[1:]:  # what all have in common does not matter
+    for order in orders[1:]:  # constant terms do not matter
         difference = sum(float(cost[q, j] - cost[orders[0][j], j]) for j, q in enumerate(order))
         assert difference == pytest.approx(by_hand[order] - by_hand[orders[0]], abs=1e-4), f"seed {seed}"
     from avsbench_methods.qdformer.loss import match

@@ -36,15 +36,15 @@ def audio_gradient(model: QDFormerModel, which: str, frame: int | None) -> Tenso
 
 
 def with_predictions(model: QDFormerModel, classes: list, masks: Tensor) -> None:
-    """Let the mask decoder answer with these class probabilities (Q,C) and mask logits (Q,h,w)."""
+    """Replace the output of the mask decoder by these class probabilities (Q,C) and mask logits (Q,h,w)."""
     logits = torch.logit(torch.tensor(classes))[None]
 
-    def answer(queries: Tensor, video: Tensor, maps: Any) -> FramePredictions:
+    def predict(queries: Tensor, video: Tensor, maps: Any) -> FramePredictions:
         frames = len(queries)
         boxes = torch.zeros(frames, len(classes), 4)
         return FramePredictions(logits.expand(frames, -1, -1), boxes, masks.expand(frames, *masks.shape))
 
-    model.mask_decoder.forward = answer  # type: ignore[method-assign]
+    model.mask_decoder.forward = predict  # type: ignore[method-assign]
 
 
 def test_equation_4_clip_tokens_depend_on_the_audio_of_every_frame() -> None:
@@ -53,8 +53,8 @@ def test_equation_4_clip_tokens_depend_on_the_audio_of_every_frame() -> None:
 
 @pytest.mark.parametrize("frame", range(3))
 def test_equation_6_frame_tokens_depend_on_their_frames_audio_only(frame: int) -> None:
-    heard = audio_gradient(build(), "frame_tokens", frame) > 0
-    assert heard.tolist() == [index == frame for index in range(3)]
+    nonzero = audio_gradient(build(), "frame_tokens", frame) > 0
+    assert nonzero.tolist() == [index == frame for index in range(3)]
 
 
 def test_equation_6_uses_the_audio_before_fusion() -> None:
@@ -124,7 +124,7 @@ def test_predictions_of_avss() -> None:
 
 @pytest.mark.parametrize("row", TABLE_2)
 def test_padding_changes_no_loss_and_no_gradient(row: str) -> None:
-    """Also in training, where batch norms see frames that exist and no others."""
+    """Also in training, where batch statistics are over valid frames only."""
 
     def learn(batch: Batch) -> dict[str, Tensor]:
         model = build(AVSS, dropout=0.0, **TABLE_2[row]).train()
@@ -161,7 +161,7 @@ def test_rows_of_table_2(row: str, task: Task) -> None:
 
 
 def test_separated_sources() -> None:
-    """Row 2 of Table 2: the baseline hears each source by itself."""
+    """Row 2 of Table 2: the baseline uses each source separately."""
     model, batch = build(decomposition="none"), clips()
     sources = draw(2, 3, 4, 128, seed=7).abs()
     with torch.no_grad():

@@ -13,13 +13,13 @@ from torch import nn
 from avsbench_harness.tasks import S4, TASKS, Task
 
 
-def build(task: Task = S4, *, heard: bool = True, **options: Any) -> TPAVIModel:
-    """A small network; ``heard`` gives the interaction the gain that it learns in training."""
+def build(task: Task = S4, *, gain: bool = True, **options: Any) -> TPAVIModel:
+    """A small network; ``gain`` sets the gain of the interaction to a value as after training."""
     torch.manual_seed(0)
     model = TPAVI().build(task, "resnet10t", variant="released", **{"dim": 16, **options})
     assert isinstance(model, TPAVIModel)
     for interaction in model.interactions:
-        nn.init.constant_(interaction.out_norm.weight, 1000.0 if heard else 0.0)
+        nn.init.constant_(interaction.out_norm.weight, 1000.0 if gain else 0.0)
     return model.eval()
 
 

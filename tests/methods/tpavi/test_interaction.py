@@ -57,7 +57,7 @@ def test_attention_is_limited_to_valid_frames_of_the_window() -> None:
 
 
 def test_a_window_without_valid_frames_counts_all_of_them() -> None:
-    # As in the published code, whose batch normalisation sees them in training.
+    # As in the published code, where they count in batch statistics in training.
     torch.manual_seed(0)
     block = Interaction(8, window=2, audio_bias=False).double().eval()
     nn.init.normal_(block.out_norm.weight)

@@ -24,6 +24,6 @@ def test_matching_loss_is_the_papers_formula() -> None:
             mask = 1 / (1 + torch.exp(-logits[frame, 0]))
             mask = mask.unfold(0, block, block).unfold(1, block, block).mean(dim=(2, 3))
             seen = F.softmax((feature[frame] * mask).mean(dim=(1, 2)), dim=0)
-            heard = F.softmax(sound[frame], dim=0)
-            expected += float((heard * (heard / seen).log()).sum()) / 3
+            target = F.softmax(sound[frame], dim=0)
+            expected += float((target * (target / seen).log()).sum()) / 3
     assert matching_loss(logits, features, sounds, options).item() == pytest.approx(expected, rel=1e-5)

@@ -82,10 +82,10 @@ def test_without_a_window_all_frames_attend_to_each_other() -> None:
     clips = batch(clips=1, frames=7)
     audio = clips.audio.clone()
     audio[:, 6] += 1
-    for window, sees in ((5, False), (None, True)):
+    for window, attends in ((5, False), (None, True)):
         model = build(window=window)
         change = (model(clips.with_audio(audio)).logits - model(clips).logits).abs().amax(dim=(2, 3, 4))[0]
-        assert (change[0] > 1e-4) == sees
+        assert (change[0] > 1e-4) == attends
         assert change[6] > 1e-4
 
 
@@ -228,7 +228,7 @@ def test_silent_frames_and_all_classes_give_finite_losses() -> None:
 
 
 def test_initial_weights_are_as_published() -> None:
-    model, clips = build(heard=False), batch()
+    model, clips = build(gain=False), batch()
     for projection in model.projections:
         for conv in projection.convs:
             assert float(conv.weight.detach().std()) == pytest.approx(0.01, rel=0.1)

@@ -28,7 +28,7 @@ CASES = [(backbone, task, seed) for backbone in ("r50", "pvt") for task in ("s4"
 
 
 def published_shapes(folder: Path, backbone: str, task: str) -> dict[str, list[int]]:
-    """The names and shapes of the published state dict, without what is never used."""
+    """The names and shapes of the published state dict, without unused entries."""
     shapes = read_json(folder / f"{backbone}_s4.keys.json")
     if task == "avss":
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("align_channel.bias")}
@@ -85,7 +85,7 @@ def test_avss_logits_of_a_clip_with_five_frames(tpavi_data: Path) -> None:
     golden = arrays(tpavi_data, "r50", "avss", 1)
     model = build(tpavi_data, "r50", "avss", 1)
     output = model(inputs("avss", 1, valid=torch.arange(10)[None] < 5))
-    # The two halves of a clip do not see each other, so these are also the first five of the full clip.
+    # The two halves of a clip are independent, so these are also the first five of the full clip.
     close_features(output, golden, 5)
     close(output.logits[0, :5, ::10, ::16, ::16], golden["logits_c10_s16"][:5])
     close(output.logits[0, :5, ::10, ::16, ::16], golden["valid5_logits_c10_s16"])

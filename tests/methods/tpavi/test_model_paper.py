@@ -38,13 +38,13 @@ def batch(clips: int = 1, frames: int = 10, side: int = 64, classes: int = 2, **
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("variant", "sees"), [("released", False), ("paper", True)])
-def test_the_paper_attends_across_all_ten_frames_of_avss(variant: str, sees: bool) -> None:
+@pytest.mark.parametrize(("variant", "attends"), [("released", False), ("paper", True)])
+def test_the_paper_attends_across_all_ten_frames_of_avss(variant: str, attends: bool) -> None:
     model, clip = build(AVSS, variant), batch(classes=71)
     audio = clip.audio.clone()
     audio[:, 9] += 1
     change = (model(clip.with_audio(audio)).logits - model(clip).logits).abs().amax(dim=(2, 3, 4))[0]
-    assert [bool(value > 1e-4) for value in change] == [sees] * 5 + [True] * 5
+    assert [bool(value > 1e-4) for value in change] == [attends] * 5 + [True] * 5
 
 
 @torch.no_grad()
@@ -139,6 +139,6 @@ def test_fusion_of_the_ablation() -> None:
     assert change(fusion="none") == [False, False, False]
     assert change(fusion="add") == [True, False, False]
     assert change(fusion_stages=(4,)) == [True, True, True]
-    deaf = build(fusion_stages=(3, 4))
-    assert [isinstance(block, nn.Identity) for block in deaf.interactions] == [True, True, False, False]
-    assert not deaf(clip).sounds[0].any()
+    partial = build(fusion_stages=(3, 4))
+    assert [isinstance(block, nn.Identity) for block in partial.interactions] == [True, True, False, False]
+    assert not partial(clip).sounds[0].any()

@@ -42,14 +42,14 @@ def test_published_names_and_sizes(backbone: str, parameters: int, tpavi_data: P
     model = without_memory(backbone)
     renamed = [name for name in map(rename, published_shapes(tpavi_data, backbone)) if name is not None]
     assert sorted(renamed) == sorted(model.state_dict())
-    # The published count without VGGish, less what never runs: a unit of path4, the second branch of ResNet.
+    # The published count without VGGish, minus unused modules: a unit of path4, the second branch of ResNet.
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert sum(parameter.numel() for parameter in model.interactions.parameters()) == 663_040
 
 
 def test_avss_has_more_classes_and_no_bias_in_the_audio_projection() -> None:
     model = without_memory("r50", "avss")
-    # The published 91,402,247 without what never runs.
+    # The published 91,402,247 minus unused modules.
     assert sum(parameter.numel() for parameter in model.parameters()) == 91_402_247 - 23_243_264
     assert sum(parameter.numel() for parameter in model.interactions.parameters()) == 662_016
 
