@@ -11,12 +11,12 @@ from torch import Tensor
 
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.loader import in_order, load
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import autocast, build_system, set_determinism
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.tasks import CLASSES, Split, Task
+from avsbench_harness.weights.tensors import load_tensors
 
 
 @dataclass(frozen=True)

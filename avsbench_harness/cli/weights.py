@@ -12,14 +12,18 @@ import typer
 from avsbench_harness.cli.common import JsonOption, TaskOption, print_json, print_rich
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Weights of encoders and published checkpoints."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Manage encoders' and published weights.",
 )
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="vggish, or a backbone: r50, pvt, swin_t, a timm name.")],
-    file: Annotated[Path, typer.Argument(help="The published weights, .pth or .safetensors.")],
+    name: Annotated[
+        str, typer.Argument(help="vggish, compact, or a backbone: r50, pvt, swin_t, a timm name.")
+    ],
+    file: Annotated[Path, typer.Argument(help="Published weights, .pth or .safetensors.")],
     json: JsonOption = False,
 ) -> None:
     """Check a weights file and copy it into the cache.
@@ -29,9 +33,9 @@ def add(
       avsb weights add vggish vggish-10086976.pth
       avsb weights add r50 resnet50-0676ba61.pth
     """
-    from avsbench_harness.weights import store
+    from avsbench_harness.nn.pretrained import add_weights
 
-    entry = store.add(name, file)
+    entry = add_weights(name, file)
     if json:
         print_json(asdict(entry))
     else:
@@ -41,47 +45,47 @@ def add(
 @app.command(name="import")
 def import_(
     method: Annotated[str, typer.Argument(help="Name, alias or folder of the method.")],
-    file: Annotated[Path, typer.Argument(help="The checkpoint that its authors published.")],
+    file: Annotated[Path, typer.Argument(help="The weights that its authors published.")],
     task: TaskOption,
     backbone: Annotated[str, typer.Option("--backbone", help="r50, pvt, swin_t or a timm name.")],
     variant: Annotated[
-        str | None, typer.Option("--variant", help="released or paper; else the method's first.")
+        str | None, typer.Option("--variant", help="released or paper; defaults to the method's first.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a checkpoint that a method's authors published and store it under this code's names.
+    """Check weights that a method's authors published, and store them under the names of this harness.
 
-    Nothing in the file is executed. Read are PyTorch files, safetensors and detectron2's pickles.
+    Reads PyTorch files, safetensors and detectron2's pickles. Nothing in the file is executed.
 
     \b
     Examples:
       avsb weights import combo model_best.pth --task s4 --backbone pvt
-      avsb run --method combo --backbone pvt --from-checkpoint combo-released-s4-pvt
+      avsb run --method combo --backbone pvt --weights combo-released-s4-pvt
     """
-    from avsbench_harness.weights.published import import_checkpoint
+    from avsbench_harness.launch.import_weights import import_weights
 
-    found = import_checkpoint(method, file, task=task, backbone=backbone, variant=variant)
+    found = import_weights(method, file, task=task, backbone=backbone, variant=variant)
     entry = found.entry
     if json:
         print_json({**asdict(entry), "missing": [], "unused": list(found.unused)})
         return
     typer.echo(f"{entry.name}: {entry.path} (SHA-256 of {entry.file} {entry.source_sha256[:12]})")
     typer.echo(_unused(found.unused))
-    typer.echo(f"use it with --from-checkpoint {entry.name}")
+    typer.echo(f"use it with --weights {entry.name}")
 
 
 def _unused(names: tuple[str, ...]) -> str:
-    """What of the file the network has no use for, counted by the first part of the names."""
+    """The entries of a file that the network does not use, counted by the first part of their names."""
     if not names:
-        return "no entry is missing, none is left over"
+        return "no entry is missing, none is unused"
     counts = Counter(name.removeprefix("module.").split(".")[0] for name in names)
     parts = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
-    return f"no entry is missing; {len(names)} of the file are not used ({parts})"
+    return f"no entry is missing; {len(names)} of the file are unused ({parts})"
 
 
 @app.command(name="list")
 def list_(json: JsonOption = False) -> None:
-    """Show the weights in the cache: encoders' by their name, published checkpoints by their id.
+    """List the weights in the cache: of encoders by name, of methods by id.
 
     \b
     Examples:
@@ -94,12 +98,12 @@ def list_(json: JsonOption = False) -> None:
         print_json([asdict(entry) for entry in entries])
         return
     if not entries:
-        typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds an encoder's.")
+        typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds those of an encoder.")
         return
     from rich.table import Column, Table
     from rich.text import Text
 
-    # Names are what other commands ask for: they break over lines rather than being cut.
+    # Other commands take these names, so long ones are wrapped, not cut.
     table = Table(Column("name", overflow="fold"), "file", "SHA-256", "MiB", "added")
     for entry in entries:
         digest = entry.source_sha256 if isinstance(entry, store.Published) else entry.sha256

@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avsbench_harness.errors import AvsbError, one_line
 from avsbench_harness.files import read_json, sync, write_json
 from avsbench_harness.method import Validation
 from avsbench_harness.schema import Schema
+from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 
 class Best(Schema):
@@ -64,34 +63,6 @@ class Stored:
     state: TrainState
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] = field(repr=False)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all; equal tensors give equal bytes.
-
-    So there is no metadata in it: safetensors writes two entries of that in either order.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    owned: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        value = tensor.detach().to("cpu").contiguous()
-        if value.untyped_storage().data_ptr() in seen:
-            value = value.clone()  # safetensors refuses two names for one memory
-        seen.add(value.untyped_storage().data_ptr())
-        owned[name] = value
-    save_file(owned, temporary)
-    sync(temporary)
-    temporary.replace(path)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a broken one is an error that names it."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise AvsbError(f"{path} cannot be read as safetensors ({error}).") from error
 
 
 def save_checkpoint(

@@ -1,4 +1,4 @@
-"""Weights that a run takes over: those that its training starts from, or those that it predicts with."""
+"""Loading weights into a run's system: to start its training from, or to predict with."""
 
 from __future__ import annotations
 
@@ -6,46 +6,57 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.errors import UsageError
+from avsbench_harness.weights.sources import ENCODER, MODEL, Source
 from avsbench_harness.weights.strict import counted
+from avsbench_harness.weights.tensors import load_tensors, meta_state_dict
 
-#: Where a run's weights keep the network and the audio encoder that is trained with it.
-MODEL, ENCODER = "model.", "encoder."
+_SKIP_HINT = " The recipe's init_skip leaves out entries by key prefix, for example class heads."
 
 
 def read_weights(path: Path, *, published: bool) -> dict[str, Tensor]:
-    """The entries of a safetensors file under the names of a run's system.
+    """Read a safetensors file under the names of a run's system.
 
     Args:
-        path: a run's weights, or a published checkpoint from the store.
-        published: which of the two; the latter has the network's own names.
+        path: a run's weights, or published weights from the store.
+        published: which of the two; published weights have the names of the network alone.
     """
-    state = load_tensors(path)
-    return {f"{MODEL}{name}": value for name, value in state.items()} if published else state
+    return _under_system_names(load_tensors(path), published=published)
 
 
-def outline(path: Path, *, published: bool) -> dict[str, Tensor]:
-    """As :func:`read_weights`, but names and shapes only: tensors without memory."""
-    with safe_open(path, "pt") as file:
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    prefix = MODEL if published else ""
-    return {f"{prefix}{name}": torch.empty(shape, device="meta") for name, shape in shapes.items()}
+def check_fit(system: nn.Module, source: Source, asked: str, *, init: bool, skip: Sequence[str] = ()) -> None:
+    """Refuse weights whose names or shapes are not those of a run's system.
+
+    Args:
+        system: the run's system, on the meta device.
+        source: the weights, of which only names and shapes are read.
+        asked: the user's name for them.
+        init: whether training starts from them.
+        skip: see :func:`load_weights_strict`.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    state = _under_system_names(meta_state_dict(source.path), published=source.spec.published)
+    try:
+        load_weights_strict(system, state, skip)
+    except UsageError as error:
+        hint = _SKIP_HINT if init and "of another shape" in str(error) else ""
+        raise UsageError(f"{asked}: {error}{hint}") from None
 
 
-def take_over(system: nn.Module, state: Mapping[str, Tensor], skip: Sequence[str] = ()) -> None:
+def load_weights_strict(system: nn.Module, state: Mapping[str, Tensor], skip: Sequence[str] = ()) -> None:
     """Copy entries into a system; nothing is copied unless everything fits.
 
     Args:
         system: a run's network, with its audio encoder if that is trained too.
-        state: under the system's names. Without an audio encoder in it, the system keeps its own.
-        skip: beginnings of the network's names; these entries stay as they are.
+        state: entries under the system's names. If it has no audio encoder, the system keeps its own.
+        skip: state-dict key prefixes of the network; these entries keep their values.
 
     Raises:
-        UsageError: entries are missing, left over or of another shape; or ``skip`` names nothing.
+        UsageError: entries are missing, unknown or of another shape, or a prefix in ``skip`` matches nothing.
     """
     prefixes = tuple(f"{MODEL}{name}" for name in skip)
     own = {name: value for name, value in system.state_dict().items() if not name.startswith(prefixes)}
@@ -59,16 +70,15 @@ def take_over(system: nn.Module, state: Mapping[str, Tensor], skip: Sequence[str
         )
     if encoders == [True, False]:
         own = {name: value for name, value in own.items() if not name.startswith(ENCODER)}
-    shared = own.keys() & given.keys()
     faults = [
         counted("missing", [name.removeprefix(MODEL) for name in own if name not in given]),
         counted("unknown", [name.removeprefix(MODEL) for name in given if name not in own]),
         counted(
             "of another shape",
             [
-                f"{name.removeprefix(MODEL)} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-                for name in own
-                if name in shared and given[name].shape != own[name].shape
+                f"{name.removeprefix(MODEL)} {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+                for name, value in own.items()
+                if name in given and given[name].shape != value.shape
             ],
         ),
     ]
@@ -81,9 +91,13 @@ def take_over(system: nn.Module, state: Mapping[str, Tensor], skip: Sequence[str
             value.copy_(given[name])
 
 
+def _under_system_names(state: dict[str, Tensor], *, published: bool) -> dict[str, Tensor]:
+    return {f"{MODEL}{name}": value for name, value in state.items()} if published else state
+
+
 def _check_skip(skip: Sequence[str], names: Collection[str]) -> None:
-    for beginning in skip:
-        if not beginning or not any(name.startswith(f"{MODEL}{beginning}") for name in names):
+    for prefix in skip:
+        if not prefix or not any(name.startswith(f"{MODEL}{prefix}") for name in names):
             raise UsageError(
-                f"The recipe's init_skip names '{beginning}', but no entry of the network begins so."
+                f"The recipe's init_skip names '{prefix}', but no entry of the network has this prefix."
             )

@@ -20,7 +20,6 @@ from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
 from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
@@ -31,6 +30,7 @@ from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
+from avsbench_harness.weights.tensors import load_tensors
 
 #: A clip's prediction in a submission, see :func:`to_masks`.
 Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]

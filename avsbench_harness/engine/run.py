@@ -15,6 +15,7 @@ from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
+from avsbench_harness.weights.sources import WeightsSpec
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
@@ -37,20 +38,6 @@ class AudioSpec(Schema):
     encoder: str
     weights: str | None
     trained: bool
-
-
-class WeightsSpec(Schema):
-    """Weights that a run loads.
-
-    Attributes:
-        sha256: of the file; of the authors' original file for published weights.
-        file: its name, for people; not part of the hash.
-        published: whether they are published weights or those of a run.
-    """
-
-    sha256: str
-    file: str
-    published: bool
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:

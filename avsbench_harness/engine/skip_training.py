@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from avsbench_harness import distributed
-from avsbench_harness.engine.checkpoint import save_tensors
 from avsbench_harness.engine.load_weights import read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
@@ -11,6 +10,7 @@ from avsbench_harness.errors import AvsbError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.method import TrainingSummary
 from avsbench_harness.nn.cost import model_cost
+from avsbench_harness.weights.tensors import save_tensors
 
 
 def skip_training(run: Run) -> TrainingSummary:

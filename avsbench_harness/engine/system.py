@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.load_weights import read_weights, take_over
+from avsbench_harness.engine.load_weights import load_weights_strict, read_weights
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup
@@ -84,7 +84,7 @@ def build_system(run: Run, *, pretrained: bool) -> System:
     system = System(model, encoder)
     if pretrained and run.spec.init is not None:
         state = read_weights(run.weights["init"], published=run.spec.init.published)
-        take_over(system, state, run.recipe.init_skip)
+        load_weights_strict(system, state, run.recipe.init_skip)
     return system
 
 

@@ -32,9 +32,7 @@ from avsbench_harness.engine.checkpoint import (
     Best,
     TrainState,
     load_checkpoint,
-    load_tensors,
     save_checkpoint,
-    save_tensors,
 )
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
@@ -51,6 +49,7 @@ from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses
 from avsbench_harness.method import TrainingSummary, Validation
 from avsbench_harness.nn.cost import model_cost
+from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 

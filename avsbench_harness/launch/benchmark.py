@@ -16,13 +16,13 @@ from avsbench_harness.bench.measure import (
     Multiples,
     Timing,
     measure,
-    supervision,
     system_step,
     waiting_share,
 )
 from avsbench_harness.bench.memory import run_batch, training_peak
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.data.loader import epoch_order, load
+from avsbench_harness.data.random_batch import supervision
 from avsbench_harness.engine.out_of_memory import does_not_fit, free_cached, largest_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism

@@ -11,11 +11,11 @@ import yaml
 
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.method import Method
-from avsbench_harness.nn.meta import on_meta
 from avsbench_harness.nn.vggish import VGGish
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import get_task
+from avsbench_harness.weights.meta import on_meta
 
 
 @dataclass(frozen=True)

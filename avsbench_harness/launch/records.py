@@ -25,9 +25,10 @@ from avsbench_harness.results.record import (
 )
 
 if TYPE_CHECKING:
-    from avsbench_harness.engine.run import Run, WeightsSpec
+    from avsbench_harness.engine.run import Run
     from avsbench_harness.scoring import Scores
     from avsbench_harness.submission import Header
+    from avsbench_harness.weights.sources import WeightsSpec
 
 #: Run ids become file names, also those of submissions made elsewhere.
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")

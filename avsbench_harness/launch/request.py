@@ -25,8 +25,10 @@ from avsbench_harness.data.propagate import (
 )
 from avsbench_harness.distributed import local_device, world_size
 from avsbench_harness.engine.acceleration import check_compiler
+from avsbench_harness.engine.load_weights import check_fit
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
+from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.default_dataset import choose_dataset
@@ -37,7 +39,8 @@ from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import S4, SPLITS, Task
 from avsbench_harness.weights import store, timm_names
-from avsbench_harness.weights.sources import Source, check_facts, check_fit, find_weights
+from avsbench_harness.weights.meta import on_meta
+from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +137,9 @@ def plan(request: Request) -> Run:
         workers=_workers() if request.workers is None else request.workers,
     )
     if source is not None:
-        check_fit(run, source, str(request.weights or request.init), recipe.init_skip)
+        system = on_meta(lambda: build_system(run, pretrained=False))
+        asked = str(request.weights or request.init)
+        check_fit(system, source, asked, init=request.init is not None, skip=recipe.init_skip)
     return run
 
 

@@ -1,4 +1,4 @@
-"""Transformer parts: multi-head attention and the feed-forward block."""
+"""Transformer blocks: multi-head attention and the feed-forward block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Attention(nn.Module):
     """Scaled dot-product attention with several heads (Vaswani et al. 2017, section 3.2).
 
     The three input projections are one matrix, as in ``torch.nn.MultiheadAttention``, so that weights load
-    and initialise as there. Biases are everywhere or nowhere.
+    and initialise as there. ``bias`` applies to all projections.
     """
 
     def __init__(self, dim: int, heads: int = 8, *, bias: bool = True, dropout: float = 0.0) -> None:
@@ -40,13 +40,13 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Attend from ``query`` to ``key``, and read ``value``.
+        """Attend from ``query`` to ``key`` and ``value``.
 
         Args:
             query: (N,Q,dim).
-            key: (N,S,dim); the queries themselves by default.
-            value: (N,S,dim); the keys themselves by default.
-            mask: (Q,S) or broadcastable to (N,heads,Q,S), True where a query may look (or a float bias).
+            key: (N,S,dim); defaults to the queries.
+            value: (N,S,dim); defaults to the keys.
+            mask: (Q,S) or broadcastable to (N,heads,Q,S), True where a query may attend (or a float bias).
 
         Returns:
             (N,Q,dim)
@@ -54,7 +54,7 @@ class Attention(nn.Module):
         if key is None:
             queries, keys, values = self.in_proj(query).chunk(3, dim=-1)
         elif key.shape[1] == 1 and mask is None and not self.dropout:
-            return self._read_single(query, key if value is None else value)
+            return self._attend_to_single(query, key if value is None else value)
         else:
             queries = self._project(query, 0)
             keys = self._project(key, 1)
@@ -70,22 +70,22 @@ class Attention(nn.Module):
         return mixed
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """How much each query (N,Q,dim) looks at each key (N,S,dim): (N,Q,S), the mean over heads.
+        """Attention weights of queries (N,Q,dim) for keys (N,S,dim): (N,Q,S), the mean over heads.
 
-        Without dropout: rows sum to 1.
+        Rows sum to 1; dropout is not applied.
         """
         queries, keys = self._split(self._project(query, 0)), self._split(self._project(key, 1))
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
         means: Tensor = scores.softmax(dim=-1).mean(dim=1)
         return means
 
-    def _read_single(self, query: Tensor, value: Tensor) -> Tensor:
-        """The softmax over a single key is 1 whatever the query: everyone reads the same projected value."""
-        read: Tensor = self.out_proj(self._project(value, 2))
-        return read.expand(-1, query.shape[1], -1)
+    def _attend_to_single(self, query: Tensor, value: Tensor) -> Tensor:
+        """The softmax over a single key is 1 for every query, so all queries get the same projected value."""
+        attended: Tensor = self.out_proj(self._project(value, 2))
+        return attended.expand(-1, query.shape[1], -1)
 
     def _project(self, tokens: Tensor, part: int) -> Tensor:
-        """The queries' (0), the keys' (1) or the values' (2) third of the input projection."""
+        """Apply one third of the input projection: of the queries (0), keys (1) or values (2)."""
         weight = self.in_proj.weight.chunk(3)[part]
         bias = None if self.in_proj.bias is None else self.in_proj.bias.chunk(3)[part]
         return F.linear(tokens, weight, bias)
@@ -99,22 +99,22 @@ class Attention(nn.Module):
 class _DroppedAttention(torch.autograd.Function):
     """Scaled dot-product attention with dropout on its weights, for the CPU.
 
-    PyTorch has no fused kernel with dropout there. One input of the batch after the other, so that its
-    weights stay in the cache; softmax and dropout share one backward pass (Dao et al., "FlashAttention",
-    2022, appendix B.2).
+    PyTorch has no fused kernel with dropout on the CPU. Inputs of the batch are processed one by one, so that
+    the attention weights stay in the processor's cache; softmax and dropout share one backward pass (Dao et
+    al., "FlashAttention", 2022, appendix B.2).
     """
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, rate: float) -> Tensor:
         """(N,heads,Q,d), (N,heads,S,d), (N,heads,S,d) -> (N,heads,Q,d)."""
-        read, saved = [], []
+        attended, saved = [], []
         for query, key, value in zip(queries * _scale(queries), keys, values, strict=True):
             weights = torch.bmm(query, key.transpose(1, 2)).softmax(dim=-1)
             kept, factor = draw_kept(weights.shape, rate)
-            read.append(torch.bmm(kept.to(weights.dtype).mul_(weights), value).mul_(factor))
+            attended.append(torch.bmm(kept.to(weights.dtype).mul_(weights), value).mul_(factor))
             saved += [weights, kept]
-        result = torch.stack(read) if read else torch.empty_like(queries)
-        ctx.factor = factor if read else 1.0
+        result = torch.stack(attended) if attended else torch.empty_like(queries)
+        ctx.factor = factor if attended else 1.0
         ctx.save_for_backward(queries, keys, values, result, *saved)
         return result
 
@@ -123,14 +123,14 @@ class _DroppedAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Gradients of queries, keys and values."""
         queries, keys, values, result, *saved = ctx.saved_tensors
-        # The softmax takes off the mean of a row's gradients under its weights, dropped ones included.
+        # The softmax subtracts a row's mean gradient under its weights, which include the dropped ones.
         means = (gradient * result).sum(dim=-1, keepdim=True)
         gradient = gradient * ctx.factor
         found: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         for index, (weights, kept) in enumerate(zip(saved[::2], saved[1::2], strict=True)):
             dropped = kept.to(weights.dtype).mul_(weights)
             found[2].append(torch.bmm(dropped.transpose(1, 2), gradient[index]))
-            # weights * (kept * factor * (gradient of the read, times values) - mean)
+            # weights * (kept * factor * (gradient of the result, times values) - mean)
             scores = torch.bmm(gradient[index], values[index].transpose(1, 2)).mul_(dropped)
             scores.addcmul_(weights, means[index], value=-1)
             found[0].append(torch.bmm(scores, keys[index]))
@@ -152,7 +152,7 @@ def _scale(queries: Tensor) -> float:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an exact GELU between, dropout after each of them."""
+    """Two linear layers with an exact GELU in between and dropout after each."""
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The audio encoders: VGGish, and a small one for training from scratch; both by name."""
+"""The audio encoders by name: VGGish, and a small one for training from scratch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from avsbench_harness.weights.state_files import looks_like, read_state
 class CompactAudioEncoder(nn.Module):
     """Log-mel examples (N,1,96,64) to embeddings (N,128): 0.4 M parameters, for runs without VGGish weights.
 
-    Four strided convolutions keep the pitch axis and pool over time (mean and maximum: what sounds, and
-    whether it sounded at all). Group and layer norms, so that a clip's embedding does not depend on the
-    other clips of its batch. Embeddings are non-negative like VGGish's: methods meet the same kind of input.
+    Four strided convolutions, then mean and maximum over time; the frequency axis is kept. Group and layer
+    norms make a clip's embedding independent of the other clips of its batch. Embeddings are non-negative
+    like those of VGGish.
     """
 
-    #: Log-mels lie between log 0.01 = -4.6 (silence) and about 2: roughly to [-1, 2].
+    #: Log-mels are between log 0.01 = -4.6 (silence) and about 2; normalised to about [-1, 2].
     _CENTRE, _SCALE = -2.3, 2.3
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class CompactAudioEncoder(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.features = nn.Sequential(*stages)
-        pitches = 64 // 2**4
+        bands = 64 // 2**4
         self.head = nn.Sequential(
-            nn.Linear(2 * pitches * widths[-1], EMBEDDING_SIZE), nn.LayerNorm(EMBEDDING_SIZE), nn.ReLU()
+            nn.Linear(2 * bands * widths[-1], EMBEDDING_SIZE), nn.LayerNorm(EMBEDDING_SIZE), nn.ReLU()
         )
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -50,41 +50,39 @@ class CompactAudioEncoder(nn.Module):
 
 _ENCODERS: dict[str, type[nn.Module]] = {"vggish": VGGish, "compact": CompactAudioEncoder}
 
-#: The names that :func:`build_audio_encoder` answers to.
-AUDIO_ENCODERS = tuple(_ENCODERS)
-
 
 def build_audio_encoder(name: str, weights: Path | None = None) -> nn.Module:
-    """An audio encoder, (N,1,96,64) to (N,128), with the weights of a file or random ones.
+    """Build an audio encoder, (N,1,96,64) to (N,128), with the weights of a file or random ones.
 
     Args:
         name: ``vggish`` or ``compact``.
         weights: a state dict as ``.pth`` or ``.safetensors``.
 
     Raises:
-        UsageError: the name is unknown, or the file is not that encoder's.
+        UsageError: the name is unknown, or the file does not hold the weights of that encoder.
     """
     if name not in _ENCODERS:
         raise unknown("audio encoder", name, _ENCODERS)
     if weights is None:
         return _ENCODERS[name]()
+    state = read_state(weights)
     try:
-        state = fit_audio_state(name, read_state(weights))
+        state = fit_audio_state(name, state)
     except UsageError as error:
         raise UsageError(f"{weights}: {error}") from None
-    with torch.device("meta"):  # 72 million random numbers would be overwritten at once
+    with torch.device("meta"):  # without drawing 72 million random numbers
         encoder = _ENCODERS[name]()
     encoder.load_state_dict(state, assign=True)
     return encoder
 
 
 def fit_audio_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict checked against an encoder's names and shapes, as float32.
+    """Check a state dict against an encoder's names and shapes, and return it as float32.
 
-    The PCA parameters (``pproc.*``) that some copies of VGGish's weights carry are left out.
+    The PCA parameters (``pproc.*``) in some copies of VGGish's weights are left out.
 
     Raises:
-        UsageError: it is of something else; the message says of what.
+        UsageError: it is of another model, which the message names.
     """
     with torch.device("meta"):
         wanted = _ENCODERS[name]().state_dict()

@@ -1,4 +1,4 @@
-"""Visual backbones through timm, with the weights that are on this machine and never a download."""
+"""Visual backbones through timm, with weights from this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Backbone(nn.Module):
     """Images to four feature maps.
 
     Attributes:
-        body: timm's feature extractor; its state-dict names are timm's (``features_only``), so a published
-            checkpoint's names map onto ``body.<timm name>``.
+        body: timm's feature extractor; its state-dict names are timm's (``features_only``), so the names of
+            published weights map onto ``body.<timm name>``.
         channels: of the four maps.
         strides: of the four maps, in pixels: 4, 8, 16, 32.
 
     Args:
         body: see above.
-        mean: of the RGB channels by which the body's published weights want images normalised; the few
-            models that differ from ImageNet's get theirs converted.
+        mean: mean of the RGB channels that the body's pretrained weights expect; images, which are
+            normalised by ImageNet's, are converted if it differs.
         std: likewise.
     """
 
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         info: Any = body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides = timm_names.STRIDES
-        # Swin and its relatives keep the channel as the last axis.
+        # In Swin and its relatives the channel is the last axis.
         self._channels_last = getattr(body, "output_fmt", None) == "NHWC"
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -73,22 +73,22 @@ class Backbone(nn.Module):
 def build_backbone(
     name: str, pretrained: bool | Path = False, drop_path_rate: float | None = None
 ) -> Backbone:
-    """A backbone by alias (``r50``, ``pvt``, ``swin_t``) or by the name of a timm model with four stages.
+    """Build a backbone by alias (``r50``, ``pvt``, ``swin_t``) or by the name of a timm model of four stages.
 
     Args:
-        name: alias or timm name, with a weights tag where another than timm's default is wanted.
-        pretrained: ``True`` for the file of :func:`find_pretrained`, or a file; ``False`` draws weights.
-        drop_path_rate: of stochastic depth; ``None`` leaves timm's default.
+        name: alias or timm name, optionally with a weights tag instead of timm's default.
+        pretrained: ``True`` for the file of :func:`find_pretrained`, or a file; ``False`` for random weights.
+        drop_path_rate: rate of stochastic depth; ``None`` for timm's default.
 
     Raises:
-        UsageError: the name is unknown, the model has not the four stages or no stochastic depth, or the
-            file does not fit.
+        UsageError: the name is unknown, the model lacks the four stages or stochastic depth, or the file
+            does not fit.
         MissingDataError: no ImageNet weights are on this machine.
     """
     full = timm_names.resolve(name)
     accepted = inspect.signature(type(timm_names.skeleton(full))).parameters
     options: dict[str, float | bool] = {}
-    if "strict_img_size" in accepted:  # window attention that would take its default size only
+    if "strict_img_size" in accepted:  # window attention that otherwise takes its default size only
         options["strict_img_size"] = False
     if drop_path_rate is not None:
         if "drop_path_rate" not in accepted:
@@ -110,10 +110,10 @@ def build_backbone(
 
 
 def find_pretrained(name: str) -> Path:
-    """The ImageNet weights of a backbone: from the store, else from timm's download cache.
+    """Find the ImageNet weights of a backbone: in the store, else in timm's download cache.
 
     Raises:
-        MissingDataError: neither has them; the message names the file to fetch and what to do with it.
+        MissingDataError: neither has them; the message names the file to download and the command to add it.
     """
     from huggingface_hub import try_to_load_from_cache
 

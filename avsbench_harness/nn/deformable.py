@@ -1,8 +1,8 @@
 """Multi-scale deformable attention in plain PyTorch (Zhu et al., "Deformable DETR", ICLR 2021).
 
-Every query reads a few points on every level of a feature pyramid. A read is a bilinear blend of four
-pixels, so a query's result is a weighted sum of ``levels x points x 4`` rows of one table of values: an
-embedding bag. PyTorch has that as one operation, on the CPU and on CUDA; on the CPU its forward pass is an
+Every query samples a few points on every level of a feature pyramid. A sample is a bilinear interpolation of
+four pixels, so a query's result is a weighted sum of ``levels x points x 4`` rows of one table of values: an
+embedding bag. PyTorch has that as one operation on the CPU and on CUDA; on the CPU its forward pass is an
 order of magnitude faster than sampling each level as an image.
 """
 
@@ -25,7 +25,7 @@ Shape = tuple[int, int]
 def cell_centres(
     shapes: Sequence[Shape], *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Centres (x, y) of all pixels of all levels in [0, 1], (S,2): the tokens' own reference points."""
+    """Centres (x, y) of all pixels of all levels in [0, 1], (S,2): the reference points of the tokens."""
     centres = []
     for height, width in shapes:
         y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height
@@ -38,13 +38,13 @@ def cell_centres(
 class WeightedBags(torch.autograd.Function):
     """Weighted sums of rows of a table, with a fast gradient for the table.
 
-    That gradient is an embedding bag as well: a row's is the weighted sum of the gradients of the bags that
-    took it. PyTorch's own adds row by row in one thread.
+    That gradient is an embedding bag as well: the gradient of a row is the weighted sum of the gradients of
+    the bags that contain it. PyTorch's own adds row by row in one thread.
     """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """(R,d), rows of it (bags,k) int32 and their weights (bags,k) -> (bags,d)."""
+        """Table (R,d), indices of its rows (bags,k) int32 and their weights (bags,k) -> (bags,d)."""
         ctx.save_for_backward(table, rows, weights)
         return _weighted_sums(table, rows, weights)
 
@@ -79,13 +79,13 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of bilinear samples from the levels of a pyramid.
 
-    Everything outside a level is zero: a point samples its level as
-    ``grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)`` does.
+    Outside of a level all values are zero, as with
+    ``grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)``.
 
     Args:
-        values: (N,S,heads,d), the levels' tokens one level after the other, rows first.
+        values: (N,S,heads,d), tokens of all levels in order, each level row by row.
         shapes: height and width of each level; their areas sum to S.
-        points: (N,Q,heads,levels,points,2), (x, y) in pixels of each level; 0 is the first pixel's centre.
+        points: (N,Q,heads,levels,points,2), (x, y) in pixels of each level; 0 is the centre of the first.
         weights: (N,Q,heads,levels,points).
 
     Returns:
@@ -95,7 +95,7 @@ def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weigh
     areas = [height * width for height, width in shapes]
     if sum(areas) != tokens or points.shape[3] != len(shapes):
         raise ValueError(f"levels {list(shapes)} do not fit {tokens} tokens and {points.shape[3]} levels")
-    # Coordinates and sums in float32 at least: half precision cannot tell neighbouring pixels apart.
+    # Coordinates and sums in float32 at least: half precision cannot distinguish neighbouring pixels.
     working = torch.promote_types(values.dtype, torch.float32)
     points, weights = points.to(working), weights.to(working)
     last, line, base = _level_constants(points, shapes, tokens)
@@ -103,7 +103,7 @@ def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weigh
     lower = points.detach().floor()
     upper = lower + 1
     fraction = points - lower
-    # Weights of the lower and the upper neighbour on each axis, zero where it is not in the level.
+    # Weights of the lower and the upper neighbour on each axis, zero outside of the level.
     near = (1 - fraction) * ((lower >= 0) & (lower <= last))
     far = fraction * ((upper >= 0) & (upper <= last))
     x0, y0 = lower.clamp(min=0).minimum(last).to(torch.int32).unbind(-1)
@@ -112,7 +112,7 @@ def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weigh
 
     row0, row1 = y0 * line + base, y1 * line + base
     near_y, far_y = near_y * weights, far_y * weights
-    # The four corners of all points of one query and head are one bag. The order within a bag is free.
+    # The four corners of all points of one query and head are one bag, in any order.
     corners = torch.stack((row0 + x0 * heads, row0 + x1 * heads, row1 + x0 * heads, row1 + x1 * heads), dim=3)
     factors = torch.stack((near_y * near_x, near_y * far_x, far_y * near_x, far_y * far_x), dim=3)
     summed: Tensor = WeightedBags.apply(
@@ -124,10 +124,10 @@ def sample_levels(values: Tensor, shapes: Sequence[Shape], points: Tensor, weigh
 
 
 def _level_constants(points: Tensor, shapes: Sequence[Shape], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What turns the pixels (x, y) of a level into rows of the table of all frames, tokens and heads.
+    """Constants that map pixels (x, y) of a level to rows of the table of all inputs, tokens and heads.
 
-    Written out over heads and points, so that arithmetic with them runs over long contiguous stretches; in
-    int32, which halves the sort of the backward pass.
+    Expanded over heads and points, so that arithmetic runs over contiguous memory; in int32, which halves the
+    cost of sorting in the backward pass.
 
     Returns:
         last: (heads,levels,points,2) float, the last pixel (x, y) of the level.
@@ -152,9 +152,9 @@ def _level_constants(points: Tensor, shapes: Sequence[Shape], tokens: int) -> tu
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Attention in which a query chooses a few points per head and level, and their weights, by itself.
+    """Attention in which each query predicts a few sampling points per head and level, and their weights.
 
-    Parameter names are those of Deformable DETR, on which published checkpoints agree.
+    Parameter names are those of Deformable DETR, which all published weights use.
     """
 
     def __init__(self, dim: int, *, levels: int, heads: int = 8, points: int = 4) -> None:
@@ -169,7 +169,7 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """At first every head looks in its own direction, point k at k pixels, with equal weights."""
+        """Initialise offsets to one direction per head, point k at k pixels, with equal weights."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
@@ -185,13 +185,13 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        """Read the pyramid around reference points.
+        """Sample the pyramid around reference points.
 
         Args:
             query: (N,Q,dim).
-            reference: points (x, y) in [0, 1] around which a query looks, (Q,2), or (N,Q,levels,2) where
-                they differ between inputs or levels.
-            values: (N,S,dim), the levels' tokens one level after the other, rows first.
+            reference: reference points (x, y) of the queries in [0, 1], (Q,2), or (N,Q,levels,2) if they
+                differ between inputs or levels.
+            values: (N,S,dim), tokens of all levels in order, each level row by row.
             shapes: height and width of each level.
 
         Returns:
@@ -210,7 +210,7 @@ class MultiScaleDeformableAttention(nn.Module):
         sizes = reference.new_tensor([(width, height) for height, width in shapes])
         if reference.dim() == 2:
             reference = reference[None, :, None]
-        origins = (reference * sizes - 0.5)[:, :, None, :, None]  # in pixels; offsets are pixels, too
+        origins = (reference * sizes - 0.5)[:, :, None, :, None]  # in pixels, as offsets are
         points = origins.expand(-1, -1, *grid[2:], -1).contiguous() + offsets
         sampled = sample_levels(table, shapes, points, weights)
         attended: Tensor = self.output_proj(sampled.flatten(2))

@@ -1,4 +1,4 @@
-"""Parallel dilated convolutions, summed."""
+"""Sum of parallel dilated convolutions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class DilatedSum(nn.Module):
-    """The sum of 3x3 convolutions with several dilations, DeepLab's way to see far at one resolution.
+    """Sum of 3x3 convolutions with several dilations, for a large receptive field at full resolution.
 
     The published code of TPAVI and of CATR reduces each level of the backbone with it; their papers call it
-    ASPP.
+    ASPP (DeepLab).
     """
 
     def __init__(self, channels: int, dim: int, dilations: Sequence[int] = (3, 6, 12, 18)) -> None:
@@ -35,7 +35,7 @@ class DilatedSum(nn.Module):
             assert conv.bias is not None
             if conv.dilation[0] < size:
                 parts.append(conv(maps))
-            else:  # all taps but the central one fall on the zeros around the map
+            else:  # all taps but the central one are in the zero padding
                 weights.append(conv.weight[:, :, 1:2, 1:2])
                 biases.append(conv.bias)
         if weights:

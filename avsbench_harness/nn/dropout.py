@@ -1,4 +1,4 @@
-"""Dropout whose masks are cheap to draw on the CPU."""
+"""Dropout with masks that are fast to draw on the CPU."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Bits by which one value is kept or dropped.
+#: Random bits per value.
 _BITS = 16
 _LEVELS = 1 << _BITS
 
 
 def draw_kept(shape: Sequence[int], rate: float) -> tuple[Tensor, float]:
-    """Which values stay, (``shape``) bool on the CPU, and the factor that keeps their expectation.
+    """Draw a mask of kept values, bool on the CPU, and return it with the factor that keeps the expectation.
 
-    Four values are decided by one 64-bit number of torch's generator, which is several times faster than
-    drawing each by itself. The rate is rounded to 1/65536, and the factor belongs to the rounded one.
+    One 64-bit number of torch's generator decides four values, which is several times faster than one draw
+    per value. The rate is rounded to 1/65536, and the factor is that of the rounded rate.
 
     Args:
-        shape: of the mask.
+        shape: shape of the mask.
         rate: probability in [0, 1) with which a value is dropped.
     """
     count = 1
@@ -36,7 +36,7 @@ class Dropout(nn.Dropout):
     """``torch.nn.Dropout``, with masks from :func:`draw_kept` on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Values of any shape -> the same, some of them zero in training."""
+        """Return the input, in training with some values set to zero and the others scaled."""
         if not self.training or not self.p or self.inplace or input.device.type != "cpu" or self.p == 1:
             return F.dropout(input, self.p, self.training, self.inplace)
         kept, factor = draw_kept(input.shape, self.p)

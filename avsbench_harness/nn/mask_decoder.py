@@ -1,7 +1,7 @@
 """The transformer decoder with masked attention (Cheng et al., "Mask2Former", CVPR 2022, section 3.2).
 
-Queries read a pyramid of maps, each query only where the mask it predicts at the moment is on. Every depth,
-that before the first layer included, gives a class and a mask per query.
+Queries attend to a pyramid of maps, each query only inside its currently predicted mask. Every depth,
+including the one before the first layer, predicts a class and a mask per query.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avsbench_harness.nn.positions import sine_positions
 
 @dataclass(frozen=True)
 class MaskPredictions:
-    """Classes and masks at every depth: depth 0 is before the first layer, the last after the last one.
+    """Classes and masks at every depth: depth 0 is before the first layer, the last one after the last layer.
 
     Attributes:
         class_logits: per depth (N,Q,classes + 1), the last class being "no object".
@@ -72,14 +72,14 @@ class MaskDecoderLayer(nn.Module):
             queries: (N,Q,dim).
             query_positions: (Q,dim) or (N,Q,dim).
             pixels: (N,S,dim).
-            pixel_positions: (S,dim), seen by keys, not by values.
-            allowed: (N,1,Q,S) bool, True where a query may look; ``None`` for everywhere.
+            pixel_positions: (S,dim), added to keys, not to values.
+            allowed: (N,1,Q,S) bool, True where a query may attend; ``None`` for everywhere.
 
         Returns:
             (N,Q,dim)
         """
-        read = self.cross_attn(queries + query_positions, pixels + pixel_positions, pixels, mask=allowed)
-        queries = self.cross_norm(queries + read)
+        attended = self.cross_attn(queries + query_positions, pixels + pixel_positions, pixels, mask=allowed)
+        queries = self.cross_norm(queries + attended)
         placed = queries + query_positions
         queries = self.self_norm(queries + self.self_attn(placed, placed, queries))
         expanded = self.linear2(F.relu(self.linear1(queries), inplace=True))
@@ -92,11 +92,11 @@ class MaskDecoder(nn.Module):
 
     Args:
         dim: channels of queries, maps and features.
-        classes: without "no object", which is added as the last one.
-        layers: layer ``i`` reads map ``i modulo levels``.
+        classes: number of classes without "no object", which is added as the last one.
+        layers: number of layers; layer ``i`` attends to map ``i modulo levels``.
         ffn_dim: hidden width of the feed-forward blocks.
-        heads: of all attention.
-        levels: maps of the pyramid.
+        heads: heads of all attention layers.
+        levels: number of maps of the pyramid.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class MaskDecoder(nn.Module):
 
         Args:
             queries: (N,Q,dim).
-            query_positions: (Q,dim) or (N,Q,dim), added to the queries wherever they attend.
-            maps: (N,dim,h_i,w_i), in the order in which the layers take turns reading them.
-            features: (N,dim,h,w), from which masks are read.
+            query_positions: (Q,dim) or (N,Q,dim), added to the queries in all attention.
+            maps: (N,dim,h_i,w_i), in the order in which the layers attend to them.
+            features: (N,dim,h,w), multiplied with the mask embeddings.
         """
         pixels = [
             level.flatten(2).transpose(1, 2) + embedding
@@ -139,8 +139,8 @@ class MaskDecoder(nn.Module):
             dim, height, width = level.shape[1:]
             code = sine_positions(height, width, dim, normalize=True, device=level.device)
             positions.append(code.flatten(0, 1))
-        # Resizing a mask and resizing the features it is read from is the same (both are linear), and the
-        # features are resized once for all depths. Masks in full are left to whoever wants them.
+        # Resizing a mask equals resizing the features (both are linear), and the features are resized once
+        # for all depths. Masks at full size are computed by the caller if needed.
         resized = [
             F.interpolate(features.detach(), size=level.shape[-2:], mode="bilinear", align_corners=False)
             for level in maps
@@ -159,11 +159,11 @@ class MaskDecoder(nn.Module):
 
 @torch.no_grad()
 def attention_mask(embeddings: Tensor, features: Tensor) -> Tensor:
-    """Where each query may look, (N,1,Q,h*w) bool: where its mask is on, or everywhere if it is empty.
+    """Pixels that each query may attend to, (N,1,Q,h*w) bool: inside of its mask, or all if that is empty.
 
     Args:
         embeddings: (N,Q,dim).
-        features: (N,dim,h,w) at the size of the map that is read.
+        features: (N,dim,h,w) at the size of the map that is attended to.
     """
     allowed = embeddings @ features.flatten(2) >= 0
     return (allowed | ~allowed.any(dim=-1, keepdim=True))[:, None]

@@ -1,4 +1,4 @@
-"""Losses between predicted and true masks, one value per mask."""
+"""Losses between predicted masks and ground truth, one value per mask."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def squared_dice_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
     """Dice loss with squares in the denominator (Milletari et al., "V-Net", 2016), one value per mask.
 
-    ``1 - 2 sum(p g) / (sum(p^2) + epsilon + sum(g^2) + epsilon)`` with ``p = sigmoid(logits)``. On an empty
-    mask it is 1 with hardly any gradient: only ``epsilon`` keeps the ratio defined.
+    ``1 - 2 sum(p g) / (sum(p^2) + epsilon + sum(g^2) + epsilon)`` with ``p = sigmoid(logits)``. For an
+    empty mask it is 1 with almost no gradient.
 
     Args:
         logits: (M,...).
@@ -30,8 +30,8 @@ def squared_dice_loss(logits: Tensor, target: Tensor, epsilon: float = 1e-3) -> 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """Dice loss with plain sums in the denominator, as in DETR and MaskFormer, one value per mask.
 
-    ``1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)`` with ``p = sigmoid(logits)``. On an empty mask
-    it still falls with the predicted area, towards 0.
+    ``1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)`` with ``p = sigmoid(logits)``. For an empty
+    mask it decreases with the predicted area, towards 0.
 
     Args:
         logits: (M,...).
@@ -51,14 +51,14 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
 def sigmoid_focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al. 2017, equation 5) averaged over the pixels of a mask.
 
-    Binary cross-entropy times ``(1 - q)^gamma``, ``q`` being the probability of what is true, and times
+    Binary cross-entropy times ``(1 - q)^gamma``, where ``q`` is the probability of the true class, and times
     ``alpha`` in the foreground and ``1 - alpha`` in the background.
 
     Args:
         logits: (M,...).
         target: (M,...) in [0, 1], same shape.
         alpha: weight of the foreground.
-        gamma: how much pixels that are already right count less.
+        gamma: exponent that reduces the weight of well-classified pixels.
 
     Returns:
         (M,) float
@@ -86,7 +86,7 @@ def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def class_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy averaged over the pixels of a map of classes.
+    """Cross-entropy averaged over the pixels of a class map.
 
     Args:
         logits: (M,C,H,W).
@@ -99,5 +99,5 @@ def class_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """The mean, and 0 (still part of the graph) where there is nothing to average."""
+    """Return the mean, or a zero that stays connected to the graph if there are no values."""
     return values.sum() / max(values.numel(), 1)

@@ -1,4 +1,4 @@
-"""Matching of queries and targets at the lowest total cost."""
+"""Bipartite matching of queries and targets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from avsbench_harness.errors import AvsbError
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def hungarian(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair queries and targets one to one, so that the sum of the costs is as low as it can be.
+    """Match queries and targets one to one at the lowest total cost.
 
-    The Hungarian matching of DETR (Carion et al. 2020, equation 1). Where there are more queries than
-    targets some queries stay alone, and the other way round. The solver runs on the CPU in float64, whatever
-    the device and type of the costs; no gradient passes.
+    The Hungarian matching of DETR (Carion et al. 2020, equation 1). If there are more queries than targets,
+    some queries stay unmatched, and vice versa. The solver runs on the CPU in float64 for every device and
+    type of the costs; there is no gradient.
 
     Args:
-        cost: (Q,G) of pairing query q with target g.
+        cost: (Q,G), cost of matching query q with target g.
 
     Returns:
-        Two int64 tensors (min(Q,G),) on the device of ``cost``: the paired queries in ascending order, and
+        Two int64 tensors (min(Q,G),) on the device of ``cost``: the matched queries in ascending order, and
         the target of each.
 
     Raises:

@@ -1,7 +1,7 @@
 """The multi-scale deformable pixel decoder (Cheng et al., "Mask2Former", CVPR 2022, sections 3.2.2 and 4.1).
 
-Three coarse maps of a backbone exchange what they see by deformable attention; the finest of them is then
-joined with the backbone's stride-4 map, from which masks are read.
+Deformable attention refines the three coarse maps of a backbone together; the finest of them is then combined
+with the backbone's stride-4 map into the mask features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS = 32
 
 
 class DeformableLayer(nn.Module):
-    """Deformable self-attention and a feed-forward block with a ReLU, both post-norm."""
+    """Deformable self-attention and a feed-forward block with ReLU, both post-norm."""
 
     def __init__(self, dim: int, ffn_dim: int, *, levels: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -34,24 +34,24 @@ class DeformableLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, tokens: Tensor, positions: Tensor, centres: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        """(N,S,dim) tokens of all levels -> the same, refined; ``positions`` (S,dim), ``centres`` (S,2)."""
+        """Refine the tokens of all levels (N,S,dim), with ``positions`` (S,dim) and ``centres`` (S,2)."""
         attended = self.self_attn(tokens + positions, centres, tokens, shapes)
         tokens = self.norm1(tokens + self.dropout(attended))
-        # The hidden layer is four times as wide as a token and nobody else holds it.
+        # In place: the hidden layer is four times as wide as a token and used nowhere else.
         hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
         refined: Tensor = self.norm2(tokens + self.dropout(self.linear2(hidden)))
         return refined
 
 
 class PixelDecoder(nn.Module):
-    """Four feature maps to three refined ones and a stride-4 map of mask features.
+    """Four feature maps to three refined maps and a stride-4 map of mask features.
 
     Args:
-        channels: of the backbone's maps at strides 4, 8, 16, 32.
-        dim: channels of everything that comes out, a multiple of 32.
-        layers: deformable layers.
+        channels: channels of the backbone's maps at strides 4, 8, 16, 32.
+        dim: channels of all outputs, a multiple of 32.
+        layers: number of deformable layers.
         ffn_dim: hidden width of their feed-forward blocks.
-        dropout: in the deformable layers.
+        dropout: dropout rate in the deformable layers.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         fine, *coarser = channels
-        # Coarsest first: this is the order of levels everywhere below, and that of published checkpoints.
+        # Coarsest first: the order of levels in all that follows, and in published weights.
         self.input_projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(size, dim, 1), nn.GroupNorm(GROUPS, dim)) for size in reversed(coarser)
         )
@@ -81,7 +81,7 @@ class PixelDecoder(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As Mask2Former: Xavier for the inputs, Caffe2's Xavier for the other convolutions."""
+        """Initialise as Mask2Former: Xavier for the inputs, Caffe2's Xavier for the other convolutions."""
         nn.init.normal_(self.level_embedding)
         for convolution in self.modules():
             if isinstance(convolution, nn.Conv2d):

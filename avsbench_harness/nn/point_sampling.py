@@ -1,4 +1,4 @@
-"""Reading maps at points, and choosing the points at which a mask loss is worth computing.
+"""Sampling maps at points, and selecting uncertain points for mask losses.
 
 Kirillov et al., "PointRend" (CVPR 2020, section 3.1); as a mask loss: Cheng et al., "Mask2Former" (CVPR 2022,
 section 3.3).
@@ -12,11 +12,11 @@ from torch import Tensor
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples; whatever lies outside a map is zero.
+    """Sample maps bilinearly; values outside of a map are zero.
 
     Args:
         maps: (N,C,h,w).
-        points: (N,P,2), (x, y) in [0, 1] from the map's left upper to its right lower corner.
+        points: (N,P,2), (x, y) in [0, 1] from the map's upper left to its lower right corner.
 
     Returns:
         (N,C,P)
@@ -29,16 +29,16 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 def uncertain_points(
     logits: Tensor, count: int, *, oversample: float = 3.0, importance: float = 0.75
 ) -> Tensor:
-    """Random points, most of them where a mask is undecided.
+    """Draw random points, most of them where a mask is uncertain.
 
-    ``oversample`` times as many points as wanted are drawn from the global generator; those whose logits are
-    nearest to 0 make up the share ``importance``, and fresh uniform ones the rest.
+    ``count * oversample`` candidates are drawn from the global generator; those whose logits are nearest to 0
+    make up the share ``importance`` of the points, and new uniform draws the rest.
 
     Args:
         logits: (M,h,w), one map per mask.
         count: points per mask.
         oversample: candidates per point, at least 1.
-        importance: share of undecided points, in [0, 1].
+        importance: share of uncertain points, in [0, 1].
 
     Returns:
         (M,count,2), (x, y) in [0, 1]
@@ -48,8 +48,8 @@ def uncertain_points(
     masks = len(logits)
     candidates = torch.rand(masks, int(count * oversample), 2, device=logits.device)
     certainty = sample_points(logits[:, None], candidates)[:, 0].abs()
-    undecided = int(importance * count)
-    chosen = certainty.topk(undecided, dim=1, largest=False, sorted=False).indices
+    uncertain = int(importance * count)
+    chosen = certainty.topk(uncertain, dim=1, largest=False, sorted=False).indices
     chosen = chosen[..., None].expand(-1, -1, 2)
-    fresh = torch.rand(masks, count - undecided, 2, device=logits.device)
+    fresh = torch.rand(masks, count - uncertain, 2, device=logits.device)
     return torch.cat((candidates.gather(1, chosen), fresh), dim=1)

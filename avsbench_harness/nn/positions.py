@@ -1,4 +1,4 @@
-"""Sine position codes for maps of tokens."""
+"""Sine position encodings of feature maps."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def sine_positions(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Fixed two-dimensional position codes, (height, width, dim).
+    """Fixed two-dimensional position encodings, (height, width, dim).
 
-    The first half of the channels codes the row and the second half the column, both counted from 1.
+    The first half of the channels encodes the row and the second half the column, both counted from 1.
     Channels ``2i`` and ``2i + 1`` of a half are the sine and cosine of
     ``position / temperature**(2i / half)`` (Vaswani et al. 2017, section 3.5; in two dimensions Carion et al.
     2020, appendix A.4).
@@ -31,11 +31,11 @@ def sine_positions(
         width: columns of the map.
         dim: channels, a multiple of 4.
         temperature: ratio between the longest and the shortest wavelength.
-        normalize: divide positions by the last one and multiply them by ``scale``, so that the code
-            does not depend on the map's size (DETR); otherwise positions are pixel numbers.
-        scale: where the last position lies if ``normalize``.
-        device: of the result.
-        dtype: of the result; angles are computed in float32 at least.
+        normalize: divide positions by the last one and multiply them by ``scale``, so that the encoding
+            does not depend on the map's size (DETR); otherwise positions are pixel indices.
+        scale: the last position if ``normalize``.
+        device: device of the result.
+        dtype: type of the result; angles are computed in float32 at least.
     """
     if dim % 4:
         raise ValueError(f"sine positions need a multiple of 4 channels, got {dim}")

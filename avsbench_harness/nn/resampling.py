@@ -1,4 +1,4 @@
-"""Upsampling a map and convolving the result, without ever holding the upsampled map."""
+"""Bilinear upsampling followed by a convolution, without the upsampled map in memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def upsampled_conv2d(
 ) -> Tensor:
     """``conv2d(interpolate(maps, scale, mode="bilinear"), weight, bias, padding=1)`` for 3x3 kernels.
 
-    Both steps are linear and bilinear upsampling is separable, so the kernel's channels can be mixed at the
-    low resolution, where there are ``scale**2`` times fewer pixels; what remains is one small matrix per axis
-    that upsamples, shifts and sums the three taps. At 56 -> 224 pixels this is three times less arithmetic
-    than the two steps, and the wide high-resolution map is never made. Equal up to rounding, at borders too.
+    Both steps are linear and bilinear upsampling is separable, so the kernel's channels are mixed at the low
+    resolution, which has ``scale**2`` times fewer pixels; then one small matrix per axis upsamples, shifts
+    and sums the three taps. At 56 -> 224 pixels this takes a third of the arithmetic of the two steps, and
+    the high-resolution map is not stored. Equal up to rounding, also at borders.
 
     Args:
         maps: (N,C,h,w).
         weight: (K,C,3,3).
         bias: (K,) or ``None``.
-        scale: whole factor by which both sides grow.
+        scale: integer scale factor of both sides.
         align_corners: as in ``interpolate``.
 
     Returns:
@@ -42,10 +42,10 @@ def upsampled_conv2d(
 
 
 def _tap_matrix(length: int, scale: int, like: Tensor, align_corners: bool) -> Tensor:
-    """(length * scale, 3 * length): upsample three taps, shift each to its place, and sum.
+    """Matrix (length * scale, 3 * length) that upsamples three taps, shifts each to its place, and sums.
 
-    Column ``t * length + i`` is what input ``i`` of tap ``t`` adds to each output: output ``o`` of a padded
-    convolution reads the upsampled tap ``t`` at ``o + t - 1``, and zero outside.
+    Column ``t * length + i`` is the contribution of input ``i`` of tap ``t`` to each output: output ``o`` of
+    a padded convolution takes the upsampled tap ``t`` at ``o + t - 1``, and zero outside.
     """
     identity = torch.eye(length, device=like.device, dtype=like.dtype)
     upsampled = F.interpolate(identity[None], scale_factor=scale, mode="linear", align_corners=align_corners)

@@ -1,7 +1,7 @@
-"""VGGish, the audio encoder of every published method here, with the published state-dict names.
+"""VGGish, the audio encoder of all published methods here, with the published state-dict names.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017). All five papers use
-it frozen, with the weights that were trained on YouTube-8M and converted from TensorFlow.
+it frozen, with weights that were trained on YouTube-8M and converted from TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EMBEDDING_SIZE = 128
 class PcaQuantizer(nn.Module):
     """The published post-processing of embeddings: PCA, clamping to [-2, 2], 8 bits.
 
-    No method of this benchmark uses it. Names of the two tensors are the published ones.
+    No method of this benchmark uses it. The two tensors have the published names.
     """
 
     pca_eigen_vectors: Tensor
@@ -34,19 +34,19 @@ class PcaQuantizer(nn.Module):
         return (embeddings - self.pca_means.T) @ self.pca_eigen_vectors.T
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Whole numbers 0..255, as float, (N,128)."""
+        """Quantise embeddings (N,128) to integers 0..255, as float."""
         return torch.round((self.project(embeddings).clamp(-2.0, 2.0) + 2.0) * (255.0 / 4.0))
 
 
 class VGGish(nn.Module):
-    """Log-mel examples (N,1,96,64) to embeddings (N,128), which are never negative.
+    """Log-mel examples (N,1,96,64) to non-negative embeddings (N,128).
 
-    72,141,184 parameters. Without weights it starts from Kaiming normal draws and zero biases: with
-    PyTorch's default initialisation each of the nine ReLU layers would shrink the signal about 2.4 times, so
-    that embeddings were constant at first.
+    72,141,184 parameters. Random weights are Kaiming normal with zero biases: with PyTorch's default
+    initialisation each of the nine ReLU layers shrinks the signal about 2.4 times, so that all embeddings
+    are nearly equal.
 
     Args:
-        postprocess: apply :class:`PcaQuantizer` (``pproc`` in the state dict), off in all methods here.
+        postprocess: apply :class:`PcaQuantizer` (``pproc`` in the state dict); no method here does.
     """
 
     def __init__(self, postprocess: bool = False) -> None:

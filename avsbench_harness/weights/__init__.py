@@ -1,1 +1,1 @@
-"""Weights files: readers, the store of pretrained weights, and published checkpoints."""
+"""Weights files: readers, the store of pretrained weights, and published weights."""

@@ -1,42 +1,71 @@
-"""Checkpoints that a method's authors published: checked, renamed, stored; and what a file looks like.
+"""Published weights: checked against a network, renamed and stored; and recognised by names and shapes.
 
-No method is known here by name: a file is recognised by trying the networks of all installed methods on the
-names and shapes of its entries, which takes no memory for tensors.
+No method is known here by name. The caller passes the networks that a file may be for; trying them on names
+and shapes takes no memory for tensors.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from avsbench_harness.engine.checkpoint import save_tensors
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.method import Method, check_task, check_variant, get_method, methods
-from avsbench_harness.nn.meta import on_meta
-from avsbench_harness.nn.model import Model
-from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
+from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.state_files import looks_like, read_state
-from avsbench_harness.weights.strict import MisfitError, left_out
+from avsbench_harness.weights.strict import MisfitError, unused_entries
+from avsbench_harness.weights.tensors import save_tensors
 
-#: Share of entries that must fit for a file to look like something.
+#: Least share of entries that must fit for a file to be recognised.
 ALIKE = 0.5
+
+
+class PublishedNetwork(Protocol):
+    """A module that loads published weights: :class:`avsbench_harness.nn.model.Model` is one."""
+
+    def load_upstream(self, state: Mapping[str, Tensor]) -> None:
+        """Load a published state dict, or raise ``UsageError`` if it does not fit."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters and buffers by name."""
+
+    def to(self, device: str, /) -> Any:
+        """Move the module."""
+
+    def to_empty(self, *, device: str) -> Any:
+        """Move the module without copying its tensors."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that published weights may be for.
+
+    Attributes:
+        method, variant, task, backbone: names.
+        build: makes the network with random weights.
+    """
+
+    method: str
+    variant: str
+    task: str
+    backbone: str
+    build: Callable[[], PublishedNetwork]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A checkpoint that was taken in.
+    """Published weights after their import.
 
     Attributes:
-        entry: where it is stored, and as what.
-        unused: names of the file's entries that the network has no use for: the audio encoder, which is the
-            harness's, and what the published forward pass never reads.
+        entry: the stored file.
+        unused: names of the file's entries that the network does not use: the audio encoder, which the
+            harness provides, and parameters that the published forward pass never reads.
     """
 
     entry: store.Published
@@ -45,12 +74,12 @@ class Imported:
 
 @dataclass(frozen=True)
 class Likeness:
-    """What a state dict fits.
+    """The network that a state dict fits.
 
     Attributes:
         method, backbone: of the network.
         tasks: those whose networks it fits equally well.
-        fit: 1 if entirely, else the share of entries that fit.
+        fit: share of entries that fit; 1 if all do.
     """
 
     method: str
@@ -62,97 +91,95 @@ class Likeness:
         return f"{self.method} for {' or '.join(self.tasks)} with {self.backbone}"
 
 
-def import_checkpoint(
-    method_name: str, file: Path, *, task: str, backbone: str, variant: str | None = None
-) -> Imported:
-    """Check a published checkpoint and store it under this implementation's names.
+def import_published(file: Path, wanted: Candidate, others: Iterable[Candidate]) -> Imported:
+    """Check published weights and store them under the names of this implementation.
 
     Args:
-        method_name: the method's name, alias or folder.
         file: as the authors published it, see :func:`read_state`.
-        task: ``s4``, ``ms3`` or ``avss``.
-        backbone: ``r50``, ``pvt`` or another of which there are checkpoints.
-        variant: by default the method's first.
+        wanted: the network that it is for.
+        others: networks among which a file that does not fit is recognised.
 
     Raises:
-        UsageError: the file cannot be read safely, or is of something else; the message says of what it
-            looks to be.
+        UsageError: the file cannot be read safely, or does not fit; the message names what it looks like.
     """
-    method = get_method(method_name)
-    chosen, which = check_task(method, task), check_variant(method, variant)
     state = read_state(file)
     try:  # not every variant can be built for every task and backbone
-        model = on_meta(lambda: method.build(chosen, backbone, variant=which))
+        model = on_meta(wanted.build)
         model.load_upstream(_without_memory(state))
     except UsageError as error:
-        raise UsageError(f"{file}: {error} {_verdict(state)}") from None
-    # Every entry comes from the file but counters of seen batches, which old files lack.
+        raise UsageError(f"{file}: {error} {_verdict(state, others)}") from None
+    # Every entry comes from the file but counters of batches, which old files lack.
     model.to_empty(device="cpu")
     for name, value in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             value.zero_()
     try:
         model.load_upstream(state)
-    except UsageError as error:  # of what only the values tell
+    except UsageError as error:  # faults of the values, which tensors without memory do not have
         raise UsageError(f"{file}: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "weights.safetensors"
         save_tensors(converted, model.state_dict())
         entry = store.add_published(
             converted,
-            method=method.name,
-            variant=which,
-            task=chosen.name,
-            backbone=backbone,
+            method=wanted.method,
+            variant=wanted.variant,
+            task=wanted.task,
+            backbone=wanted.backbone,
             file=file.name,
             source_sha256=sha256_file(file),
         )
-    return Imported(entry, left_out(model))
+    return Imported(entry, unused_entries(model))
 
 
-def recognise(state: Mapping[str, Tensor]) -> Likeness | None:
-    """The published network that a state dict fits best, or ``None`` if it is like none."""
+def recognise(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) -> Likeness | None:
+    """Return the network that a state dict fits best, or ``None`` if it fits none.
+
+    Args:
+        state: names and tensors.
+        candidates: networks in the order of methods and backbones; the search ends with the method that fits
+            entirely.
+    """
     best: Likeness | None = None
-    for entry in methods().values():
-        for likeness in _likenesses(entry.method, _without_memory(state)) if entry.method else ():
-            if best is None or likeness.fit > best.fit:
-                best = likeness
-            elif likeness.fit == best.fit and (likeness.method, likeness.backbone) == (
-                best.method,
-                best.backbone,
-            ):
-                best = Likeness(best.method, best.backbone, (*best.tasks, *likeness.tasks), best.fit)
-        if best is not None and best.fit == 1:
-            return best
+    for likeness in _likenesses(_without_memory(state), candidates):
+        if best is not None and best.fit == 1 and likeness.method != best.method:
+            break
+        if best is None or likeness.fit > best.fit:
+            best = likeness
+        elif likeness.fit == best.fit and (likeness.method, likeness.backbone) == (
+            best.method,
+            best.backbone,
+        ):
+            best = Likeness(best.method, best.backbone, (*best.tasks, *likeness.tasks), best.fit)
     return best if best is not None and best.fit >= ALIKE else None
 
 
-def _likenesses(method: Method, state: Mapping[str, Tensor]) -> Iterator[Likeness]:
-    """How well a state dict fits a method's networks, one after another."""
-    for backbone in method.backbones:
-        for task in method.tasks:
-            build = partial(method.build, get_task(task), backbone, variant=method.variants[0])
-            try:
-                model = on_meta(build)
-            except Exception:  # not every variant does every task, and a broken plugin is no candidate
-                continue
-            if type(model).load_upstream is Model.load_upstream:
-                return  # nothing was published
-            try:
-                model.load_upstream(state)
-            except MisfitError as error:
-                yield Likeness(method.name, backbone, (task,), error.fit)
-            except UsageError:
-                break  # nothing with this backbone
-            else:
-                yield Likeness(method.name, backbone, (task,), 1.0)
+def _likenesses(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) -> Iterator[Likeness]:
+    """The fit of a state dict to each candidate that has published weights."""
+    without: set[tuple[str, str]] = set()
+    for candidate in candidates:
+        if (candidate.method, candidate.backbone) in without:
+            continue
+        try:
+            model = on_meta(candidate.build)
+        except Exception:  # not every variant has every task, and a broken plugin is no candidate
+            continue
+        fit = 1.0
+        try:
+            model.load_upstream(state)
+        except MisfitError as error:
+            fit = error.fit
+        except UsageError:  # nothing was published with this backbone
+            without.add((candidate.method, candidate.backbone))
+            continue
+        yield Likeness(candidate.method, candidate.backbone, (candidate.task,), fit)
 
 
-def _verdict(state: Mapping[str, Tensor]) -> str:
-    """A sentence on what a file that does not fit looks like."""
-    found = recognise(state)
+def _verdict(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) -> str:
+    """A sentence that names what a file that does not fit looks like."""
+    found = recognise(state, candidates)
     if found is None:
-        return f"It is like no published checkpoint of the installed methods, but like {looks_like(state)}."
+        return f"It fits no published weights of the installed methods; it looks like {looks_like(state)}."
     share = "" if found.fit == 1 else f" ({min(round(100 * found.fit), 99)}% of the entries fit)"
     return f"It looks like {found}{share}."
 

@@ -1,4 +1,4 @@
-"""Finding the weights that a user names: a file, a run, or a published checkpoint in the store."""
+"""Finding the weights that a user names: a file, a run, or published weights in the store."""
 
 from __future__ import annotations
 
@@ -6,32 +6,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from avsbench_harness.engine.load_weights import ENCODER, MODEL, outline, take_over
-from avsbench_harness.engine.run import Run, RunSpec, WeightsSpec
-from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
-from avsbench_harness.nn.meta import on_meta
+from avsbench_harness.schema import Schema
 from avsbench_harness.weights import store
+from avsbench_harness.weights.tensors import meta_state_dict
 
-#: What of a run's spec says which network weights are of.
+#: Prefixes of a run's weights: the network, and the audio encoder that was trained with it.
+MODEL, ENCODER = "model.", "encoder."
+
+#: Keys of a run's spec that tell which network its weights are for.
 FACTS = ("method", "variant", "task", "backbone")
 
-SKIP_HINT = " The recipe's init_skip leaves entries out, class heads for example, by how their names begin."
+
+class WeightsSpec(Schema):
+    """Weights that a run predicts with or starts from.
+
+    Attributes:
+        sha256: of the file; of the authors' file for published weights.
+        file: name of the file, which has no influence on results.
+        published: whether the method's authors published them, or a run of this harness made them.
+    """
+
+    sha256: str
+    file: str
+    published: bool
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights as they were found.
+    """Weights that were found.
 
     Attributes:
         path: safetensors file.
-        spec: how a run's spec names them.
-        facts: what they are of, under the names of :data:`FACTS`; empty if nothing tells.
-        preset: of the recipe that they are to be used with.
-        has_encoder: whether an audio encoder that was trained along is among them.
+        spec: their entry in a run's spec.
+        facts: the network that they are for, under the names of :data:`FACTS`; empty if unknown.
+        preset: preset of the recipe that they are to be used with.
+        has_encoder: whether they include an audio encoder.
     """
 
     path: Path
@@ -42,92 +53,81 @@ class Source:
 
 
 def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
-    """The weights that ``--from-checkpoint`` or ``--init`` names.
+    """Find the weights that ``--weights`` or ``--init`` names.
 
     Args:
         asked: a run's folder or weights file, the id of a run under ``out``, a file that was imported, or
-            the id of a stored checkpoint or the beginning of one.
+            the id of stored published weights or a prefix of one.
         out: the folder that holds ``runs/``.
-        wanted: facts of the run that asks, which decide between stored checkpoints that are alike.
+        wanted: facts of the run that asks; they decide if several stored weights match.
 
     Raises:
         MissingDataError: a run has no weights yet.
-        UsageError: nothing is called that, several are, or the file is neither.
+        UsageError: no weights or several have that name, or the file holds neither kind.
     """
-    stored = [entry for entry in store.published() if _is_called(entry, asked)]
+    stored = [entry for entry in store.published() if _matches(entry, asked)]
     if stored:
-        return _published(_only(stored, asked, wanted))
+        return _published_source(_choose(stored, asked, wanted))
     for path in (Path(asked), out / "runs" / asked):
         if path.is_dir():
             if not (path / "weights.safetensors").is_file():
                 raise MissingDataError(f"{path} has no weights.safetensors: that run is not trained yet.")
-            return _of_run(path / "weights.safetensors")
+            return _run_source(path / "weights.safetensors")
     if not Path(asked).is_file():
         runs = [folder.name for folder in (out / "runs").glob("*")]
-        raise unknown("checkpoint or run", asked, [*(entry.name for entry in store.published()), *runs])
+        raise unknown("weights or run", asked, [*(entry.name for entry in store.published()), *runs])
     digest = sha256_file(Path(asked))
     stored = [entry for entry in store.published() if digest in (entry.source_sha256, entry.sha256)]
-    return _published(_only(stored, asked, wanted)) if stored else _of_run(Path(asked))
+    return _published_source(_choose(stored, asked, wanted)) if stored else _run_source(Path(asked))
 
 
 def check_facts(source: Source, wanted: Mapping[str, str], asked: str) -> None:
-    """Refuse weights that are known to be of something else than ``wanted``."""
+    """Refuse weights that are known to be for another network than ``wanted``."""
     if any(source.facts.get(name, value) != value for name, value in wanted.items()):
-        named = {name: source.facts[name] for name in FACTS}
+        found = {name: source.facts[name] for name in FACTS}
         raise UsageError(
-            f"{asked} holds weights of {_describe(named)}, not of {_describe({**named, **wanted})}."
+            f"{asked} holds weights of {_describe(found)}, not of {_describe({**found, **wanted})}."
         )
 
 
-def check_fit(run: Run, source: Source, asked: str, skip: Sequence[str] = ()) -> None:
-    """Refuse weights whose names or shapes are not those of a run's network, which takes no memory for it.
-
-    Raises:
-        UsageError: they do not fit.
-    """
-    system = on_meta(lambda: build_system(run, pretrained=False))
-    state = outline(source.path, published=source.spec.published)
-    try:
-        take_over(system, state, skip)
-    except UsageError as error:
-        hint = "" if run.spec.init is None or "of another shape" not in str(error) else SKIP_HINT
-        raise UsageError(f"{asked}: {error}{hint}") from None
-
-
-def _is_called(entry: store.Published, asked: str) -> bool:
+def _matches(entry: store.Published, asked: str) -> bool:
     return entry.name == asked or entry.name.startswith(f"{asked}-")
 
 
-def _only(entries: Sequence[store.Published], asked: str, wanted: Mapping[str, str]) -> store.Published:
-    """The one of several stored checkpoints that fits the run that asks."""
+def _choose(entries: Sequence[store.Published], asked: str, wanted: Mapping[str, str]) -> store.Published:
+    """The one of several stored entries that is for the network of the run that asks."""
     fitting = [e for e in entries if all(getattr(e, name) == value for name, value in wanted.items())]
     if len(entries) > 1 and len(fitting) != 1:
         names = ", ".join(entry.name for entry in fitting or entries)
-        raise UsageError(f"'{asked}' can be any of {names}; name one of them.")
+        raise UsageError(f"'{asked}' matches {names}; name one of them.")
     entry = fitting[0] if fitting else entries[0]
     if not entry.path.is_file():
-        raise MissingDataError(f"The stored checkpoint {entry.name} is gone from the cache; import it again.")
+        raise MissingDataError(f"The weights {entry.name} are missing from the cache; import them again.")
     return entry
 
 
-def _published(entry: store.Published) -> Source:
+def _published_source(entry: store.Published) -> Source:
     facts = {name: getattr(entry, name) for name in FACTS}
     return Source(entry.path, WeightsSpec(sha256=entry.source_sha256, file=entry.file, published=True), facts)
 
 
-def _of_run(path: Path) -> Source:
-    """A run's weights, told by the beginnings of their names, and what the run's spec says of them."""
+def _run_source(path: Path) -> Source:
+    """A run's weights, recognised by their prefixes, with the facts of the run's spec if it is there."""
     names = _names(path)
     if not names or not all(name.startswith((MODEL, ENCODER)) for name in names):
         raise UsageError(
-            f"{path} holds neither a run's weights nor a checkpoint that was imported; "
-            f"`avsb weights import METHOD {path} --task T --backbone B` imports a published one."
+            f"{path} holds neither a run's weights nor published weights that were imported; "
+            f"`avsb weights import METHOD {path} --task T --backbone B` imports published ones."
         )
     file, facts, preset = path.name, {}, "full"
-    if (path.parent / "spec.json").is_file():
-        spec = RunSpec.parse(read_json(path.parent / "spec.json"), str(path.parent / "spec.json"))
-        file, preset = f"{path.parent.name}/{path.name}", spec.preset
-        facts = {name: getattr(spec, name) for name in FACTS}
+    spec = path.parent / "spec.json"
+    if spec.is_file():
+        values = read_json(spec)
+        try:
+            facts = {name: str(values[name]) for name in FACTS}
+            file, preset = f"{path.parent.name}/{path.name}", str(values["preset"])
+        except (KeyError, TypeError):
+            raise UsageError(f"{spec} is not the spec of a run; remove it or name other weights.") from None
     return Source(
         path,
         WeightsSpec(sha256=sha256_file(path), file=file, published=False),
@@ -138,11 +138,10 @@ def _of_run(path: Path) -> Source:
 
 
 def _names(path: Path) -> list[str]:
-    """The entries' names in a safetensors file; none if it is not one."""
+    """Names of the entries of a safetensors file; empty if it is not one."""
     try:
-        with safe_open(path, "pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError):
+        return list(meta_state_dict(path))
+    except UsageError:
         return []
 
 

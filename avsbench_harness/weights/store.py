@@ -1,13 +1,13 @@
-"""The store of weights files: in the cache folder, under their SHA-256, checked before they are taken in.
+"""The store of weights files: checked before they are added, and kept under their SHA-256.
 
-Files lie in ``<cache>/weights/<sha256>.<pth or safetensors>``; ``index.json`` beside them says which one a
-name stands for: a model's, or the id of a published checkpoint.
+Files are ``<cache>/weights/<sha256>.<pth or safetensors>``; ``index.json`` beside them maps names to files.
+A name is that of a model (an audio encoder or backbone) or the id of published weights.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, read_json, sha256_file, write_json
-from avsbench_harness.nn.audio_encoder import AUDIO_ENCODERS, fit_audio_state
 from avsbench_harness.weights import timm_names
 from avsbench_harness.weights.state_files import check_published_hash, read_state
+
+#: Names of the audio encoders.
+AUDIO_ENCODERS = ("vggish", "compact")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Entry:
     Attributes:
         name: the model: ``vggish``, ``compact`` or a timm name.
         sha256: of the file, 64 hexadecimal digits.
-        file: what the file was called when it was added.
+        file: name of the file when it was added.
         size: in bytes.
         added: date, ISO 8601, UTC.
     """
@@ -42,20 +44,20 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """Where the file lies in the store."""
+        """The stored file."""
         suffix = ".safetensors" if self.file.endswith(".safetensors") else ".pth"
         return _folder() / f"{self.sha256}{suffix}"
 
 
 @dataclass(frozen=True)
 class Published(Entry):
-    """A checkpoint that a method's authors published, stored under this implementation's names.
+    """Published weights, stored under the names of this implementation.
 
-    ``name`` is its id, ``file`` what the authors' file was called, and ``sha256`` and ``size`` are those of
+    ``name`` is their id, ``file`` the name of the authors' file, and ``sha256`` and ``size`` are those of
     the stored safetensors file.
 
     Attributes:
-        method, variant, task, backbone: what it was checked to fit.
+        method, variant, task, backbone: of the network that they fit.
         source_sha256: of the authors' file.
     """
 
@@ -67,16 +69,17 @@ class Published(Entry):
 
     @property
     def path(self) -> Path:
-        """Where the file lies in the store."""
+        """The stored file."""
         return _folder() / f"{self.sha256}.safetensors"
 
 
-def add(name: str, file: Path) -> Entry:
-    """Take a weights file into the store, in place of an earlier one of that name.
+def add(name: str, file: Path, check: Callable[[str, Mapping[str, Tensor]], object]) -> Entry:
+    """Add a weights file to the store, in place of an earlier one of that name.
 
     Args:
         name: ``vggish``, ``compact``, a backbone's alias (``r50``, ``pvt``, ``swin_t``) or timm name.
         file: ``.pth`` (state dict) or ``.safetensors``.
+        check: called with the model's name and the state dict; raises ``UsageError`` if they do not fit.
 
     Raises:
         UsageError: the name is unknown; the file is missing, unreadable, of another model, or its SHA-256
@@ -89,7 +92,7 @@ def add(name: str, file: Path) -> Entry:
     check_published_hash(file, digest)
     state = read_state(file)
     try:
-        fit(model, state)
+        check(model, state)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     entry = Entry(name=model, sha256=digest, file=file.name, size=file.stat().st_size, added=_today())
@@ -100,12 +103,12 @@ def add(name: str, file: Path) -> Entry:
 def add_published(
     converted: Path, *, method: str, variant: str, task: str, backbone: str, file: str, source_sha256: str
 ) -> Published:
-    """Take a published checkpoint into the store; what was imported once is found again, not doubled.
+    """Add published weights to the store; an earlier import of the same file is reused.
 
     Args:
         converted: safetensors file with the names of the method's network.
-        method, variant, task, backbone: what it fits.
-        file: what the authors' file is called.
+        method, variant, task, backbone: of the network that they fit.
+        file: name of the authors' file.
         source_sha256: its SHA-256.
     """
     entry = Published(
@@ -128,7 +131,7 @@ def add_published(
 
 
 def _store(entry: Entry, file: Path) -> None:
-    """Copy a file into the store and enter it into the index, one process after the other."""
+    """Copy a file into the store and add it to the index, one process at a time."""
     with atomic_write(entry.path) as copy, file.open("rb") as source:
         shutil.copyfileobj(source, copy)
     with FileLock(_folder() / ".lock"):
@@ -137,12 +140,12 @@ def _store(entry: Entry, file: Path) -> None:
 
 
 def published() -> list[Published]:
-    """All published checkpoints in the store, by id."""
+    """All published weights in the store, by id."""
     return [entry for entry in entries() if isinstance(entry, Published)]
 
 
 def find(name: str) -> Path | None:
-    """The stored file of a model, or ``None``; an entry whose file was deleted counts as none."""
+    """The stored file of a model; ``None`` if there is none, or it was deleted or cut short."""
     model = model_name(name)
     for entry in entries():
         if entry.name == model and _is_whole(entry):
@@ -151,7 +154,7 @@ def find(name: str) -> Path | None:
 
 
 def _is_whole(entry: Entry) -> bool:
-    """Whether an entry's file is there, and was not cut short."""
+    """Whether an entry's file exists and has its full size."""
     return entry.path.is_file() and entry.path.stat().st_size == entry.size
 
 
@@ -175,7 +178,7 @@ def model_name(name: str) -> str:
     """The name under which a model's weights are stored: an audio encoder's, or the timm name.
 
     Raises:
-        UsageError: nothing is called that.
+        UsageError: the name is unknown.
     """
     if name in AUDIO_ENCODERS:
         return name
@@ -185,13 +188,6 @@ def model_name(name: str) -> str:
         if "." in name:  # a known model with an unknown tag: that message says more
             raise
         raise unknown("model", name, [*AUDIO_ENCODERS, *timm_names.near(name)]) from None
-
-
-def fit(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under the names of the model's module, see ``fit_audio_state`` and ``fit_state``."""
-    if model in AUDIO_ENCODERS:
-        return fit_audio_state(model, state)
-    return timm_names.fit_state(model, state)
 
 
 def _today() -> str:

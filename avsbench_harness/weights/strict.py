@@ -1,27 +1,57 @@
-"""Published checkpoints: rename their entries and load them, all of them or none."""
+"""Published weights: rename their entries and load them, all of them or none."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from avsbench_harness.errors import UsageError
 
-#: Entries named in an error before it only counts the rest.
+#: Entries that an error names before it only counts the rest.
 NAMED = 3
 
-#: The attribute of a module that keeps what :func:`left_out` tells.
-_LEFT_OUT = "_upstream_left_out"
+#: The attribute of a module that :func:`unused_entries` reads.
+_UNUSED = "_upstream_unused_entries"
 
 #: The original PVTv2 numbers the parts of its stages from 1.
 _PVT_STAGE = re.compile(r"(patch_embed|block|norm)([1-4])\.")
 
+#: Pattern and replacement, as for ``re.sub``; entries that match a pattern without replacement are unused.
+Rule: TypeAlias = tuple[str, str | Callable[[re.Match[str]], str] | None]
+
+
+class RenameRules:
+    """Ordered rules that rename the entries of a published state dict.
+
+    Called with a published name, it returns the module's name, or ``None`` for an unused entry. The prefix
+    ``module.`` of data-parallel training is removed first. The rules then apply one after the other, each to
+    the result of those before; the first match of a rule without replacement ends it. A name that no rule
+    matches is returned unchanged.
+
+    Args:
+        rules: see :data:`Rule`. Patterns are searched for, so anchor them with ``^`` if needed.
+    """
+
+    def __init__(self, *rules: Rule) -> None:
+        self._rules = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def __call__(self, name: str) -> str | None:
+        """The module's name of a published entry, ``None`` for an unused one."""
+        name = name.removeprefix("module.")
+        for pattern, replacement in self._rules:
+            if replacement is not None:
+                name = pattern.sub(replacement, name)
+            elif pattern.search(name):
+                return None
+        return name
+
 
 class MisfitError(UsageError):
-    """A foreign state dict does not fit a module.
+    """A published state dict does not fit a module.
 
     Attributes:
         fit: share of the entries, of both sides together, that fit: 0 to below 1.
@@ -35,51 +65,50 @@ class MisfitError(UsageError):
 def load_renamed(
     module: nn.Module, state: Mapping[str, Tensor], rename: Callable[[str], str | None], *, what: str
 ) -> None:
-    """Copy a foreign state dict into a module; nothing is copied unless everything fits.
+    """Copy a published state dict into a module; nothing is copied unless everything fits.
 
-    A foreign 1x1 convolution may be a linear layer here: trailing axes of length 1 are dropped. Counters of
-    seen batches, which old checkpoints lack, may be missing.
-
-    The names of the entries that ``rename`` leaves out are told by :func:`left_out` afterwards.
+    A published 1x1 convolution may be a linear layer here: trailing axes of length 1 are dropped. Counters of
+    batches (``num_batches_tracked``), which old files lack, may be missing. :func:`unused_entries` returns
+    the names that ``rename`` left out.
 
     Args:
-        module: what to load into.
-        state: foreign names to tensors.
-        rename: foreign name to the module's name, ``None`` for entries to leave out. A name it does not know
-            it may return as it is: it then counts as left over.
+        module: the module.
+        state: published names and tensors.
+        rename: returns the module's name of a published one, ``None`` for unused entries; usually
+            :class:`RenameRules`. Names that the module does not have are reported as unknown.
         what: the module in words, for the error.
 
     Raises:
-        MisfitError: entries are missing, left over, of the wrong shape, or not tensors.
+        MisfitError: entries are missing, unknown, of the wrong shape, or not tensors.
         UsageError: everything fits, but some values are not finite.
     """
     own = module.state_dict()
     found: dict[str, Tensor] = {}
-    unused, left_over, misshapen = [], [], []
-    for foreign, value in state.items():
-        name = rename(foreign)
+    unused, unknown, misshapen = [], [], []
+    for published, value in state.items():
+        name = rename(published)
         if name is None:
-            unused.append(foreign)
+            unused.append(published)
             continue
         if name not in own or name in found:
-            left_over.append(foreign)
+            unknown.append(published)
             continue
         fitted = _fit(value, own[name].shape)
         if fitted is None:
-            misshapen.append(f"{foreign} {_describe(value)} instead of {tuple(own[name].shape)}")
+            misshapen.append(f"{published} {_describe(value)} instead of {tuple(own[name].shape)}")
         found[name] = own[name] if fitted is None else fitted
     missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
     faults = [
         counted("missing", missing),
-        counted("unknown", left_over),
+        counted("unknown", unknown),
         counted("of the wrong shape", misshapen),
     ]
     if any(faults):
         fitting = len(found) - len(misshapen)
         raise MisfitError(
             f"This state dict does not fit {what}: {'; '.join(fault for fault in faults if fault)}. "
-            "Check that task, backbone and variant are those of the checkpoint.",
-            fit=fitting / (fitting + len(missing) + len(left_over) + len(misshapen)),
+            "Check that task, backbone and variant are those of the weights.",
+            fit=fitting / (fitting + len(missing) + len(unknown) + len(misshapen)),
         )
     broken = [name for name, value in found.items() if not (value.is_meta or value.isfinite().all())]
     if broken:
@@ -90,19 +119,19 @@ def load_renamed(
     with torch.no_grad():
         for name, value in found.items():
             own[name].copy_(value)
-    setattr(module, _LEFT_OUT, tuple(unused))
+    setattr(module, _UNUSED, tuple(unused))
 
 
-def left_out(module: nn.Module) -> tuple[str, ...]:
-    """Names of the foreign entries that the last :func:`load_renamed` into a module knew and did not use."""
-    names: tuple[str, ...] = getattr(module, _LEFT_OUT, ())
+def unused_entries(module: object) -> tuple[str, ...]:
+    """Names of the published entries that the last :func:`load_renamed` into a module did not use."""
+    names: tuple[str, ...] = getattr(module, _UNUSED, ())
     return names
 
 
 def pvt_v2_name(name: str) -> str:
-    """A parameter of the original PVTv2 (Wang et al. 2022), named as in timm's ``features_only`` network."""
+    """Return timm's (``features_only``) name of an entry of the original PVTv2 (Wang et al. 2022)."""
     name = name.replace("dwconv.dwconv.", "dwconv.")
-    name = name.replace("patch_embed1.", "patch_embed.")  # timm keeps the first one outside the stages
+    name = name.replace("patch_embed1.", "patch_embed.")  # in timm the first one is outside of the stages
     match = _PVT_STAGE.match(name)
     if match:
         part = {"patch_embed": "downsample", "block": "blocks", "norm": "norm"}[match[1]]
@@ -111,7 +140,7 @@ def pvt_v2_name(name: str) -> str:
 
 
 def _fit(value: Tensor, shape: torch.Size) -> Tensor | None:
-    """The tensor in the wanted shape, ``None`` where it does not fit."""
+    """The tensor in the wanted shape, ``None`` if it does not fit."""
     if not isinstance(value, Tensor):
         return None
     while value.dim() > len(shape) and value.shape[-1] == 1:
@@ -124,7 +153,7 @@ def _describe(value: object) -> str:
 
 
 def counted(fault: str, names: Sequence[str]) -> str:
-    """Entries with a fault, for an error: ``4 missing (a, b, c and 1 more)``; nothing if there are none."""
+    """Describe entries with a fault: ``4 missing (a, b, c and 1 more)``; empty if there are none."""
     if not names:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -1,4 +1,4 @@
-"""Names of visual backbones, and of their weights: ours, timm's and the ones of the original authors."""
+"""Names of visual backbones and of their weights: ours, timm's and those of the original authors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.state_files import looks_like
 
-#: Short names of this benchmark, and the timm models that they stand for.
+#: Short names in this benchmark, and their timm models.
 ALIASES = {"r50": "resnet50", "pvt": "pvt_v2_b5", "swin_t": "swin_tiny_patch4_window7_224"}
 
-#: Strides of the feature maps that methods work on, in pixels.
+#: Strides of the feature maps that methods use, in pixels.
 STRIDES = (4, 8, 16, 32)
 
 
 def resolve(name: str) -> str:
-    """The timm name behind an alias or timm name (``resnet50`` or, with a weights tag, ``resnet50.tv_in1k``).
+    """Return the timm name of an alias or timm name, which may have a weights tag (``resnet50.tv_in1k``).
 
     Raises:
         UsageError: timm has no such model or tag; the nearest name is suggested.
@@ -42,35 +43,35 @@ def resolve(name: str) -> str:
 
 
 def near(name: str) -> list[str]:
-    """The aliases, and the timm model whose name is nearest to a mistyped one, if one is near."""
+    """The aliases, and the timm model with the most similar name, if there is one."""
     return [*ALIASES, *difflib.get_close_matches(name, timm.list_models(), n=1)]
 
 
 def create_body(name: str, **options: Any) -> nn.Module:
-    """timm's feature extractor with the maps at strides 4, 8, 16 and 32, at random weights.
+    """Build timm's feature extractor with maps at strides 4, 8, 16 and 32, with random weights.
 
     Args:
         name: a timm name, see :func:`resolve`.
         options: passed to ``timm.create_model``.
 
     Raises:
-        UsageError: the model cannot give these four maps.
+        UsageError: the model does not have these four maps.
     """
     body: nn.Module = timm.create_model(name, features_only=True, out_indices=_map_indices(name), **options)
     return body
 
 
 def _map_indices(name: str) -> tuple[int, ...]:
-    """Which of a model's feature maps have the four strides."""
+    """Indices of a model's feature maps that have the four strides."""
     try:
         info: Any = skeleton(name, features_only=True).feature_info
     except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
-        raise UsageError(f"timm's '{name}' does not give feature maps ({error}).") from error
+        raise UsageError(f"timm's '{name}' has no feature maps ({error}).") from error
     reductions = info.reduction()
     if any(stride not in reductions for stride in STRIDES):
         found = ", ".join(map(str, reductions))
         raise UsageError(
-            f"Backbone '{name}' gives maps at strides {found}; maps at 4, 8, 16 and 32 are needed, as from "
+            f"Backbone '{name}' has maps at strides {found}; 4, 8, 16 and 32 are needed, as in "
             f"{', '.join(ALIASES)}."
         )
     return tuple(reductions.index(stride) for stride in STRIDES)
@@ -78,47 +79,39 @@ def _map_indices(name: str) -> tuple[int, ...]:
 
 @cache
 def skeleton(name: str, **options: Any) -> nn.Module:
-    """A timm model without memory for its tensors: names, shapes and facts."""
-    try:
-        with torch.device("meta"):
-            model: nn.Module = timm.create_model(name, **options)
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ):  # many models of timm before 1.0.20 read numbers as they build
-        with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(name, **options).to("meta")
+    """A timm model on the meta device: names and shapes only."""
+    model: nn.Module = on_meta(lambda: timm.create_model(name, **options))
     return model
 
 
 def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's weights under the names of :func:`create_body`'s module.
+    """Return a backbone's weights under the names of :func:`create_body`'s module.
 
-    Takes the names of timm, of torchvision (ResNet) and of the original authors (PVT, Swin and others that
-    timm converts), with or without the classifier. Nothing may be missing, left over or of another shape.
+    Accepts the names of timm, of torchvision (ResNet) and of the original authors (PVT, Swin and others that
+    timm converts), with or without the classifier. All entries must be there, known and of the right shape.
 
     Args:
         name: a timm name.
         state: as read from a file.
 
     Raises:
-        UsageError: the state dict is of something else; the message says of what.
+        UsageError: the state dict is of another model, which the message names.
     """
     whole = skeleton(name)
     wanted = skeleton(name, features_only=True, out_indices=_map_indices(name)).state_dict()
-    # timm keeps the map from the original authors' names beside each architecture.
+    # timm defines the conversion from the original authors' names in the module of each architecture.
     convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
     known = set(whole.state_dict())
     if convert is not None and not wanted.keys() <= {_body_name(key, wanted) for key in state}:
         state = _converted(convert, state, whole)
     fitted = {_body_name(key, wanted): tensor for key, tensor in state.items()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
-    for key in counters - fitted.keys():  # files older than PyTorch 0.4.1 have none
+    for key in counters - fitted.keys():  # missing in files older than PyTorch 0.4.1
         fitted[key] = torch.zeros((), dtype=torch.int64)
     missing = [key for key in wanted if key not in fitted]
     extra = [key for key in state if _body_name(key, wanted) not in wanted and key not in known]
     if missing or extra:
-        fault = f"lacks '{missing[0]}'" if missing else f"has '{extra[0]}', which the model has not"
+        fault = f"lacks '{missing[0]}'" if missing else f"has '{extra[0]}', which the model lacks"
         raise _misfit(name, state, f"it {fault}")
     for key, tensor in wanted.items():
         if fitted[key].shape != tensor.shape:
@@ -128,7 +121,7 @@ def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _body_name(key: str, wanted: Mapping[str, Tensor]) -> str:
-    """A classifier's name for a tensor as the feature extractor's.
+    """Return the feature extractor's name of a classifier's entry.
 
     timm flattens one level of containers (``stages.0.x`` becomes ``stages_0.x``) or wraps the model.
     """

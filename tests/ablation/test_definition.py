@@ -9,10 +9,10 @@ import pytest
 
 from avsbench_harness.ablation.definition import ablations, get_ablation
 from avsbench_harness.errors import UsageError
-from avsbench_harness.nn.meta import on_meta
 from avsbench_harness.recipe.resolve import assignments, resolve
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.tasks import get_task
+from avsbench_harness.weights.meta import on_meta
 
 #: The 18 ablation tables of the five papers.
 TABLES = {

@@ -1,4 +1,4 @@
-"""``avsb weights import``, and the commands that take its checkpoints over."""
+"""``avsb weights``, and the commands that use imported weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,7 +30,7 @@ class Published(TinyModel):
 
 @pytest.fixture
 def method(tiny: str, tmp_path: Path) -> Path:
-    """The tiny method, with checkpoints whose names begin with ``net.``."""
+    """The tiny method, with published weights whose key prefix is ``net.``."""
     folder = tmp_path / "method"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "model.py").write_text((folder / "model.py").read_text() + LOAD)
@@ -39,7 +40,7 @@ def method(tiny: str, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def checkpoint(avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def published(avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The weights of a run with a frozen audio encoder, as its authors would publish them."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     torch.manual_seed(1)
@@ -55,19 +56,19 @@ def checkpoint(avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_from_the_authors_file_to_a_record(
-    avsb, checkpoint: Path, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    avsb, published: Path, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("weights", "import", method, checkpoint, "--task", "s4", "--backbone", "r50")
+    arguments = ("weights", "import", method, published, "--task", "s4", "--backbone", "r50")
     shown = avsb(*arguments)
     assert shown.code == 0, shown.err
-    assert "no entry is missing; 1 of the file are not used (vggish 1)" in shown.out
+    assert "no entry is missing; 1 of the file are unused (vggish 1)" in shown.out
     imported = avsb(*arguments, "--json").json
     assert imported["unused"] == ["vggish.features.0.weight"]
-    assert imported["source_sha256"] == sha256_file(checkpoint)
-    assert f"--from-checkpoint {imported['name']}" in shown.out
+    assert imported["source_sha256"] == sha256_file(published)
+    assert f"--weights {imported['name']}" in shown.out
     listed = avsb("weights", "list", "--json").json
     assert [entry["name"] for entry in listed] == ["compact", imported["name"]]
-    assert checkpoint.name in avsb("weights", "list").out
+    assert published.name in avsb("weights", "list").out
     monkeypatch.setenv("COLUMNS", "62")
     rows = [line for line in avsb("weights", "list").out.splitlines() if line.startswith("│")]
     assert imported["name"] in "".join(row.split("│")[1].strip() for row in rows)  # whole, over lines
@@ -77,7 +78,7 @@ def test_from_the_authors_file_to_a_record(
     predicted = avsb("predict", *use, "--split", "val", "--json")
     assert Path(predicted.json["submission"]).is_file()
     record = avsb("run", *use, "--json").json
-    assert record["spec"]["weights"]["sha256"] == sha256_file(checkpoint)
+    assert record["spec"]["weights"]["sha256"] == sha256_file(published)
     assert record["training"]["steps"] == 0
     assert "not trained here" in avsb("run", *use).out
     assert (tmp_path / "results" / "LEADERBOARD.md").is_file()
@@ -87,7 +88,7 @@ def test_from_the_authors_file_to_a_record(
     assert started.json["steps"] == 1, started.err
 
 
-def test_what_is_no_checkpoint_is_refused(
+def test_files_that_could_run_code_are_refused(
     avsb, method: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
@@ -103,3 +104,27 @@ def test_what_is_no_checkpoint_is_refused(
     assert "asks for the global" in refused.err
     assert not (tmp_path / "victim").exists()
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("weights", "add", "compact", "FILE"),
+        ("weights", "import", "METHOD", "FILE", "--task", "s4", "--backbone", "r50"),
+        ("predict", "--method", "METHOD", "--data", "DATA", "--weights", "FILE"),
+        ("train", "--method", "METHOD", "--data", "DATA", "--init", "FILE"),
+    ],
+)
+def test_every_command_that_reads_weights_refuses_arrays_of_objects(
+    avsb, method: Path, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command
+) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    torch.save({"head.weight": np.array([None]), "head.bias": torch.zeros(1)}, tmp_path / "forged.pth")
+    names = {"FILE": tmp_path / "forged.pth", "METHOD": method, "DATA": real_s4}
+    refused = avsb(*(names.get(word, word) for word in command), *(
+        ("--out", tmp_path) if command[0] != "weights" else ()
+    ))  # fmt: skip
+    assert refused.code == 2
+    assert "forged.pth holds " in refused.err
+    assert len(refused.err.strip().splitlines()) < 5
+    assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""A run whose audio encoder is frozen, as in all five papers."""
+"""Runs with a frozen audio encoder, as in all five papers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_vggish_weights_in_the_store_are_frozen_and_recorded(
     record = avsb(*common, *frozen).json
     assert record["spec"]["audio"] == {"encoder": "vggish", "weights": digest, "trained": False}
     assert not any("audio encoder" in note for note in record["notes"])
-    assert kept.stat().st_mtime_ns == before  # the run found all of it
+    assert kept.stat().st_mtime_ns == before  # the run reused the cached embeddings
 
     trained = avsb(*common, *frozen[:2], "--set", "audio.freeze=false", "--set", "iterations=1").json
     assert trained["spec"]["audio"]["trained"]

@@ -13,12 +13,12 @@ import torch
 from avsbench_harness.engine import metric_buffer, optim
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.acceleration import accelerate, check_compiler, recomputing
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, Interrupted, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.recipe.schema import BackboneRecipe, Recipe
+from avsbench_harness.weights.tensors import load_tensors
 
 from .test_train import stop_after
 

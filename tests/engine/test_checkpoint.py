@@ -9,9 +9,7 @@ from torch import nn
 from avsbench_harness.engine.checkpoint import (
     TrainState,
     load_checkpoint,
-    load_tensors,
     save_checkpoint,
-    save_tensors,
 )
 from avsbench_harness.errors import AvsbError
 
@@ -73,24 +71,9 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_tensors_that_share_memory(tmp_path: Path) -> None:
-    tensor = torch.arange(6.0)
-    save_tensors(tmp_path / "a.safetensors", {"whole": tensor, "same": tensor, "half": tensor[:3]})
-    loaded = load_tensors(tmp_path / "a.safetensors")
-    assert torch.equal(loaded["half"], tensor[:3])
-    assert torch.equal(loaded["same"], loaded["whole"])
-
-
 def test_a_damaged_optimizer_state_is_named(tmp_path: Path) -> None:
     model, optimizer = trained(torch.optim.AdamW)
     path = save_checkpoint(tmp_path, TrainState(step=1), model.state_dict(), optimizer) / "optimizer.pt"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(AvsbError, match=r"optimizer\.pt cannot be read .* remove .*step-00000001"):
         load_checkpoint(tmp_path)
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.safetensors"
-    path.write_bytes(b"\xff" * 40)
-    with pytest.raises(AvsbError, match=r"broken\.safetensors cannot be read"):
-        load_tensors(path)

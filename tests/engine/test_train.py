@@ -9,10 +9,10 @@ import pytest
 from filelock import FileLock
 
 from avsbench_harness.engine import train as engine
-from avsbench_harness.engine.checkpoint import load_tensors
 from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
+from avsbench_harness.weights.tensors import load_tensors
 
 AUGMENT = (
     "augment={flip: 0.5, affine: {rotation: 20, scale: [0.5, 1.0]}, scale: {factors: [0.5, 1.0, 2.0]}, "

@@ -32,14 +32,14 @@ def test_agrees_with_pytorch(bias: bool, keys: int) -> None:
     torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0])
 
 
-def test_masked_keys_are_not_seen() -> None:
+def test_masked_keys_have_no_influence() -> None:
     ours, _ = pair()
     query, key = torch.randn(2, 5, 16).double(), torch.randn(2, 7, 16).double()
     mask = torch.tensor([[True] * 4 + [False] * 3])
     torch.testing.assert_close(ours(query, key, mask=mask), ours(query, key[:, :4]))
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_applied_in_training_only() -> None:
     torch.manual_seed(0)
     attention = Attention(16, 4, dropout=0.5)
     tokens = torch.randn(1, 6, 16)

@@ -10,14 +10,15 @@ from safetensors.torch import save_file
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.nn.backbone import Backbone, build_backbone, find_pretrained
-from avsbench_harness.weights import store, timm_names
+from avsbench_harness.nn.pretrained import add_weights
+from avsbench_harness.weights import timm_names
 from avsbench_harness.weights.state_files import read_state
 from avsbench_harness.weights.timm_names import fit_state, resolve, skeleton
 
 
 @pytest.fixture(autouse=True)
 def _no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty store and an empty download cache, and an error where anything would connect."""
+    """An empty store and an empty download cache, and an error on any network connection."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -37,7 +38,7 @@ def _maps(backbone: Backbone, height: int, width: int) -> list[torch.Tensor]:
     [
         ("r50", (256, 512, 1024, 2048)),
         ("swin_t", (96, 192, 384, 768)),
-        ("pvt_v2_b0", (32, 64, 160, 256)),  # the small sister of pvt
+        ("pvt_v2_b0", (32, 64, 160, 256)),  # the smallest variant of pvt
         ("resnet18", (64, 128, 256, 512)),
         ("convnext_atto", (40, 80, 160, 320)),
         ("mobilenetv3_small_050", (8, 16, 24, 288)),
@@ -63,8 +64,8 @@ def test_aliases():
     assert skeleton("pvt_v2_b5", features_only=True).feature_info.channels() == [64, 128, 320, 512]
 
 
-def test_swin_maps_have_the_channel_axis_where_the_others_have_it():
-    """The maps are timm's, transposed; a wrong axis would still have a plausible shape at 96 x 96."""
+def test_swin_maps_are_channels_first():
+    """The maps are timm's, transposed; at 96 x 96 shapes alone would not show a wrong axis."""
     backbone = build_backbone("swin_t").eval()
     images = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
@@ -72,7 +73,7 @@ def test_swin_maps_have_the_channel_axis_where_the_others_have_it():
             torch.testing.assert_close(ours, theirs.permute(0, 3, 1, 2), atol=0, rtol=0)
 
 
-def test_models_with_another_normalisation_get_theirs():
+def test_images_are_converted_to_the_models_normalisation():
     name = "tf_efficientnet_lite0"  # mean and deviation 0.5 instead of ImageNet's
     backbone = build_backbone(name).eval()
     pixels = torch.rand(1, 3, 64, 64)
@@ -92,7 +93,7 @@ def test_models_with_another_normalisation_get_theirs():
     assert build_backbone("resnet18").scale is None
 
 
-def test_state_dict_names_are_timms_under_body():
+def test_state_dict_names_are_timms_with_the_prefix_body():
     names = build_backbone("pvt_v2_b0").state_dict()
     assert "body.stages_0.blocks.0.attn.q.weight" in names
     assert all(name.startswith("body.") for name in names)
@@ -107,16 +108,14 @@ def test_state_dict_names_are_timms_under_body():
         ("resnet50.tv_in2k", "Unknown weights of resnet50 'tv_in2k'. Did you mean 'tv_in1k'?"),
     ],
 )
-def test_unknown_names_suggest_the_nearest(name: str, message: str):
+def test_unknown_names_suggest_the_most_similar(name: str, message: str):
     with pytest.raises(UsageError) as caught:
         build_backbone(name)
     assert str(caught.value) == message
 
 
 def test_models_without_the_four_strides_are_refused():
-    with pytest.raises(
-        UsageError, match="gives maps at strides 16, 16, 16; maps at 4, 8, 16 and 32 are needed"
-    ):
+    with pytest.raises(UsageError, match="has maps at strides 16, 16, 16; 4, 8, 16 and 32 are needed"):
         build_backbone("vit_tiny_patch16_224")
 
 
@@ -130,7 +129,7 @@ def test_drop_path_rate():
         build_backbone("vgg11", drop_path_rate=0.1)
 
 
-def test_the_same_seed_draws_the_same_weights_the_second_time():
+def test_equal_seeds_give_equal_weights():
     def draw() -> torch.Tensor:
         torch.manual_seed(4)
         build_backbone("convnext_atto")
@@ -143,7 +142,7 @@ def test_the_same_seed_draws_the_same_weights_the_second_time():
 
 
 def _classifier_file(name: str, path: Path) -> dict[str, torch.Tensor]:
-    """The weights of timm's whole classifier, written as timm's hub pages have them."""
+    """The weights of timm's whole classifier, as a file of timm's hub pages."""
     torch.manual_seed(9)
     state = timm.create_model(name).state_dict()
     save_file(state, path)
@@ -151,7 +150,7 @@ def _classifier_file(name: str, path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_t", "convnext_atto"])
-def test_features_are_those_of_the_loaded_classifier(name: str, tmp_path: Path):
+def test_features_match_the_loaded_classifier(name: str, tmp_path: Path):
     file = tmp_path / "model.safetensors"
     _classifier_file(resolve(name), file)
     classifier = timm.create_model(resolve(name)).eval()
@@ -163,7 +162,7 @@ def test_features_are_those_of_the_loaded_classifier(name: str, tmp_path: Path):
     torch.testing.assert_close(last, features, atol=1e-5, rtol=1e-5)
 
 
-def test_torchvision_names_and_files_older_than_batch_counters(tmp_path: Path):
+def test_torchvision_names_without_batch_counters(tmp_path: Path):
     from torchvision.models import resnet50
 
     state = {name: tensor for name, tensor in resnet50().state_dict().items() if "num_batches" not in name}
@@ -173,7 +172,7 @@ def test_torchvision_names_and_files_older_than_batch_counters(tmp_path: Path):
     assert {name for name in state if name not in body} == {"fc.weight", "fc.bias"}
 
 
-def test_names_of_pvts_authors():
+def test_original_pvt_names():
     """The names of whai362/PVT: stages counted from 1, patch embeddings and norms outside the stages."""
     state = timm.create_model("pvt_v2_b0").state_dict()
     official = {}
@@ -196,7 +195,7 @@ def test_names_of_pvts_authors():
     assert fitted.keys() == build_backbone("pvt_v2_b0").body.state_dict().keys()
 
 
-def test_names_of_swins_authors():
+def test_original_swin_names():
     """The names of microsoft/Swin-Transformer: a stage's downsampling belongs to the stage before it."""
     state = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
     official = {}
@@ -226,7 +225,7 @@ def _without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tenso
         ),
     ],
 )
-def test_nothing_may_be_missing_left_over_or_of_another_shape(change, message: str):
+def test_missing_unknown_and_misshapen_entries_are_refused(change, message: str):
     state = timm.create_model("resnet18").state_dict()
     assert fit_state("resnet18", state)
     with pytest.raises(UsageError, match=f"do not fit 'resnet18': {message}"):
@@ -243,7 +242,7 @@ def test_nothing_may_be_missing_left_over_or_of_another_shape(change, message: s
         ("vit_tiny_patch16_224", "a Vision Transformer"),
     ],
 )
-def test_weights_of_something_else_are_described(name: str, looks: str):
+def test_weights_of_another_model_are_recognised(name: str, looks: str):
     with pytest.raises(UsageError, match=f"do not fit 'pvt_v2_b0'.* They look like {looks}"):
         fit_state("pvt_v2_b0", timm.create_model(name).state_dict())
 
@@ -262,14 +261,14 @@ def test_a_whole_segmentation_model_is_recognised():
         ("resnet50.tv_in1k", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
     ],
 )
-def test_missing_weights_are_an_error_that_names_the_file(name: str, page: str):
+def test_missing_weights_name_the_file_to_download(name: str, page: str):
     with pytest.raises(MissingDataError) as caught:
         build_backbone(name, pretrained=True)
     assert page in str(caught.value)
     assert f"avsb weights add {name} model.safetensors" in str(caught.value)
 
 
-def test_pretrained_finds_the_store_first_and_then_the_download_cache(tmp_path: Path):
+def test_pretrained_weights_come_from_the_store_then_the_download_cache(tmp_path: Path):
     snapshot = tmp_path / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot.parent.parent / "refs").mkdir()
@@ -281,13 +280,13 @@ def test_pretrained_finds_the_store_first_and_then_the_download_cache(tmp_path: 
 
     own = {name: tensor + 1 for name, tensor in state.items()}
     torch.save(own, tmp_path / "own.pth")
-    entry = store.add("resnet18", tmp_path / "own.pth")
+    entry = add_weights("resnet18", tmp_path / "own.pth")
     assert find_pretrained("resnet18") == entry.path
     body = build_backbone("resnet18", pretrained=True).body.state_dict()
     assert torch.equal(body["layer1.0.conv1.weight"], own["layer1.0.conv1.weight"])
 
 
-def test_a_bad_file_is_named_and_nothing_is_loaded(tmp_path: Path):
+def test_an_invalid_file_is_named_and_nothing_is_loaded(tmp_path: Path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(
         UsageError, match=r"other\.pth: These weights do not fit 'resnet18'.*an unknown network \(a"
@@ -295,8 +294,8 @@ def test_a_bad_file_is_named_and_nothing_is_loaded(tmp_path: Path):
         build_backbone("resnet18", pretrained=tmp_path / "other.pth")
 
 
-def test_timm_without_support_for_weightless_construction(monkeypatch: pytest.MonkeyPatch):
-    """Older timm reads numbers while it builds, which has to fall back to a real model and spare the RNG."""
+def test_timm_models_that_cannot_be_built_on_the_meta_device(monkeypatch: pytest.MonkeyPatch):
+    """Older timm reads numbers while it builds: a real model is built, and the random state is kept."""
     real = timm.create_model
 
     def create(name: str, **options: object) -> torch.nn.Module:

@@ -44,7 +44,7 @@ def draw(seed: int, *, heads: int = 2, channels: int = 3, queries: int = 5) -> t
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_samples_are_those_of_grid_sample(seed: int) -> None:
+def test_samples_equal_grid_sample(seed: int) -> None:
     values, points, weights = draw(seed)
     outside = (points < -1).any(dim=-1)
     assert outside.any(), "points outside the levels belong to the test"
@@ -52,7 +52,7 @@ def test_samples_are_those_of_grid_sample(seed: int) -> None:
     torch.testing.assert_close(found, by_grid_sample(values, points, weights))
 
 
-def test_gradients_are_those_of_grid_sample() -> None:
+def test_gradients_equal_grid_sample() -> None:
     inputs = draw(7)
     found, expected = [], []
     for result, sample in (
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_grid_sample() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_points_on_pixels_and_beyond_the_borders() -> None:
+def test_points_on_pixels_and_outside_of_the_borders() -> None:
     values = torch.arange(TOKENS, dtype=torch.float32).view(1, TOKENS, 1, 1)
     weights = torch.tensor([1.0, 0.0, 0.0]).view(1, 1, 1, 3, 1)
 
@@ -75,10 +75,12 @@ def test_points_on_pixels_and_beyond_the_borders() -> None:
     assert read(2, 1) == 8  # row 1, column 2 of 6 columns
     assert read(2.5, 1) == 8.5
     assert read(5, 3) == 23  # the last pixel
-    assert read(5.5, 3) == 11.5  # half of it lies outside
+    assert read(5.5, 3) == 11.5  # half of it is outside
     assert read(-1, 0) == read(6, 0) == read(0, -1) == read(0, 4) == 0
     assert read(1e30, -1e30) == 0
-    assert math.isnan(read(float("inf"), 0))  # a diverged network shows, and reads nothing it must not
+    assert math.isnan(
+        read(float("inf"), 0)
+    )  # of a diverged network: the result is NaN, and no memory outside is read
 
 
 def test_half_precision_values_are_summed_in_float32() -> None:
@@ -102,7 +104,7 @@ def test_cell_centres() -> None:
     assert centres.tolist() == [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]
 
 
-def test_fresh_attention_looks_in_eight_directions_with_equal_weights() -> None:
+def test_initial_offsets_are_eight_directions_with_equal_weights() -> None:
     attention = MultiScaleDeformableAttention(16, levels=2, heads=8, points=3)
     offsets = attention.sampling_offsets.bias.view(8, 2, 3, 2)
     torch.testing.assert_close(offsets[0, 0], torch.tensor([[1.0, 0], [2, 0], [3, 0]]))
@@ -113,7 +115,7 @@ def test_fresh_attention_looks_in_eight_directions_with_equal_weights() -> None:
 
 
 @pytest.mark.parametrize(("levels", "heads", "points"), [(1, 4, 1), (3, 8, 4)])
-def test_attention_against_its_definition(levels: int, heads: int, points: int) -> None:
+def test_attention_equals_its_definition(levels: int, heads: int, points: int) -> None:
     torch.manual_seed(levels)
     shapes = SHAPES[:levels]
     tokens, dim = sum(height * width for height, width in shapes), 32
@@ -161,7 +163,7 @@ def test_reference_points_may_differ_between_inputs_and_levels() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_computes_what_the_cpu_computes() -> None:
+def test_cuda_agrees_with_the_cpu() -> None:
     values, points, weights = (tensor.float() for tensor in draw(11))
     leaves = [
         [tensor.to(device).requires_grad_() for tensor in (values, points, weights)]

@@ -8,14 +8,14 @@ from avsbench_harness.nn.dilated import DilatedSum
 
 
 @pytest.mark.parametrize("size", [(2, 2), (5, 4), (13, 7), (30, 20)])
-def test_it_is_the_sum_of_its_convolutions_at_every_size(size: tuple[int, int]) -> None:
+def test_output_is_the_sum_of_the_convolutions_at_every_size(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     module = DilatedSum(3, 4)
     maps = torch.randn(2, 3, *size)
     assert_close(module(maps), sum(conv(maps) for conv in module.convs), rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_reach_taps_that_matter() -> None:
+def test_gradients_reach_taps_inside_of_the_map() -> None:
     module = DilatedSum(1, 1, dilations=(1, 4))
     module(torch.ones(1, 1, 3, 3)).sum().backward()
     near, far = module.convs

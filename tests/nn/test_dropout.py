@@ -10,7 +10,7 @@ from avsbench_harness.nn.dropout import Dropout, draw_kept
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_values_are_dropped_at_the_rate_and_the_mean_stays(rate: float) -> None:
+def test_values_are_dropped_at_the_rate_and_the_mean_is_kept(rate: float) -> None:
     torch.manual_seed(0)
     dropped = Dropout(rate)(torch.ones(1000, 201))
     assert float((dropped == 0).float().mean()) == pytest.approx(rate, abs=0.004)
@@ -21,14 +21,14 @@ def test_values_are_dropped_at_the_rate_and_the_mean_stays(rate: float) -> None:
     assert torch.corrcoef(pairs.T).sub(torch.eye(4)).abs().max() < 0.02
 
 
-def test_every_count_of_values_and_no_values() -> None:
+def test_any_number_of_values_including_none() -> None:
     for count in (0, 1, 3, 4, 5, 17):
         kept, _ = draw_kept((count, 1), 0.5)
         assert kept.shape == (count, 1)
         assert kept.dtype == torch.bool
 
 
-def test_the_generator_decides() -> None:
+def test_masks_depend_on_the_generator_alone() -> None:
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ def test_the_generator_decides() -> None:
     assert not torch.equal(drawn[0], drawn[2])
 
 
-def test_gradient_is_the_mask_and_evaluation_leaves_values_alone() -> None:
+def test_gradient_is_the_mask_and_evaluation_is_the_identity() -> None:
     values = torch.ones(50, requires_grad=True)
     layer = Dropout(0.4)
     assert isinstance(layer, nn.Dropout)

@@ -19,7 +19,7 @@ def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tenso
     return torch.randn(count, 5, 32), torch.randn(5, 32), maps, torch.randn(count, 32, 16, 20)
 
 
-def test_a_prediction_before_and_after_every_layer() -> None:
+def test_predictions_before_and_after_every_layer() -> None:
     queries, positions, maps, features = inputs()
     predictions = decoder()(queries, positions, maps, features)
     assert len(predictions.class_logits) == len(predictions.embeddings) == 5
@@ -56,7 +56,7 @@ def test_a_layer_is_cross_attention_self_attention_and_a_relu_block() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_queries_look_where_their_masks_are_on_or_everywhere() -> None:
+def test_queries_attend_inside_their_masks_or_everywhere() -> None:
     features = torch.tensor([[[[1.0, -1.0, 0.0, 2.0]]]])  # one channel, 1x4 pixels
     embeddings = torch.tensor([[[1.0], [-1.0], [0.0]]])
     allowed = attention_mask(embeddings, features)
@@ -78,9 +78,9 @@ def test_resizing_features_resizes_masks() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_layers_take_turns_and_read_only_what_they_may(level: int) -> None:
-    """Layer ``level`` reads map ``level``: a change of that map first shows one depth later, and only in
-    queries that may look at the changed pixel."""
+def test_layers_alternate_between_maps_and_respect_the_attention_mask(level: int) -> None:
+    """Layer ``level`` attends to map ``level``: a change of that map first has an effect one depth later, and
+    only on queries that may attend to the changed pixel."""
     model = decoder(layers=3)
     queries, positions, maps, features = inputs()
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_layers_take_turns_and_read_only_what_they_may(level: int) -> None:
         after = model(queries, positions, changed, features)
         for depth in range(level + 1):
             assert torch.equal(after.embeddings[depth], before.embeddings[depth])
-        # Self-attention passes the news on, so the layer's cross-attention is asked by itself.
+        # Self-attention spreads the change, so the layer's cross-attention is tested alone.
         layer = model.layers[level]
         tokens = [each[level].flatten(2).transpose(1, 2) for each in (maps, changed)]
         place = torch.zeros_like(tokens[0][0])
@@ -106,12 +106,12 @@ def test_layers_take_turns_and_read_only_what_they_may(level: int) -> None:
     assert (after.embeddings[level + 1] - before.embeddings[level + 1]).abs().max() > 1e-4
 
 
-def test_no_gradient_passes_the_attention_mask_but_everything_learns() -> None:
+def test_attention_masks_have_no_gradient_and_all_parameters_have_one() -> None:
     model = decoder().train()
     queries, positions, maps, features = inputs()
     features.requires_grad_()
     predictions = model(queries, positions, maps, features)
-    # Classes are not read from the features, so that only the mask could have brought a gradient there.
+    # Classes do not depend on the features, so only the mask could give these a gradient.
     (gradient,) = torch.autograd.grad(
         predictions.class_logits[-1].sum(), features, retain_graph=True, allow_unused=True
     )

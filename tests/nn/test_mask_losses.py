@@ -38,14 +38,14 @@ def test_plain_dice_by_hand() -> None:
     assert float(dice_loss(LOGITS, TARGET, smooth=0)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_plain_dice_on_an_empty_mask_falls_with_the_area() -> None:
+def test_plain_dice_of_an_empty_mask_decreases_with_the_area() -> None:
     empty = torch.zeros_like(TARGET)
     assert float(dice_loss(LOGITS, empty)) == pytest.approx(1 - 1 / 3, rel=1e-6)
     assert float(dice_loss(LOGITS - 50, empty)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_focal_by_hand() -> None:
-    # Foreground: 3/4 and 1/2 are right with that probability. Background: 1/2 and 1/4 are predicted.
+    # Foreground: probabilities 3/4 and 1/2 of the true class. Background: 1/2 and 1/4 are predicted.
     terms = (
         0.25 * (1 / 4) ** 2 * -math.log(3 / 4),
         0.25 * (1 / 2) ** 2 * -math.log(1 / 2),
@@ -78,7 +78,7 @@ def test_one_value_per_mask() -> None:
         assert loss(logits, target).shape == (3,)
 
 
-def test_mean_of_nothing_is_zero_with_a_gradient() -> None:
+def test_mean_of_no_values_is_zero_with_a_gradient() -> None:
     values = torch.ones(4, requires_grad=True)
     nothing = mean_or_zero(values[:0])
     nothing.backward()

@@ -10,13 +10,13 @@ from avsbench_harness.nn.matching import hungarian
 
 
 def test_by_hand() -> None:
-    # Taking the cheapest pair first (0, 1) would leave (1, 0) and cost 1 + 10.
+    # Greedy matching takes (0, 1) first, which leaves (1, 0) and costs 1 + 10.
     queries, targets = hungarian(torch.tensor([[2.0, 1.0], [10.0, 3.0]]))
     assert (queries.tolist(), targets.tolist()) == ([0, 1], [0, 1])
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
-def test_no_other_pairing_is_cheaper(shape: tuple[int, int]) -> None:
+def test_no_other_matching_has_a_lower_cost(shape: tuple[int, int]) -> None:
     cost = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     queries, targets = hungarian(cost)
     assert queries.dtype == targets.dtype == torch.int64
@@ -30,19 +30,19 @@ def test_no_other_pairing_is_cheaper(shape: tuple[int, int]) -> None:
     assert float(cost[queries, targets].sum()) == pytest.approx(best, rel=1e-6)
 
 
-def test_without_targets_nothing_is_paired() -> None:
+def test_no_targets_give_no_matches() -> None:
     queries, targets = hungarian(torch.zeros(5, 0))
     assert queries.shape == targets.shape == (0,)
 
 
-def test_half_precision_and_gradients_do_not_matter() -> None:
+def test_half_precision_and_costs_with_gradients() -> None:
     cost = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.bfloat16, requires_grad=True)
     queries, targets = hungarian(cost)
     assert (queries.tolist(), targets.tolist()) == ([0, 1], [1, 0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_costs_that_are_no_numbers_are_refused(value: float) -> None:
+def test_costs_that_are_not_finite_are_refused(value: float) -> None:
     cost = torch.zeros(3, 2)
     cost[1, 1] = value
     with pytest.raises(AvsbError, match="training has diverged"):
@@ -55,7 +55,7 @@ def test_costs_must_be_a_matrix() -> None:
 
 
 @pytest.mark.gpu
-def test_pairs_lie_on_the_device_of_the_costs() -> None:
+def test_matches_are_on_the_device_of_the_costs() -> None:
     queries, targets = hungarian(torch.eye(2, device="cuda"))
     assert queries.device.type == targets.device.type == "cuda"
     assert targets.tolist() == [1, 0]

@@ -45,7 +45,7 @@ def test_a_layer_is_post_norm_attention_and_a_relu_block() -> None:
     torch.testing.assert_close(layer(tokens, positions, centres, shapes), expected)
 
 
-def test_without_layers_it_projects_and_joins_the_two_finest_maps() -> None:
+def test_without_layers_the_two_finest_maps_are_projected_and_combined() -> None:
     model, maps = decoder(layers=0), features()
     mask_features, levels = model(maps)
     for found, level, project in zip(levels, reversed(maps[1:]), model.input_projections, strict=True):
@@ -54,7 +54,7 @@ def test_without_layers_it_projects_and_joins_the_two_finest_maps() -> None:
     torch.testing.assert_close(mask_features, model.mask_features(model.output(joined)))
 
 
-def test_levels_hear_of_each_other_and_images_do_not() -> None:
+def test_levels_exchange_information_and_images_do_not() -> None:
     model, maps = decoder(), features()
     with torch.no_grad():
         before, coarse = model(maps)
@@ -66,8 +66,8 @@ def test_levels_hear_of_each_other_and_images_do_not() -> None:
     torch.testing.assert_close(after[1], before[1])
 
 
-def test_queries_know_their_place_and_their_level() -> None:
-    """The codes that the first layer adds are sine positions plus one embedding per level."""
+def test_queries_have_position_and_level_encodings() -> None:
+    """The encodings that the first layer adds are sine positions plus one embedding per level."""
     model, maps = decoder(layers=1), features(count=1)
     seen = []
     model.layers[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs))
@@ -84,7 +84,7 @@ def test_queries_know_their_place_and_their_level() -> None:
     assert tokens.shape == (1, start, 64)
 
 
-def test_autocast_does_not_reach_it() -> None:
+def test_autocast_has_no_effect() -> None:
     model = decoder()
     maps = [level.bfloat16() for level in features()]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -94,7 +94,7 @@ def test_autocast_does_not_reach_it() -> None:
         torch.testing.assert_close(model([level.float() for level in maps])[0], mask_features)
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_has_a_gradient() -> None:
     model = decoder().train()
     mask_features, levels = model(features())
     (mask_features.square().sum() + sum(level.square().sum() for level in levels)).backward()

@@ -28,6 +28,6 @@ def test_equals_upsampling_then_convolving(
     torch.testing.assert_close((maps.grad, weight.grad), tuple(2 * half for half in halves))
 
 
-def test_only_three_by_three() -> None:
+def test_other_kernel_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="3x3"):
         upsampled_conv2d(torch.zeros(1, 2, 4, 4), torch.zeros(2, 2, 5, 5), None, 2)

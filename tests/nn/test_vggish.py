@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from avsbench_harness.errors import UsageError
+from avsbench_harness.nn import audio_encoder
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder, build_audio_encoder
 from avsbench_harness.nn.vggish import PcaQuantizer, VGGish
 from avsbench_harness.testing.seeded import seeded_input, seeded_state
+from avsbench_harness.weights import store
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +28,18 @@ def golden(data: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def skeleton() -> VGGish:
-    """The whole network without memory for its 72 million weights."""
+    """The whole network on the meta device: it has 72 million weights."""
     with torch.device("meta"):
         return VGGish(postprocess=True).eval()
 
 
-def test_names_and_shapes_are_the_published_ones(skeleton, shapes):
+def test_names_and_shapes_match_the_published_ones(skeleton, shapes):
     assert {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()} == shapes
     assert sum(parameter.numel() for parameter in skeleton.parameters()) == 72_141_184
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_embeddings_as_published(skeleton, shapes, golden, seed):
+def test_embeddings_match_the_published_ones(skeleton, shapes, golden, seed):
     skeleton.load_state_dict(seeded_state(seed, shapes), assign=True)
     log_mel = seeded_input(seed, "logmel", (5, 1, 96, 64))
     with torch.inference_mode():
@@ -57,7 +59,7 @@ def test_quantised_embeddings_of_one_example_keep_their_batch_axis():
     assert (codes == 255).all()
 
 
-def test_a_fresh_network_passes_the_signal_on():
+def test_initialisation_preserves_the_signal():
     torch.manual_seed(0)
     log_mel = torch.randn(3, 1, 96, 64) * 1.5 - 2
     with torch.inference_mode():
@@ -86,8 +88,8 @@ def test_compact_encoder_is_small_non_negative_and_independent_of_the_batch():
     torch.testing.assert_close(embeddings[2:3], encoder(log_mel[2:3]), atol=1e-5, rtol=1e-5)
 
 
-def test_compact_encoder_learns_pitch_from_scratch():
-    """Examples of silence with one loud band: which of four it is, after 30 steps."""
+def test_compact_encoder_learns_frequency_bands_from_scratch():
+    """Classify silent examples with one of four loud bands after 30 steps."""
     encoder = _compact()
     head = torch.nn.Linear(128, 4)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-4)
@@ -114,7 +116,7 @@ def test_compact_encoder_learns_pitch_from_scratch():
 # --- by name ----------------------------------------------------------------------------------------------
 
 
-def test_unknown_names_suggest_the_nearest():
+def test_unknown_names_suggest_the_most_similar():
     with pytest.raises(UsageError, match=r"audio encoder 'vgish'.* mean 'vggish'"):
         build_audio_encoder("vgish")
 
@@ -137,7 +139,7 @@ def test_vggish_from_a_published_file_with_pca(tmp_path: Path, shapes):
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
 
 
-def test_weights_of_something_else_are_named(tmp_path: Path):
+def test_weights_of_another_encoder_are_recognised(tmp_path: Path):
     file = tmp_path / "weights.pth"
     torch.save(_compact().state_dict(), file)
     with pytest.raises(
@@ -147,3 +149,7 @@ def test_weights_of_something_else_are_named(tmp_path: Path):
     torch.save({"pca_eigen_vectors": torch.eye(128), "pca_means": torch.zeros(128, 1)}, file)
     with pytest.raises(UsageError, match="look like the PCA parameters of VGGish without its network"):
         build_audio_encoder("vggish", file)
+
+
+def test_the_store_knows_all_encoders():
+    assert tuple(audio_encoder._ENCODERS) == store.AUDIO_ENCODERS

@@ -1,8 +1,10 @@
-"""Published checkpoints: read in every format, renamed and stored; what does not fit is told what it is."""
+"""Published weights: read in every format, renamed and stored; a file that does not fit is recognised."""
 
 from __future__ import annotations
 
 import pickle
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from torch import Tensor
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
+from avsbench_harness.launch.import_weights import candidates, import_weights
 from avsbench_harness.method import get_method
-from avsbench_harness.nn.meta import on_meta
 from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
-from avsbench_harness.weights.published import Likeness, import_checkpoint, recognise
+from avsbench_harness.weights.meta import on_meta
+from avsbench_harness.weights.published import Likeness, recognise
 
-from .checkpoints import constants, golden_keys, publishing_method
+from .publishing import constants, golden_keys, publishing_method
 
 CASES = [
     ("avsegformer", "r50", "avsegformer/r50_s4", "s4"),
@@ -38,24 +41,26 @@ FORMATS = ["bare", "model", "module", "state_dict", "numpy", "safetensors", "det
 
 @pytest.fixture
 def publishing(tiny: str, tmp_path: Path) -> str:
-    """The folder of a method with checkpoints whose names begin with ``net.``."""
+    """The folder of a method with published weights, whose key prefix is ``net.``."""
     return publishing_method(tiny, tmp_path / "publishing")
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own, which is removed after it: whole networks are large."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    shutil.rmtree(tmp_path)
 
 
 def publish(state: dict[str, Tensor], kind: str, folder: Path) -> Path:
     """The state dict as a file of that kind."""
     file = folder / f"{kind}.pth"
+    state = {name: value.contiguous() for name, value in state.items()}
     arrays = {name: value.numpy() for name, value in state.items()}
     if kind == "safetensors":
         file = file.with_suffix(".safetensors")
-        save_file({name: value.contiguous() for name, value in state.items()}, file)
+        save_file(state, file)
     elif kind == "detectron2":
         file = file.with_suffix(".pkl")
         content = {"model": arrays, "__author__": "the authors", "matching_heuristics": True}
@@ -81,7 +86,7 @@ def test_published_names_of_every_method(
     if method == "combo":
         state["audio_backbone.features.0.weight"] = state.pop("vggish.features.0.weight")
     file = publish(state, "model", tmp_path)
-    found = import_checkpoint(method, file, task=task, backbone=backbone)
+    found = import_weights(method, file, task=task, backbone=backbone)
     entry = found.entry
     assert (entry.method, entry.variant, entry.task, entry.backbone) == (method, "released", task, backbone)
     assert (entry.file, entry.source_sha256) == (file.name, sha256_file(file))
@@ -107,7 +112,7 @@ def test_formats_of_authors(publishing: str, tmp_path: Path, own_cache: Path, ki
         for index, (name, value) in enumerate(network.state_dict().items())
     }
     state = {f"net.{name}": value for name, value in own.items()} | {"audio.weight": torch.zeros(3)}
-    found = import_checkpoint(publishing, publish(state, kind, tmp_path), task="s4", backbone="r50")
+    found = import_weights(publishing, publish(state, kind, tmp_path), task="s4", backbone="r50")
     assert [name.removeprefix("module.") for name in found.unused] == ["audio.weight"]
     stored = load_file(found.entry.path)
     assert stored.keys() == own.keys()
@@ -117,28 +122,26 @@ def test_formats_of_authors(publishing: str, tmp_path: Path, own_cache: Path, ki
 def test_counters_that_old_files_lack_are_zero(publishing: str, tmp_path: Path, own_cache: Path) -> None:
     network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
     state = {f"net.{n}": v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
-    found = import_checkpoint(publishing, publish(state, "bare", tmp_path), task="s4", backbone="r50")
+    found = import_weights(publishing, publish(state, "bare", tmp_path), task="s4", backbone="r50")
     assert load_file(found.entry.path)["backbone.1.num_batches_tracked"].item() == 0
 
 
-def test_a_file_of_a_training_that_diverged_is_refused(
-    publishing: str, tmp_path: Path, own_cache: Path
-) -> None:
+def test_weights_that_are_not_finite_are_refused(publishing: str, tmp_path: Path, own_cache: Path) -> None:
     network = get_method(publishing).build(get_task("s4"), "r50", variant="released")
     state = {f"net.{name}": value.clone() for name, value in network.state_dict().items()}
     state[next(iter(state))].view(-1)[0] = float("nan")
     file = publish(state, "bare", tmp_path)
     with pytest.raises(UsageError, match=rf"^{file}: .* 1 not finite .*diverged"):
-        import_checkpoint(publishing, file, task="s4", backbone="r50")
+        import_weights(publishing, file, task="s4", backbone="r50")
     assert store.entries() == []
 
 
 @pytest.mark.slow
-def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_file_for_another_task_is_recognised(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
     file = publish(constants(keys), "module", tmp_path)
     with pytest.raises(UsageError, match=r"wrong shape.* looks like avsegformer for avss with r50\.$"):
-        import_checkpoint("avsegformer", file, task="s4", backbone="r50")
+        import_weights("avsegformer", file, task="s4", backbone="r50")
     assert store.entries() == []
 
 
@@ -153,63 +156,68 @@ def test_a_file_of_another_task_is_named(data: Path, tmp_path: Path, own_cache: 
     ],
 )
 def test_every_published_model_is_recognised(data: Path, keys: str, looks: Likeness) -> None:
-    found = recognise(constants(golden_keys(data, keys)))
+    found = recognise(constants(golden_keys(data, keys)), candidates())
     assert found is not None
     assert (found.method, found.backbone, found.fit) == (looks.method, looks.backbone, 1.0)
     assert set(looks.tasks) <= set(found.tasks)
 
 
 @pytest.mark.slow
-def test_a_file_of_another_method_or_backbone_is_named(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_file_for_another_method_or_backbone_is_recognised(
+    data: Path, tmp_path: Path, own_cache: Path
+) -> None:
     file = publish(constants(golden_keys(data, "avsegformer/r50_s4")), "bare", tmp_path)
     looks = r"looks like avsegformer for s4 or ms3 with r50\.$"
     with pytest.raises(UsageError, match=rf"fit tpavi for s4 with r50: .*{looks}"):
-        import_checkpoint("tpavi", file, task="s4", backbone="r50")
+        import_weights("tpavi", file, task="s4", backbone="r50")
     with pytest.raises(UsageError, match=rf"fit avsegformer for s4 with pvt: .*{looks}"):
-        import_checkpoint("avsegformer", file, task="s4", backbone="pvt")
-    with pytest.raises(UsageError, match=rf"no published checkpoints with the backbone swin_t.*{looks}"):
-        import_checkpoint("avsegformer", file, task="s4", backbone="swin_t")
+        import_weights("avsegformer", file, task="s4", backbone="pvt")
+    with pytest.raises(UsageError, match=rf"no published weights with the backbone swin_t.*{looks}"):
+        import_weights("avsegformer", file, task="s4", backbone="swin_t")
 
 
 @pytest.mark.slow
-def test_a_file_is_named_where_the_network_asked_for_does_not_exist(
+def test_a_file_is_recognised_if_the_requested_network_does_not_exist(
     data: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
     looks = r"looks like catr for s4 or ms3 with pvt\.$"
     with pytest.raises(UsageError, match=rf"cannot do avss.*{looks}"):
-        import_checkpoint("catr", file, task="avss", backbone="pvt")
+        import_weights("catr", file, task="avss", backbone="pvt")
     with pytest.raises(UsageError, match=rf"Unknown backbone 'pvtv2'.*{looks}"):
-        import_checkpoint("catr", file, task="s4", backbone="pvtv2")
+        import_weights("catr", file, task="s4", backbone="pvtv2")
 
 
 @pytest.mark.slow
-def test_one_missing_entry_is_not_all_of_them(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_a_missing_entry_lowers_the_share_that_fits(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = golden_keys(data, "catr/pvt")
     del keys["encoder_backbone.patch_embed1.proj.weight"]
     with pytest.raises(UsageError, match=r"1 missing.* \(99% of the entries fit\)\.$"):
-        import_checkpoint("catr", publish(constants(keys), "bare", tmp_path), task="s4", backbone="pvt")
+        import_weights("catr", publish(constants(keys), "bare", tmp_path), task="s4", backbone="pvt")
 
 
 @pytest.mark.slow
-def test_files_that_are_like_no_checkpoint(data: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_files_that_fit_no_method_entirely(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = golden_keys(data, "tpavi/r50_s4")
     cut = dict(list(keys.items())[5:])
     with pytest.raises(
         UsageError, match=r"looks like tpavi for s4 or ms3 with r50 \(99% of the entries fit\)"
     ):
-        import_checkpoint("tpavi", publish(constants(cut), "bare", tmp_path), task="s4", backbone="r50")
+        import_weights("tpavi", publish(constants(cut), "bare", tmp_path), task="s4", backbone="r50")
     other = {"cls_token": (1, 1, 4), "blocks.0.norm.weight": (4,)}
-    with pytest.raises(UsageError, match=r"no published checkpoint .*, but like a Vision Transformer\.$"):
-        import_checkpoint("tpavi", publish(constants(other), "bare", tmp_path), task="s4", backbone="r50")
+    with pytest.raises(
+        UsageError,
+        match=r"fits no published weights of the installed methods; it looks like a Vision Transformer\.$",
+    ):
+        import_weights("tpavi", publish(constants(other), "bare", tmp_path), task="s4", backbone="r50")
 
 
 @pytest.mark.slow
-def test_what_cannot_be_asked_for(tmp_path: Path, own_cache: Path, tiny: str) -> None:
+def test_requests_that_are_refused(tmp_path: Path, own_cache: Path, tiny: str) -> None:
     file = publish({"a": torch.ones(1)}, "bare", tmp_path)
     with pytest.raises(UsageError, match="cannot do avss"):
-        import_checkpoint("catr", file, task="avss", backbone="pvt")
+        import_weights("catr", file, task="avss", backbone="pvt")
     with pytest.raises(UsageError, match="Unknown variant of catr 'released2'"):
-        import_checkpoint("catr", file, task="s4", backbone="pvt", variant="released2")
+        import_weights("catr", file, task="s4", backbone="pvt", variant="released2")
     with pytest.raises(UsageError, match="no weights file"):
-        import_checkpoint("catr", tmp_path / "none.pth", task="s4", backbone="pvt")
+        import_weights("catr", tmp_path / "none.pth", task="s4", backbone="pvt")

@@ -1,4 +1,4 @@
-"""Runs that take weights over: predicting without training, and training that does not start from scratch."""
+"""Runs with given weights: predicting without training, and training that starts from them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, Busy, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute, train_or_load
+from avsbench_harness.launch.import_weights import import_weights
 from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.nn.pretrained import add_weights
 from avsbench_harness.submission import read_submission
 from avsbench_harness.tasks import AVSS
 from avsbench_harness.weights import store
-from avsbench_harness.weights.published import import_checkpoint
 
-from .checkpoints import publishing_method
+from .publishing import publishing_method
 
 
 def request(method: str, data: Path, out: Path, *assignments: str, **changes) -> Request:
@@ -44,7 +45,7 @@ def masks(submission: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def publishing(tiny: str, tmp_path: Path) -> str:
-    """The folder of a method with checkpoints whose names begin with ``net.``."""
+    """The folder of a method with published weights, whose key prefix is ``net.``."""
     return publishing_method(tiny, tmp_path / "publishing")
 
 
@@ -57,7 +58,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tiny: str, real_s4: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of the tiny method, its audio encoder trained along."""
+    """A finished run of the tiny method with a trained audio encoder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVSB_CACHE_DIR", str(cache))
         run = plan(request(tiny, real_s4, tmp_path_factory.mktemp("finished"), "epochs=1"))
@@ -75,13 +76,13 @@ def trained(finished: Run, tmp_path: Path) -> Run:
 def add_compact(tmp_path: Path) -> None:
     torch.manual_seed(7)
     torch.save(CompactAudioEncoder().state_dict(), tmp_path / "compact.pth")
-    store.add("compact", tmp_path / "compact.pth")
+    add_weights("compact", tmp_path / "compact.pth")
 
 
 # --- predicting without training --------------------------------------------------------------------------
 
 
-def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
+def test_published_weights_score_as_the_model_that_they_are_of(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     frozen = ("audio.freeze=true", "epochs=1")
@@ -91,7 +92,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     state = {f"net.{n.removeprefix('model.')}": v for n, v in load_file(ours.weights_file).items()}
     file = tmp_path / "S4_published.pth"
     torch.save({"model": {**state, "audio.weight": torch.zeros(2)}}, file)
-    entry = import_checkpoint(publishing, file, task="s4", backbone="r50").entry
+    entry = import_weights(publishing, file, task="s4", backbone="r50").entry
 
     theirs = plan(request(publishing, real_s4, tmp_path / "theirs", weights=entry.name))
     assert theirs.id != ours.id
@@ -109,7 +110,7 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     assert found.training.steps == 0
     assert execute(theirs) == found
 
-    # By the beginning of its id, and by the authors' file; the file's name decides nothing.
+    # By a prefix of the id, and by the authors' file; the file's name has no influence.
     renamed = file.rename(tmp_path / "other.pth")
     for asked in (entry.name.rsplit("-", 1)[0], str(renamed), str(entry.path)):
         assert plan(request(publishing, real_s4, tmp_path, weights=asked)).id == theirs.id
@@ -118,18 +119,18 @@ def test_a_published_checkpoint_scores_as_the_model_that_it_holds(
     ):
         plan(request(publishing, real_s4, tmp_path, task="ms3", weights=entry.name))
     entry.path.unlink()
-    with pytest.raises(MissingDataError, match="gone from the cache; import it again"):
+    with pytest.raises(MissingDataError, match="are missing from the cache; import them again"):
         plan(request(publishing, real_s4, tmp_path, weights=entry.name))
 
 
-def test_a_checkpoint_without_audio_encoder_needs_one_from_the_store(
+def test_weights_without_audio_encoder_need_one_from_the_store(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path, trained
 ) -> None:
     own = {n.removeprefix("model."): v for n, v in load_file(trained.weights_file).items() if "model." in n}
     torch.save({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.pth")
     with pytest.raises(UsageError, match=r"`avsb weights import METHOD .*S4\.pth --task T --backbone B`"):
         plan(request(publishing, real_s4, tmp_path, weights=str(tmp_path / "S4.pth")))
-    import_checkpoint(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
+    import_weights(publishing, tmp_path / "S4.pth", task="s4", backbone="r50")
     for encoder in ("compact", "vggish"):
         with pytest.raises(MissingDataError, match=rf"`avsb weights add {encoder} FILE` adds them"):
             plan(
@@ -162,7 +163,7 @@ def test_a_run_predicts_with_the_weights_of_another(
     assert plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=str(away))).id == runs[0].id
 
 
-def test_a_checkpoint_that_changes_after_planning_is_noticed(
+def test_weights_that_change_after_planning_are_refused(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     run = plan(request(tiny, real_s4, tmp_path, "epochs=1", weights=trained.id))
@@ -175,7 +176,7 @@ def test_a_checkpoint_that_changes_after_planning_is_noticed(
     assert not run.weights_file.exists()
 
 
-def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+def test_the_preset_is_that_of_the_run_with_the_weights(tiny: str, real_s4: Path, tmp_path: Path) -> None:
     run = plan(request(tiny, real_s4, tmp_path, preset="smoke"))
     execute(run)
     assert plan(request(tiny, real_s4, tmp_path, weights=run.id)).spec.preset == "smoke"
@@ -184,9 +185,9 @@ def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "assignments", "error", "message"),
     [
-        ({"weights": "nothing"}, (), UsageError, "Unknown checkpoint or run 'nothing'"),
+        ({"weights": "nothing"}, (), UsageError, "Unknown weights or run 'nothing'"),
         ({"weights": "empty"}, (), MissingDataError, "that run is not trained yet"),
-        ({"weights": "broken.safetensors"}, (), UsageError, "neither a run's weights nor a checkpoint"),
+        ({"weights": "broken.safetensors"}, (), UsageError, "neither a run's weights nor published"),
         ({"weights": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
         ({"weights": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         ({"init": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
@@ -214,7 +215,7 @@ def test_the_preset_of_a_run_is_its_checkpoints(tiny: str, real_s4: Path, tmp_pa
         ({"init": "RUN"}, ("audio.encoder=vggish",), UsageError, "do not fit the run's network"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_computed(
+def test_misfits_are_reported_before_anything_is_computed(
     trained: Run, tiny: str, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict,
     assignments: tuple[str, ...], error: type[AvsbError], message: str,
 ) -> None:  # fmt: skip
@@ -247,7 +248,7 @@ def test_training_starts_from_another_runs_weights(trained, tiny: str, real_s4: 
     assert record.training.steps == 4
 
 
-def test_entries_that_the_recipe_names_start_afresh(
+def test_entries_in_init_skip_keep_their_initial_values(
     trained, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     run = plan(request(tiny, real_s4, tmp_path, "init_skip=[head.]", seed=3, init=trained.id))
@@ -259,7 +260,7 @@ def test_entries_that_the_recipe_names_start_afresh(
     assert any(note.endswith(", except for head..") for note in notes(run.spec))
 
 
-def test_other_tasks_may_start_from_it_but_for_their_class_heads(trained, tiny: str, tmp_path: Path) -> None:
+def test_other_tasks_start_from_it_without_class_heads(trained, tiny: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "avss", AVSS, (1, 1, 1), seed=0, jobs=1)
     asked = request(tiny, tmp_path / "avss", tmp_path, task="avss", init=trained.id)
     with pytest.raises(
@@ -272,7 +273,7 @@ def test_other_tasks_may_start_from_it_but_for_their_class_heads(trained, tiny: 
     assert torch.equal(start["model.gate.weight"], load_file(trained.weights_file)["model.gate.weight"])
 
 
-def test_training_starts_from_a_published_checkpoint(
+def test_training_starts_from_published_weights(
     publishing: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     add_compact(tmp_path)
@@ -282,14 +283,14 @@ def test_training_starts_from_a_published_checkpoint(
         for n, v in build_system(scratch, pretrained=False).state_dict().items()
     }
     save_file({f"net.{name}": value for name, value in own.items()}, tmp_path / "S4.safetensors")
-    entry = import_checkpoint(publishing, tmp_path / "S4.safetensors", task="s4", backbone="r50").entry
+    entry = import_weights(publishing, tmp_path / "S4.safetensors", task="s4", backbone="r50").entry
     run = plan(request(publishing, real_s4, tmp_path, "audio.freeze=true", init=entry.name))
     start = build_system(run, pretrained=True).state_dict()
     assert all(torch.equal(start[f"model.{name}"], value) for name, value in own.items())
     assert "from published weights, S4.safetensors" in " ".join(notes(run.spec))
 
 
-def test_an_encoder_trained_along_is_not_thrown_away(
+def test_a_trained_encoder_is_not_discarded(
     trained, tiny: str, real_s4: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     add_compact(tmp_path)
@@ -307,10 +308,10 @@ def test_the_hash_covers_all_but_names_and_sources(tiny: str, real_s4: Path, tmp
     assert spec.hash == sha256_json(values)
 
 
-# --- protocols beside the canonical one -------------------------------------------------------------------
+# --- protocols besides the canonical one -------------------------------------------------------------------
 
 
-def test_the_recipes_protocols_are_recorded_beside_the_canonical_one(
+def test_protocols_of_the_recipe_are_recorded_with_the_canonical_one(
     avsb, tiny: str, real_s4: Path, tmp_path: Path
 ) -> None:
     extra = ("epochs=1", "protocols=[davis, confusion, object/1]")

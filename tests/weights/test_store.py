@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.nn.pretrained import add_weights
 from avsbench_harness.weights import store
 from avsbench_harness.weights.state_files import check_published_hash, read_state
 
@@ -48,7 +49,7 @@ def test_an_empty_store():
 
 
 def test_added_files_are_found_under_their_hash(compact: Path, tmp_path: Path):
-    entry = store.add("compact", compact)
+    entry = add_weights("compact", compact)
     assert (entry.name, entry.file, entry.size) == ("compact", "compact.pth", compact.stat().st_size)
     assert entry.sha256 == _sha256(compact)
     assert store.entries() == [entry]
@@ -57,40 +58,40 @@ def test_added_files_are_found_under_their_hash(compact: Path, tmp_path: Path):
     assert stored.read_bytes() == compact.read_bytes()
 
 
-def test_a_later_file_takes_the_name_and_the_earlier_one_stays(compact: Path, tmp_path: Path):
-    first = store.add("compact", compact)
+def test_a_later_file_replaces_the_entry_and_keeps_the_earlier_file(compact: Path, tmp_path: Path):
+    first = add_weights("compact", compact)
     save_file(CompactAudioEncoder().state_dict(), tmp_path / "new.safetensors")
-    second = store.add("compact", tmp_path / "new.safetensors")
+    second = add_weights("compact", tmp_path / "new.safetensors")
     assert store.entries() == [second]
     assert store.find("compact") == second.path
     assert second.path.suffix == ".safetensors"
-    assert first.path.is_file()  # a run that uses it may still be going on
+    assert first.path.is_file()  # a run may still use it
 
 
 def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
     torch.save(timm.create_model("resnet50").state_dict(), tmp_path / "resnet50.pth")
-    entry = store.add("r50", tmp_path / "resnet50.pth")
+    entry = add_weights("r50", tmp_path / "resnet50.pth")
     assert entry.name == "resnet50"
     assert store.find("r50") == store.find("resnet50") == entry.path
     assert store.find("resnet50.tv_in1k") is None
 
 
-def test_an_entry_whose_file_is_gone_or_cut_is_not_found(compact: Path):
-    entry = store.add("compact", compact)
+def test_an_entry_with_a_missing_or_truncated_file_is_not_found(compact: Path):
+    entry = add_weights("compact", compact)
     os.truncate(entry.path, 100)
     assert store.find("compact") is None
     entry.path.unlink()
     assert store.find("compact") is None
-    assert store.add("compact", compact).path.stat().st_size == entry.size
+    assert add_weights("compact", compact).path.stat().st_size == entry.size
     assert store.find("compact") == entry.path
 
 
-def test_hash_digits_in_the_name_must_be_right(compact: Path):
+def test_hash_digits_in_the_name_must_match(compact: Path):
     good = _named_after_hash(compact, _sha256(compact)[:8])
     bad = _named_after_hash(compact, "10086976")
-    assert store.add("compact", good).file == good.name
+    assert add_weights("compact", good).file == good.name
     with pytest.raises(UsageError, match=r"vggish-10086976\.pth is not the published file.*SHA-256 10086976"):
-        store.add("compact", bad)
+        add_weights("compact", bad)
     assert [entry.file for entry in store.entries()] == [good.name]
 
 
@@ -99,20 +100,20 @@ def test_names_without_hash_digits_are_not_checked(compact: Path, name: str):
     check_published_hash(Path(shutil.copy(compact, compact.with_name(name))))
 
 
-def test_what_does_not_fit_is_refused_and_leaves_nothing(compact: Path, tmp_path: Path):
+def test_files_that_do_not_fit_are_refused_and_leave_nothing(compact: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'vggish'"):
-        store.add("vggish", compact)
+        add_weights("vggish", compact)
     with pytest.raises(UsageError, match=r"compact\.pth: These weights do not fit 'resnet18'"):
-        store.add("resnet18", compact)
+        add_weights("resnet18", compact)
     with pytest.raises(UsageError, match="There is no weights file"):
-        store.add("vggish", tmp_path / "absent.pth")
+        add_weights("vggish", tmp_path / "absent.pth")
     with pytest.raises(UsageError, match=r"Unknown model 'vgish'.* mean 'vggish'"):
-        store.add("vgish", compact)
+        add_weights("vgish", compact)
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_index_is_named(compact: Path, tmp_path: Path):
-    store.add("compact", compact)
+    add_weights("compact", compact)
     index = tmp_path / "cache" / "weights" / "index.json"
     assert set(json.loads(index.read_text())) == {"compact"}
     for content in ("{", "[]", '{"compact": {"sha": 1}}', '{"compact": 3}'):
@@ -139,7 +140,7 @@ def _same(state: dict[str, torch.Tensor]) -> bool:
         {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
     ],
 )
-def test_wrappers_are_taken_off(tmp_path: Path, content: dict[str, Any]):
+def test_wrappers_are_removed(tmp_path: Path, content: dict[str, Any]):
     torch.save(content, tmp_path / "weights.pth")
     assert _same(read_state(tmp_path / "weights.pth"))
 
@@ -163,7 +164,7 @@ class _Evil:
 def test_files_that_could_run_code_are_refused(tmp_path: Path, zipped: bool):
     file, victim = tmp_path / "evil.pth", tmp_path / "victim"
     torch.save({"a": _Evil(victim)}, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UsageError, match=r"evil\.pth holds more than tensors"):
+    with pytest.raises(UsageError, match=r"evil\.pth asks for the global '\w+\.mkdir'"):
         read_state(file)
     assert not victim.exists()
 
@@ -180,7 +181,9 @@ def test_files_that_could_run_code_are_refused(tmp_path: Path, zipped: bool):
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=f"{name}.*(fetch it again|more than tensors)"):
+    with pytest.raises(
+        UsageError, match=f"{name} is (empty|not a weights file|not a whole|a damaged zip).*[Ff]etch it again"
+    ):
         read_state(tmp_path / name)
 
 
@@ -191,10 +194,10 @@ def test_files_without_a_state_dict_are_refused(tmp_path: Path, value: Any):
         read_state(tmp_path / "a.pth")
 
 
-# --- published checkpoints --------------------------------------------------------------------------------
+# --- published weights ------------------------------------------------------------------------------------
 
 
-def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
+def _converted(folder: Path, number: int) -> dict[str, Any]:
     file = folder / f"converted-{number}.safetensors"
     save_file({"a": torch.full((2,), float(number))}, file)
     return {
@@ -203,9 +206,9 @@ def _checkpoint(folder: Path, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_published_checkpoints_stand_beside_encoders(compact: Path, tmp_path: Path):
-    encoder = store.add("compact", compact)
-    facts = _checkpoint(tmp_path, 1)
+def test_published_weights_are_listed_with_encoders(compact: Path, tmp_path: Path):
+    encoder = add_weights("compact", compact)
+    facts = _converted(tmp_path, 1)
     entry = store.add_published(**facts)
     assert entry.name == f"some-released-s4-r50-{facts['source_sha256'][:8]}"
     assert entry.path.suffix == ".safetensors"
@@ -229,6 +232,6 @@ def test_simultaneous_additions_lose_nothing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(store, "entries", slowly)
     with ThreadPoolExecutor(count) as pool:
-        facts = [_checkpoint(tmp_path, number) for number in range(count)]
+        facts = [_converted(tmp_path, number) for number in range(count)]
         list(pool.map(lambda values: store.add_published(**values), facts))
     assert {entry.file for entry in read()} == {f"S4_{number}.pth" for number in range(count)}

@@ -5,12 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.weights.strict import load_renamed, pvt_v2_name
+from avsbench_harness.weights.strict import RenameRules, load_renamed, pvt_v2_name, unused_entries
 from avsbench_harness.weights.timm_names import skeleton
 
-
-def rename(name: str) -> str | None:
-    return None if name.startswith("audio.") else name.replace("fc.", "1.").replace("conv.", "0.")
+rename = RenameRules((r"^audio\.", None), (r"^fc\.", "1."), (r"^conv\.", "0."))
 
 
 def network() -> nn.Sequential:
@@ -29,9 +27,21 @@ def state() -> dict[str, Tensor]:
     }
 
 
-def test_loads_under_new_names_and_takes_off_axes_of_length_one() -> None:
+def test_rules_apply_in_order_until_one_drops_the_entry() -> None:
+    rules = RenameRules(
+        (r"^stage([1-4])\.", lambda match: f"levels.{int(match[1]) - 1}."),
+        (r"\.unused\.", None),
+        (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+    )
+    assert rules("module.stage2.in_proj_weight") == "levels.1.in_proj.weight"
+    assert rules("stage1.unused.weight") is None
+    assert rules("other") == "other"
+
+
+def test_a_state_dict_is_loaded_under_new_names_without_trailing_axes_of_one() -> None:
     net = network()
     load_renamed(net, state(), rename, what="the test")
+    assert unused_entries(net) == ("audio.weight",)
     assert net[0].weight.tolist() == [[1.0] * 3] * 2
     assert net[1].running_var.tolist() == [6.0, 6.0]
 
@@ -51,7 +61,7 @@ def test_loads_under_new_names_and_takes_off_axes_of_length_one() -> None:
         ({f"x{i}": torch.zeros(1) for i in range(5)}, r"5 unknown \(x0, x1, x2 and 2 more\)"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_loaded(change: dict[str, object], message: str) -> None:
+def test_misfits_are_named_and_nothing_is_loaded(change: dict[str, object], message: str) -> None:
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     changed = {name: value for name, value in {**state(), **change}.items() if value is not None}
@@ -61,7 +71,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(change: dict[str, obje
         assert torch.equal(value, before[name])
 
 
-def test_pvt_names_are_those_of_timms_feature_extractor() -> None:
+def test_pvt_names_match_timms_feature_extractor() -> None:
     wanted = set(skeleton("pvt_v2_b0", features_only=True, out_indices=(0, 1, 2, 3)).state_dict())
     original = {
         "patch_embed1.proj.weight": "patch_embed.proj.weight",

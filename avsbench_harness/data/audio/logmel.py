@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from avsbench_harness.data.audio.waveform import SAMPLE_RATE, read_audio, to_16k
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.pickles import read_float_tensor
 from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.safe_pickle import read_float_tensor
 from avsbench_harness.tasks import Task
 
 #: Changes whenever the values that this module computes change; part of every cache key.
