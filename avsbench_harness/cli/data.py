@@ -17,6 +17,11 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Check, describe, generate and cache data sets."
 )
 
+RequiredTaskOption = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
+SplitsOption = Annotated[
+    list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
+]
+JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")]
 RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; default: AVSB_DATA_DIR.")]
 
 
@@ -88,16 +93,14 @@ def info(root: RootArgument = None, json: JsonOption = False) -> None:
 
 @app.command()
 def synth(
-    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    task: RequiredTaskOption,
     clips: Annotated[str, typer.Option("--clips", metavar="TRAIN,VAL,TEST", help="Clips per split.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist or be empty.")],
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     kinds: Annotated[
         int | None, typer.Option("--kinds", help="Number of kinds of objects; default: all.")
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
-    ] = None,
+    jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Generate a synthetic benchmark in the official layout.
@@ -143,11 +146,9 @@ def synth(
 
 @app.command()
 def maskige(
-    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    task: RequiredTaskOption,
     root: RootArgument = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
-    ] = None,
+    split: SplitsOption = None,
     segmenter: Annotated[
         str,
         typer.Option("--segmenter", help="Segmenter: felzenszwalb (no weights) or sam."),
@@ -160,9 +161,7 @@ def maskige(
         str | None,
         typer.Option("--device", help="For sam: cpu, cuda or cuda:N; defaults to CUDA if available."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
-    ] = None,
+    jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make maskiges, images of class-agnostic masks that are an additional input of COMBO.
@@ -230,9 +229,7 @@ def propagate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the masks; default: the cache.")
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
-    ] = None,
+    jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make pseudo-masks for the training frames of S4 that are not annotated, for methods such as CATR*.
@@ -280,11 +277,9 @@ def propagate(
 
 @app.command()
 def cache(
-    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    task: RequiredTaskOption,
     root: RootArgument = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
-    ] = None,
+    split: SplitsOption = None,
     size: Annotated[
         int, typer.Option("--size", min=1, max=4096, help="Side of the network input, pixels.")
     ] = 224,
@@ -342,7 +337,7 @@ def cache(
 
 @app.command()
 def solution(
-    task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
+    task: RequiredTaskOption,
     out: Annotated[Path, typer.Option("--out", help="The npz file to write.")],
     root: RootArgument = None,
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
