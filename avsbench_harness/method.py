@@ -1,8 +1,8 @@
-"""What a method plugin is, and how plugins are found.
+"""The interface of method plugins, and their discovery.
 
 A plugin is a small class in the entry-point group ``avsbench_harness.methods``; the methods that ship
-with the harness are found the same way as anybody else's. Importing a plugin must not import torch, so that
-listing methods stays quick: a plugin imports its network inside :meth:`Method.build`.
+with the harness are found the same way as third-party ones. Importing a plugin must not import torch, so that
+listing methods is fast: a plugin imports its network inside :meth:`Method.network`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
@@ -32,23 +32,23 @@ GROUP = "avsbench_harness.methods"
 
 
 class Validation(Schema):
-    """One validation: the optimiser step after which it was made, and its scores."""
+    """The scores of one validation, and the optimiser step after which it was made."""
 
     step: int
     metrics: dict[str, float | None]
 
 
 class TrainingSummary(Schema):
-    """The outcome of a training: which weights were selected, and how they were trained.
+    """The outcome of a training: the selected weights, and how they were trained.
 
     Attributes:
         weights_file: name of the file in the run's folder.
-        steps: optimiser steps in all.
-        selected_step: the step after which the weights were saved.
+        steps: total number of optimiser steps.
+        selected_step: the step after which the selected weights were saved.
         validations: all validations, in order.
         seconds: time spent in training steps, over all attempts.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        processes: number of processes that trained it last.
+        processes: number of processes of the last attempt.
         clips_per_second: average over all training steps.
         memory_gib: peak memory, GiB.
         parameters: number of the network's parameters.
@@ -69,14 +69,14 @@ class TrainingSummary(Schema):
 
 
 class Loops(NamedTuple):
-    """The training and prediction loops that a run brings along; the engine's by default."""
+    """The training and prediction loops of a run; by default the engine's."""
 
     train: Callable[[Any], TrainingSummary]
     predict: Callable[[Any, Split], Path]
 
 
 class MethodRun(Protocol):
-    """A run as its method sees it; :class:`avsbench_harness.engine.run.Run` implements it."""
+    """The interface of a run for its method; :class:`avsbench_harness.engine.run.Run` implements it."""
 
     @property
     def loops(self) -> Loops:
@@ -100,49 +100,71 @@ class MethodRun(Protocol):
 
     @property
     def weights_file(self) -> Path:
-        """Where training leaves the selected weights."""
+        """The file to which training writes the selected weights."""
 
     def submission_file(self, split: Split) -> Path:
-        """Where prediction leaves the submission of a split."""
+        """The file to which prediction writes the submission of a split."""
 
     def build_model(self, *, pretrained: bool) -> Model:
-        """The method's network with the recipe's options."""
+        """Build the method's network with the recipe's options."""
 
 
-class Method(ABC):
+class Method:
     """One published method: its facts, its network, and how it trains and predicts.
 
-    The folder of the plugin's module holds ``recipes.yaml`` (training recipes) and ``README.md`` (the
-    model card) beside the code.
+    A subclass sets the class attributes and implements :meth:`network`. The folder of its module holds
+    ``recipes.yaml`` (training recipes) and ``README.md`` (the model card) beside the code.
     """
 
+    #: Name on the command line and in files.
     name: ClassVar[str]
+    #: Other names that the command line accepts.
     aliases: ClassVar[tuple[str, ...]] = ()
+    #: Authors, venue and year.
     paper: ClassVar[str]
+    #: Address of the code, or of the paper.
     url: ClassVar[str] = ""
+    #: ``released`` (the published code), ``paper`` (the paper), or both; the first is the default.
     variants: ClassVar[tuple[str, ...]]
+    #: Names of the supported tasks.
     tasks: ClassVar[tuple[str, ...]]
+    #: Backbones with a recipe: ``r50``, ``pvt``, ``swin_t`` or timm names.
     backbones: ClassVar[tuple[str, ...]]
+    #: The build options that :meth:`build` parses.
+    options: ClassVar[type[BuildOptions]]
     #: Whether its losses leave out pixels of class 255, as `augment.outside: ignore` marks them.
     ignored_pixels: ClassVar[bool] = False
-    #: Whether it takes the sound of separated sources, as `audio.separator` makes them.
+    #: Whether it accepts the audio of separated sources, as `audio.separator` makes them.
     separated_audio: ClassVar[bool] = False
 
-    @abstractmethod
-    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
-        """The network with random weights; nothing is downloaded.
+    def network(self) -> Callable[[Task, str, Any], Model]:
+        """Import and return the network's class, called with task, backbone and parsed ``options``.
+
+        The import belongs here, not at the top of the module: listing methods must not import torch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither network nor build.")
+
+    def build(self, task: Task, backbone: str, *, variant: str | None = None, **options: Any) -> Model:
+        """Return the network with random weights; nothing is downloaded.
 
         Args:
-            task: what it predicts.
+            task: the task.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
-            variant: one of ``variants``.
-            options: the method's own, as its model card lists them; an unknown one is a ``UsageError``.
-                Two are the recipe's and passed only where it sets them: ``pretrained`` (the file with the
-                backbone's weights) and ``drop_path_rate`` (its stochastic depth).
+            variant: one of ``variants``; by default the first.
+            options: build options, as the model card lists them. Two come from the recipe's ``backbone`` and
+                are passed only if set there: ``pretrained`` (the file with the backbone's weights) and
+                ``drop_path_rate`` (its stochastic depth).
+
+        Raises:
+            UsageError: the method has no such variant or task, or an option is unknown, out of range,
+                contradicts another, or has no effect.
         """
+        check_task(self, task.name)
+        chosen = check_variant(self, variant)
+        return self.network()(task, backbone, self.options.of(options, task, chosen))
 
     def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
-        """Whether its network takes maskiges beside frames, given these build options; by default no."""
+        """Whether the network with these build options uses maskiges besides frames; by default no."""
         return False
 
     def train(self, run: MethodRun) -> TrainingSummary:
@@ -166,13 +188,13 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Entry:
-    """A plugin as it was found: a usable method, or the reason why it is not usable.
+    """An installed plugin: a usable method, or the error with which loading it failed.
 
     Attributes:
         name: the entry point's name.
         origin: the distribution or folder it comes from.
         method: the plugin, ``None`` if it could not be loaded.
-        error: why it could not be loaded, with the last line of the traceback.
+        error: type and message of the exception that loading it raised.
         traceback: the whole traceback, for ``avsb doctor``.
     """
 
@@ -183,14 +205,14 @@ class Entry:
     traceback: str = field(default="", repr=False)
 
     def require(self) -> Method:
-        """The method, or an error that says why it cannot be loaded."""
+        """Return the method; one that could not be loaded is an ``AvsbError`` with the reason."""
         if self.method is None:
             raise AvsbError(f"Method '{self.name}' from {self.origin} cannot be loaded: {self.error}")
         return self.method
 
 
 def methods() -> dict[str, Entry]:
-    """Every installed plugin by name; broken ones are listed with their error.
+    """Return every installed plugin by name; broken ones are listed with their error.
 
     Raises:
         UsageError: two plugins claim the same name or alias.
@@ -210,10 +232,10 @@ def methods() -> dict[str, Entry]:
 
 
 def get_method(name: str) -> Method:
-    """The method of that name, alias or folder.
+    """Return the method of that name, alias or folder.
 
     Args:
-        name: a plugin's name or alias, or the path of a folder with a plugin that is being written.
+        name: a plugin's name or alias, or the path of a folder with a plugin that is not packaged.
     """
     if is_folder(name):
         return from_folder(Path(name))
@@ -226,12 +248,12 @@ def get_method(name: str) -> Method:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a method is asked for by its folder rather than by its name."""
+    """Whether ``--method`` is the path of a folder rather than a name."""
     return "/" in name or "\\" in name or name.startswith(".")
 
 
 def from_folder(folder: Path) -> Method:
-    """The one :class:`Method` defined by a folder's ``__init__.py``, imported as a package of its own."""
+    """Import a folder as a package and return the one :class:`Method` that its ``__init__.py`` defines."""
     init = folder / "__init__.py"
     if not init.is_file():
         raise UsageError(f"{folder} is not a method: it has no __init__.py.")
@@ -254,7 +276,7 @@ def from_folder(folder: Path) -> Method:
 
 
 def build(name: str, *, task: str, backbone: str, variant: str | None = None, **options: Any) -> Model:
-    """A method's network with random weights.
+    """Return a method's network with random weights; see :meth:`Method.build`.
 
     Args:
         name: the method's name, alias or folder.
@@ -263,20 +285,21 @@ def build(name: str, *, task: str, backbone: str, variant: str | None = None, **
         variant: ``released`` or ``paper``; by default the method's first.
         options: the method's own build options.
     """
-    method = get_method(name)
-    return method.build(check_task(method, task), backbone, variant=check_variant(method, variant), **options)
+    return get_method(name).build(get_task(task), backbone, variant=variant, **options)
 
 
 def check_task(method: Method, task: str) -> Task:
-    """The task of that name, if the method does it."""
+    """Return the task of that name; one that the method does not support is a ``UsageError``."""
     found = get_task(task)
     if found.name not in method.tasks:
-        raise UsageError(f"{method.name} has no model for {found.name}; it does {', '.join(method.tasks)}.")
+        raise UsageError(
+            f"{method.name} has no model for {found.name}; it supports {', '.join(method.tasks)}."
+        )
     return found
 
 
 def check_variant(method: Method, variant: str | None) -> str:
-    """The variant of that name, or the method's first."""
+    """Return the variant of that name, by default the method's first; an unknown one is a ``UsageError``."""
     if variant is None:
         return method.variants[0]
     if variant not in method.variants:
@@ -291,7 +314,7 @@ def _load(point: EntryPoint) -> Entry:
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
         return Entry(point.name, origin, loaded())
-    except Exception as error:  # somebody else's code: whatever it raises must not take the others down
+    except Exception as error:  # third-party code: no exception of it may hide the other plugins
         return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 

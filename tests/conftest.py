@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, the small real data set, and the command line."""
+"""Fixtures of all tests: a separate cache, the small real dataset, and the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = Path(__file__).parent / "fixtures"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need CUDA are skipped with that reason where there is none."""
+    """Skip the tests that need CUDA if it is not available."""
     import torch
 
     if not torch.cuda.is_available():
@@ -32,32 +32,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache folder for the whole test run."""
+    """The cache folder of the test session."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees or changes the user's cache or data."""
+def _isolated_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither read nor change the cache and data of the user."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(cache))
     monkeypatch.delenv("AVSB_DATA_DIR", raising=False)
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder with data files of tests."""
+    """The folder with test data."""
     return DATA
 
 
 @pytest.fixture(scope="session")
 def real_s4() -> Path:
-    """Real silhouettes and real recordings in the S4 layout."""
+    """The small dataset of real silhouettes and recordings in the S4 layout."""
     return DATA / "real_s4"
 
 
 @pytest.fixture(scope="session")
 def tiny() -> str:
-    """The folder of a method that trains in a second, as the command line takes it."""
+    """The folder of a method that trains in a second, for ``--method``."""
     return str(DATA / "tiny_method")
 
 
@@ -74,7 +74,7 @@ class Result:
 
 @pytest.fixture
 def avsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """The command line in this process: ``avsb("data", "check", ...)``."""
+    """Run the command line in this process: ``avsb("data", "check", ...)``."""
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["avsb", *map(str, arguments)])
@@ -91,7 +91,7 @@ def avsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def planned(tiny: str, real_s4: Path) -> Planner:
-    """A run of the tiny method on the small real set; keyword arguments change the request."""
+    """Plan a run of the tiny method on the small real dataset; keyword arguments change the request."""
 
     def make(out: Path, *assignments: str, seed: int = 0, data: Path = real_s4, task: str = "s4") -> Run:
         changes: Sequence[str] = assignments

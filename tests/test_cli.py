@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    "", "run", "train", "predict", "score", "compare", "leaderboard", "methods", "bench", "doctor", "data",
+    "", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
+    "methods", "methods show", "methods new", "data",
     "data check", "data info", "data synth", "data maskige", "data propagate",
-    "data cache", "data solution", "submit", "submit check", "weights",
+    "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",
@@ -19,7 +20,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 #: Commands that only hold others.
-GROUPS = ("data", "submit", "weights", "results", "inspect", "ablate", "plot")
+GROUPS = ("methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot")
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("", *GROUPS)])

@@ -287,7 +287,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 import avsbench_harness as avsb
-from avsbench_harness.bench.measure import random_batch
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.distributed import gather, rank, process_group
 from avsbench_harness.engine.step import padded_batch
 from avsbench_harness.engine.system import System

@@ -14,6 +14,7 @@ import avsbench_harness as avsb
 from avsbench_harness import method as plugins
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import AvsbError, UsageError
+from avsbench_harness.tasks import AVSS, S4
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, points: Iterable[tuple[str, str]]) -> None:
@@ -26,7 +27,7 @@ class One(plugins.Method):
     name, aliases, paper = "one", ("uno",), "One et al."
     variants, tasks, backbones = ("released", "paper"), ("s4",), ("r50",)
 
-    def build(self, task, backbone, *, variant, **options):
+    def network(self):
         raise AssertionError("not built here")
 
 
@@ -77,7 +78,7 @@ def test_aliases_and_suggestions(monkeypatch, here) -> None:
 
 def test_task_and_variant_are_checked(monkeypatch, here) -> None:
     installed(monkeypatch, [("one", f"{here}:One")])
-    with pytest.raises(UsageError, match="one has no model for avss; it does s4"):
+    with pytest.raises(UsageError, match="one has no model for avss; it supports s4"):
         avsb.build("one", task="avss", backbone="r50")
     with pytest.raises(UsageError, match="Unknown variant of one 'papr'. Did you mean 'paper'"):
         avsb.build("one", task="s4", backbone="r50", variant="papr")
@@ -111,3 +112,24 @@ def test_listing_methods_does_not_import_torch() -> None:
         assert "torch" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_build_checks_task_and_variant_and_defaults_to_the_first_variant(tiny: str) -> None:
+    method = plugins.get_method(tiny)
+    model = method.build(S4, "r50", width=4)
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape
+        for name, value in method.build(S4, "r50", variant="released", width=4).state_dict().items()
+    }
+    with pytest.raises(UsageError, match="Unknown variant of tiny 'relased'. Did you mean 'released'"):
+        method.build(S4, "r50", variant="relased")
+    with pytest.raises(UsageError, match="one has no model for avss; it supports s4"):
+        One().build(AVSS, "r50")
+
+
+def test_a_plugin_without_network_and_build_is_an_error(tiny: str) -> None:
+    class Three(type(plugins.get_method(tiny))):
+        network = plugins.Method.network
+
+    with pytest.raises(NotImplementedError, match="Three implements neither network nor build"):
+        Three().build(S4, "r50")

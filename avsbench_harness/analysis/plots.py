@@ -200,8 +200,8 @@ def strip(
     drawn = frames.copy()
     for labels, colour in ((truth, TRUTH), (prediction, PREDICTION)):
         rgb = (255 * np.array(to_rgb(colour))).astype(np.uint8)
-        for picture, mask in zip(drawn, labels, strict=True):
-            picture[find_boundaries(mask, mode="thick")] = rgb
+        for frame, mask in zip(drawn, labels, strict=True):
+            frame[find_boundaries(mask, mode="thick")] = rgb
     joined: NDArray[np.uint8] = np.concatenate(list(drawn), axis=1)
     return joined
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,6 @@ from avsbench_harness.engine.step import Stepper
 from avsbench_harness.engine.system import System, autocast, build_system
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
-from avsbench_harness.tasks import S4, Task
-
-#: Default side of the images, pixels.
-SIDE = 224
-
-#: Annotated frames of a training clip.
-Annotated = Literal["first", "all"]
 
 
 @dataclass(frozen=True)
@@ -90,43 +82,6 @@ class Multiples:
     def backbone_step(self) -> float:
         """Median busy time of the bare backbone's forward and backward pass, seconds."""
         return statistics.median(self.bare_step.busy)
-
-
-def supervision(task: Task) -> Annotated:
-    """The annotated frames of a task's training clips."""
-    return "first" if task is S4 else "all"
-
-
-def random_batch(
-    task: Task,
-    clips: int = 1,
-    frames: int | None = None,
-    side: int = SIDE,
-    annotated: Annotated | None = None,
-) -> Batch:
-    """Clips of noise with a square in front; the same each time.
-
-    Args:
-        task: whose last class the square is.
-        clips: number of clips.
-        frames: of a clip; ``None``: the task's.
-        side: of the images, pixels.
-        annotated: which frames carry ground truth; ``None``: those of the task's training clips.
-    """
-    draw = torch.Generator().manual_seed(0)
-    count = frames or task.frames
-    shape = (clips, count, 3, side, side)
-    masks = torch.zeros(clips, count, side, side, dtype=torch.int64)
-    masks[..., side // 4 : side // 2, side // 4 : side // 2] = max(1, task.channels - 1)
-    known = torch.ones(clips, count, dtype=torch.bool)
-    known[:, 1:] = (annotated or supervision(task)) == "all"
-    return Batch(
-        images=torch.randn(shape, generator=draw),
-        audio=torch.rand(clips, count, 128, generator=draw),
-        maskige=torch.randn(shape, generator=draw),
-        masks=masks,
-        annotated=known,
-    )
 
 
 def system_step(run: Run) -> Callable[[Batch], None]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from avsbench_harness.bench.measure import random_batch, system_step
+from avsbench_harness.bench.measure import system_step
 from avsbench_harness.data.audio.logmel import BANDS, EXAMPLE_FRAMES
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.engine.out_of_memory import free_cached
 from avsbench_harness.engine.progress import peak_rss_gib
 from avsbench_harness.engine.run import Run, RunSpec

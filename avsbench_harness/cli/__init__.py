@@ -16,6 +16,7 @@ from avsbench_harness import __version__
 from avsbench_harness.cli import (
     ablate,
     bench,
+    cache,
     compare,
     data,
     doctor,
@@ -70,14 +71,15 @@ app.command()(compare.compare)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
-app.command()(methods.methods)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(methods.app, name="methods")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")
 app.add_typer(results.app, name="results")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
 

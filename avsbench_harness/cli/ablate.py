@@ -97,7 +97,7 @@ def run(
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
 
-    placed = read_job_resources(executor, resources)
+    job_resources = read_job_resources(executor, resources)
     request = AblationRequest(
         task=task,
         backbone=backbone,
@@ -113,7 +113,7 @@ def run(
         show_plan(planned, out, json)
         return
     try:
-        run_grid(planned, jobs, out, json, placed)
+        run_grid(planned, jobs, out, json, job_resources)
     finally:
         if (out / "results").is_dir():
             page, _ = write_tables(name, out / "results")

@@ -13,9 +13,11 @@ from avsbench_harness.errors import MissingDataError, UsageError, unknown
 if TYPE_CHECKING:
     from avsbench_harness.data.maskige import NamedSegmenter
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="AVSBench on disk, real or synthetic.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Check, describe, generate and cache data sets."
+)
 
-RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; else AVSB_DATA_DIR.")]
+RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; default: AVSB_DATA_DIR.")]
 
 
 def _root(given: Path | None) -> Path:
@@ -23,7 +25,7 @@ def _root(given: Path | None) -> Path:
 
     root = data_root(given)
     if root is None:
-        raise MissingDataError("No data root: pass the folder that holds AVSBench, or set AVSB_DATA_DIR.")
+        raise MissingDataError("No data root: pass the folder that contains AVSBench, or set AVSB_DATA_DIR.")
     return root
 
 
@@ -31,13 +33,13 @@ def _root(given: Path | None) -> Path:
 def check(
     root: RootArgument = None,
     task: Annotated[
-        list[str] | None, typer.Option("--task", help="Only this task; else all that are found.")
+        list[str] | None, typer.Option("--task", help="Only this task; default: all that are found.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Open every file and list everything that is missing, unreadable, or of the wrong size or colour.
+    """Open every file and list all that are missing, unreadable, or of the wrong size or colour.
 
-    Ends with 4 if something is missing, with 2 if something is wrong, with 0 if all is well.
+    Exit code: 0 if there is no fault, 4 if something is missing, else 2.
 
     \b
     Examples:
@@ -88,18 +90,20 @@ def info(root: RootArgument = None, json: JsonOption = False) -> None:
 def synth(
     task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
     clips: Annotated[str, typer.Option("--clips", metavar="TRAIN,VAL,TEST", help="Clips per split.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not exist or be empty.")],
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same data.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist or be empty.")],
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     kinds: Annotated[
-        int | None, typer.Option("--kinds", help="Use only the first so many kinds of objects.")
+        int | None, typer.Option("--kinds", help="Number of kinds of objects; default: all.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Draw a synthetic benchmark in the official layout.
+    """Generate a synthetic benchmark in the official layout.
 
-    Several objects are to be seen, some of them sound, and only the recording tells which. Every score made
-    on it is marked as synthetic.
+    Clips show several objects, some of which sound; only the recording reveals which. All scores on it are
+    marked as synthetic.
 
     \b
     Examples:
@@ -113,7 +117,7 @@ def synth(
 
     chosen, counts = get_task(task), _counts(clips)
     with progress_bar() as progress:
-        display = progress.add_task("draw", total=sum(counts), note="")
+        display = progress.add_task("synthetic clips", total=sum(counts), note="")
         write_synthetic(
             out,
             chosen,
@@ -142,27 +146,29 @@ def maskige(
     task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
     root: RootArgument = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; else all three.")
+        list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
     ] = None,
     segmenter: Annotated[
         str,
-        typer.Option("--segmenter", help="What finds the masks: felzenszwalb (no weights), or sam."),
+        typer.Option("--segmenter", help="Segmenter: felzenszwalb (no weights) or sam."),
     ] = "felzenszwalb",
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", help="Of sam: folder with a Segment Anything model of transformers."),
+        typer.Option("--weights", help="For sam: folder with a Segment Anything model of transformers."),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Of sam: cpu, cuda or cuda:N; else CUDA where there is one."),
+        typer.Option("--device", help="For sam: cpu, cuda or cuda:N; defaults to CUDA if available."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make maskiges, the images of class-agnostic masks that COMBO sees beside the frames.
+    """Make maskiges, images of class-agnostic masks that are an additional input of COMBO.
 
-    They go into the cache; what is there already is not made again. They are not the authors' maskiges,
-    which come from another segmenter: the recipe's `maskige: published` takes those from beside the frames.
+    They are written to the cache; existing ones are kept. They differ from the authors' maskiges, which are
+    made by another segmenter; the recipe's `maskige: published` reads those from beside the frames.
 
     \b
     Examples:
@@ -200,12 +206,12 @@ def maskige(
 
 
 def _sam(weights: Path | None, device: str | None, jobs: int | None) -> NamedSegmenter:
-    """The Segment Anything model that the options name."""
+    """Load the Segment Anything model of the options."""
     if weights is None:
         raise UsageError("--segmenter sam needs --weights FOLDER, a Segment Anything model of transformers.")
     if jobs is not None:
         raise UsageError(
-            "--jobs has no effect on the segmenter sam, which works in one process; leave it out."
+            "--jobs has no effect on the segmenter sam, which runs in one process; leave it out."
         )
     from avsbench_harness.data.sam import Sam
 
@@ -216,21 +222,23 @@ def _sam(weights: Path | None, device: str | None, jobs: int | None) -> NamedSeg
 def propagate(
     root: RootArgument = None,
     flow: Annotated[
-        str | None, typer.Option("--flow", help="Optical flow: tvl1 (slow, the default) or ilk (quick).")
+        str | None, typer.Option("--flow", help="Optical flow: tvl1 (slow, the default) or ilk (fast).")
     ] = None,
     given: Annotated[
-        Path | None, typer.Option("--from", help="Masks of another source, in the layout of gt_masks.")
+        Path | None, typer.Option("--from", help="Import masks of another source, in the layout of gt_masks.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write them here instead of into the cache.")
+        Path | None, typer.Option("--out", help="Folder for the masks; default: the cache.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; else one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make pseudo-masks for the training frames of S4 that have no ground truth, for CATR* and its like.
+    """Make pseudo-masks for the training frames of S4 that are not annotated, for methods such as CATR*.
 
-    The first frame's mask is carried through the clip by optical flow; or masks that another program made
-    are checked and taken over. They go into the cache; what is there already is not made again.
+    The first frame's mask is propagated through the clip by optical flow, or masks of another program are
+    checked and imported. They are written to the cache; existing ones are kept.
 
     \b
     Examples:
@@ -240,12 +248,12 @@ def propagate(
     """
     from avsbench_harness.console import progress_bar
     from avsbench_harness.data.avsbench.layout import open_dataset
-    from avsbench_harness.data.propagate import propagate as carry_on
-    from avsbench_harness.data.propagate import take
+    from avsbench_harness.data.propagate import import_masks
+    from avsbench_harness.data.propagate import propagate as make_masks
     from avsbench_harness.tasks import S4
 
     if flow is not None and given is not None:
-        raise UsageError("--flow makes masks, and --from takes others; pass one of them.")
+        raise UsageError("--flow makes masks and --from imports masks; pass one of them.")
     dataset = open_dataset(_root(root), S4)
     count = dataset.counts()["train"]
     with progress_bar() as progress:
@@ -255,10 +263,10 @@ def propagate(
             progress.advance(display, clips)
 
         if given is not None:
-            source, made = take(dataset, given, out=out, jobs=jobs, progress=advance)
+            source, made = import_masks(dataset, given, out=out, jobs=jobs, progress=advance)
         else:
             source = flow or "tvl1"
-            made = carry_on(dataset, source, out=out, jobs=jobs, progress=advance)
+            made = make_masks(dataset, source, out=out, jobs=jobs, progress=advance)
     if json:
         print_json({"clips": count, "made": made, "source": source, "out": None if out is None else str(out)})
     else:
@@ -275,27 +283,29 @@ def cache(
     task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
     root: RootArgument = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; else all three.")
+        list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
     ] = None,
     size: Annotated[
-        int, typer.Option("--size", min=1, max=4096, help="Side of the network's input, pixels.")
+        int, typer.Option("--size", min=1, max=4096, help="Side of the network input, pixels.")
     ] = 224,
     fit: Annotated[
-        str, typer.Option("--fit", help="How frames get there: squeeze, crop or pad, as recipes have it.")
+        str, typer.Option("--fit", help="Resizing to that size as in recipes: squeeze, crop or pad.")
     ] = "squeeze",
     maskige: Annotated[
-        str | None, typer.Option("--maskige", help="With maskiges of this source: felzenszwalb, published.")
+        str | None, typer.Option("--maskige", help="Source of maskiges, such as felzenszwalb or published.")
     ] = None,
-    sound: Annotated[
+    audio: Annotated[
         bool,
-        typer.Option(help="Sound too: VGGish's embeddings if its weights are in the store, else log-mels."),
+        typer.Option(
+            help="Cache audio too: VGGish embeddings if its weights are in the store, else log-mels."
+        ),
     ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Decode frames, masks, maskiges and sound once, so that runs read them from memory-mapped files.
+    """Decode frames, masks, maskiges and audio once, so that runs read them from memory-mapped files.
 
-    Training and prediction do this by themselves when they first need the clips; this does it ahead of them,
-    on a machine without a GPU for example. What is there already is not decoded again.
+    Training and prediction do this when they first need the clips; this command does it in advance, for
+    example on a machine without a GPU. Cached clips are not decoded again. See also `avsb cache`.
 
     \b
     Examples:
@@ -304,37 +314,42 @@ def cache(
       avsb data cache AVSBench --task ms3 --maskige felzenszwalb
     """
     from avsbench_harness.data.avsbench.layout import open_dataset
-    from avsbench_harness.engine.decode import Decoded, Heard, decode_split, hear_split
+    from avsbench_harness.engine.fill_cache import (
+        AudioCacheResult,
+        ClipCacheResult,
+        cache_audio,
+        cache_clips,
+    )
     from avsbench_harness.engine.interrupt import stop_request
     from avsbench_harness.tasks import SPLITS, get_split, get_task
 
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
-    kept: list[tuple[Decoded, Heard | None]] = []
+    results: list[tuple[ClipCacheResult, AudioCacheResult | None]] = []
     with stop_request() as stop:
         for part in splits:
             if dataset.counts()[part]:
-                decoded = decode_split(dataset, part, size, fit, maskige, stop)
-                kept.append((decoded, hear_split(dataset, part, stop) if sound else None))
+                decoded = cache_clips(dataset, part, size, fit, maskige, stop)
+                results.append((decoded, cache_audio(dataset, part, stop) if audio else None))
     if json:
-        print_json([{**seen.to_json(), "sound": heard and heard.to_json()} for seen, heard in kept])
+        print_json([{**clips.to_json(), "audio": sounds and sounds.to_json()} for clips, sounds in results])
         return
-    for seen, heard in kept:
-        typer.echo(seen.sentence)
-        if heard is not None:
-            typer.echo(heard.sentence)
+    for clips, sounds in results:
+        typer.echo(clips.sentence)
+        if sounds is not None:
+            typer.echo(sounds.sentence)
 
 
 @app.command()
 def solution(
     task: Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")],
-    out: Annotated[Path, typer.Option("--out", help="The npz to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The npz file to write.")],
     root: RootArgument = None,
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     private: Annotated[
-        float, typer.Option("--private", help="Share of the clips whose scores the host keeps back.")
+        float, typer.Option("--private", help="Fraction of the clips whose scores the host keeps private.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of private clips.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the choice of private clips.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Pack a split's ground truth into one file, so that scoring needs no data root.
@@ -359,6 +374,6 @@ def solution(
 def _counts(text: str) -> tuple[int, int, int]:
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--clips takes three numbers, TRAIN,VAL,TEST, for example 200,40,40; got '{text}'.")
+        raise UsageError(f"--clips needs three numbers, TRAIN,VAL,TEST, for example 200,40,40; got '{text}'.")
     train, val, test = (int(part) for part in parts)
     return train, val, test

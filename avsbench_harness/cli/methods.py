@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from avsbench_harness.cli.common import JsonOption, print_json, print_rich
 
@@ -13,16 +15,40 @@ if TYPE_CHECKING:
     from avsbench_harness.method import Entry
 
 
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Print all about this method.")] = None,
+class _MethodsGroup(TyperGroup):
+    """``avsb methods [NAME]`` is ``avsb methods show [NAME]``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert ``show`` unless a command or help is given."""
+        first = next((argument for argument in args if not argument.startswith("-")), None)
+        if first not in self.commands and "--help" not in args:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_MethodsGroup,
+    rich_markup_mode=None,
+    help=(
+        "List the methods, print one (`avsb methods NAME`), or create one.\n\n\b\nExamples:\n"
+        "  avsb methods\n  avsb methods avsegformer\n  avsb methods new my_method"
+    ),
+)
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str | None, typer.Argument(help="Print the model card, parameters and recipes of this method.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List the methods, or print one method's model card, parameters and recipes.
 
     \b
     Examples:
-      avsb methods
-      avsb methods avsegformer
+      avsb methods show
+      avsb methods show avsegformer
     """
     from avsbench_harness.method import get_method
     from avsbench_harness.method import methods as installed
@@ -55,6 +81,33 @@ def methods(
     _show_recipes(recipes)
 
 
+@app.command()
+def new(
+    name: Annotated[
+        str, typer.Argument(help="Name of the method: lower-case letters, digits and underscores.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder in which its folder is created.")] = Path(),
+    json: JsonOption = False,
+) -> None:
+    """Create the folder of a new method: a small working network with recipes, model card and test.
+
+    \b
+    Examples:
+      avsb methods new my_method
+      avsb run --method ./my_method --backbone r50
+    """
+    from avsbench_harness.launch.new_method import new_method
+
+    files = new_method(name, out)
+    if json:
+        print_json({"folder": str(out / name), "files": [str(file) for file in files]})
+        return
+    for file in files:
+        typer.echo(str(file))
+    folder = out / name if out.is_absolute() else f"./{out / name}"
+    typer.echo(f"Next: avsb run --method {folder} --backbone r50; pytest {out / name}")
+
+
 def _show_sizes(counted: list[Size]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -82,7 +135,7 @@ def _show_recipes(recipes: list[Training]) -> None:
     print_rich(Text(f"\nRecipe full: {_named(first)}\n{as_yaml(set_values(first.recipe))}"))
     for training in others:
         changes = as_yaml(training.changes) if training.changes else "the same"
-        print_rich(Text(f"\n{_named(training)}, where it differs from that\n{changes}"))
+        print_rich(Text(f"\n{_named(training)}, differences from the first\n{changes}"))
 
 
 def _named(training: Training) -> str:

@@ -1,4 +1,4 @@
-"""The batch: what every model receives, whatever the task, the layout or the method."""
+"""The batch: the input of every model, for all tasks and methods."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-#: Mean and standard deviation of ImageNet's RGB channels on [0, 1], by which images are normalised.
+#: Mean and standard deviation of ImageNet's RGB channels on [0, 1], used to normalise images.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``B`` clips of ``T`` frames.
+    """A batch of ``B`` clips of ``T`` frames.
 
     Attributes:
-        images: (B,T,3,H,W) float32, ImageNet-normalised; zeros in frames that do not exist.
-        audio: (B,T,128) float32 VGGish embeddings. The loader may put log-mel examples (B,T,1,96,64)
-            here; the engine's audio encoder turns them into embeddings before a method sees the batch.
-            Where a recipe separates sources, theirs: (B,T,S,128) or (B,T,S,1,96,64).
-        valid: (B,T) bool, frames that exist; ``None`` means all of them.
+        images: (B,T,3,H,W) float32, ImageNet-normalised; padded frames are zero.
+        audio: (B,T,128) float32 VGGish embeddings. If the audio encoder is trained, the loader gives log-mel
+            examples (B,T,1,96,64), which the engine encodes before the method receives the batch. If the
+            recipe separates sources, there is an axis of S sources: (B,T,S,128) or (B,T,S,1,96,64).
+        valid: (B,T) bool, ``False`` in padded frames; ``None`` if all frames are valid.
         maskige: (B,T,3,H,W) float32, COMBO's class-agnostic mask images.
-        masks: (B,T,H,W) int64 class indices, 0 background (s4 and ms3: 1 where it sounds).
-        annotated: (B,T) bool, frames that carry ground truth; ``None`` means all that exist.
+        masks: (B,T,H,W) int64 class indices, 0 background (s4 and ms3: 1 for sounding objects).
+        annotated: (B,T) bool, annotated frames; ``None`` if all valid frames are annotated.
     """
 
     images: Tensor
@@ -58,32 +58,36 @@ class Batch:
         return clips, frames, height, width
 
     def valid_frames(self) -> Tensor:
-        """(B,T) bool: ``valid``, or all ones."""
+        """Return ``valid``, (B,T) bool, or all ones if it is ``None``."""
         if self.valid is not None:
             return self.valid
         return torch.ones(self.images.shape[:2], dtype=torch.bool, device=self.images.device)
 
     def annotated_frames(self) -> Tensor:
-        """(B,T) bool: frames that exist and carry ground truth."""
+        """Return the annotated valid frames, (B,T) bool."""
         valid = self.valid_frames()
         return valid if self.annotated is None else self.annotated & valid
 
     def ground_truth(self) -> Tensor:
-        """(B,T,H,W) int64 masks; a batch without them is a ``ValueError``."""
+        """Return the masks, (B,T,H,W) int64.
+
+        Raises:
+            ValueError: the batch has no masks.
+        """
         if self.masks is None:
             raise ValueError("This batch has no masks, so no loss can be computed on it.")
         return self.masks
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def select(self, clips: slice) -> Batch:
-        """The batch of some of its clips."""
+        """Return the batch of a slice of its clips."""
         return self._map(lambda tensor: tensor[clips])
 
     def with_audio(self, audio: Tensor) -> Batch:
-        """The same batch with other audio."""
+        """Return the batch with other audio."""
         return replace(self, audio=audio)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:

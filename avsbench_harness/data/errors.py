@@ -1,4 +1,4 @@
-"""Errors about one file of a data set, which keep the file and the reason apart for those who list them."""
+"""Errors about one file of a data set; the file and the reason are separate attributes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from avsbench_harness.errors import UsageError
 
 
 class BadFileError(UsageError):
-    """A file is there, but is not what it should be.
+    """A file exists, but its content is wrong.
 
     Attributes:
         path: the file.
-        reason: the rest of the sentence that begins with the path, without the full stop.
+        reason: the message without the path in front and the full stop.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -26,4 +26,4 @@ class UnreadableImageError(BadFileError):
 
 
 class MaskValueError(BadFileError):
-    """A mask holds a grey value or a colour that stands for no class."""
+    """A mask has a grey value or a colour that belongs to no class."""

@@ -1,4 +1,4 @@
-"""Training clips with fewer frames: some of a clip's, evenly spaced, with their sound and ground truth."""
+"""Frame sampling: training clips with evenly spaced frames, their audio and their ground truth."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from avsbench_harness.data.clip import Clip
 
 
 def even_frames(count: int, wanted: int) -> list[int]:
-    """Which of ``count`` frames to take, the first always among them; all where ``wanted`` are not there."""
+    """Return the indices of ``wanted`` evenly spaced frames of ``count``, the first included; at most all."""
     if wanted >= count:
         return list(range(count))
     return [index * count // wanted for index in range(wanted)]
 
 
-def thin_clips(clips: Sequence[Clip], wanted: int) -> list[Clip]:
-    """The clips with at most so many frames each."""
-    thin = []
+def sample_frames(clips: Sequence[Clip], wanted: int) -> list[Clip]:
+    """Return the clips with at most ``wanted`` frames each."""
+    sampled = []
     for clip in clips:
         kept = even_frames(len(clip.frames), wanted)
         frames = tuple(clip.frames[index] for index in kept)
-        thin.append(replace(clip, frames=frames, masks=tuple(clip.masks[index] for index in kept)))
-    return thin
+        sampled.append(replace(clip, frames=frames, masks=tuple(clip.masks[index] for index in kept)))
+    return sampled
 
 
-class ThinSounds(Mapping[str, NDArray[np.float32]]):
-    """The sound of the frames that are left of each clip, with zeros behind; shapes stay.
+class SampledAudio(Mapping[str, NDArray[np.float32]]):
+    """The audio of the sampled frames, padded with zeros to the original shape.
 
     Args:
-        sounds: per clip id (T,...); each is taken when it is asked for.
-        clips: as they were before.
-        wanted: as for :func:`thin_clips`.
+        audio: per clip id (T,...); each array is read when it is accessed.
+        clips: the clips before sampling.
+        wanted: number of frames, as for :func:`sample_frames`.
     """
 
-    def __init__(self, sounds: Mapping[str, NDArray[np.float32]], clips: Sequence[Clip], wanted: int) -> None:
-        self._sounds = sounds
+    def __init__(self, audio: Mapping[str, NDArray[np.float32]], clips: Sequence[Clip], wanted: int) -> None:
+        self._audio = audio
         self._kept = {clip.id: even_frames(len(clip.frames), wanted) for clip in clips}
 
     def __getitem__(self, clip: str) -> NDArray[np.float32]:
-        """The sound of a clip, (T,...)."""
-        kept, sound = self._kept[clip], self._sounds[clip]
-        thin = np.zeros_like(sound)
-        thin[: len(kept)] = sound[kept]
-        return thin
+        """The audio of a clip, (T,...)."""
+        kept, audio = self._kept[clip], self._audio[clip]
+        sampled = np.zeros_like(audio)
+        sampled[: len(kept)] = audio[kept]
+        return sampled
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)
@@ -56,8 +56,8 @@ class ThinSounds(Mapping[str, NDArray[np.float32]]):
         return len(self._kept)
 
 
-def thin_files(
+def sample_files(
     files: Mapping[str, Sequence[Path]], clips: Sequence[Clip], wanted: int
 ) -> dict[str, list[Path]]:
-    """One file per frame that is left of each clip."""
+    """Return per clip id the files of its sampled frames."""
     return {clip.id: [files[clip.id][i] for i in even_frames(len(clip.frames), wanted)] for clip in clips}

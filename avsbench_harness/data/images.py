@@ -1,4 +1,4 @@
-"""Decoded frames and masks of a clip, at the size that a model takes."""
+"""Decoded frames and masks of a clip, at the size of the network input."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from PIL import Image
 
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.masks import read_object_mask, read_semantic_mask, resize_mask
-from avsbench_harness.data.pixels import Fit as Fit
 from avsbench_harness.data.pixels import Size, fit_image, load_image, load_plain
+from avsbench_harness.recipe.schema import Fit
 from avsbench_harness.tasks import MASK_SIZE, Task
 
 
 def read_frame(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
-    """(h,w,3) uint8 RGB, resized by Pillow's BILINEAR as in the published loaders.
+    """Return a frame (h,w,3) as uint8 RGB, resized by Pillow's BILINEAR as in the published loaders.
 
     Args:
         path: the image file, of any mode.
-        size: of the result: the side of a square, or (w,h), in pixels.
-        fit: ``squeeze`` the whole frame, or ``crop`` the centre after the short side went to ``size``.
+        size: side of the square result, or its (w,h), pixels.
+        fit: ``squeeze`` the whole frame, or ``crop`` the centre after resizing the shorter side to ``size``.
 
     Raises:
         MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
     """
     plain = load_plain(path)
-    if plain is not None and plain.shape == (*_sides(size), 3):  # it would stay as it is
+    if plain is not None and plain.shape == (*_sides(size), 3):  # no resizing needed
         return plain
     image = load_image(path) if plain is None else Image.fromarray(plain)
     if image.mode != "RGB":
@@ -38,11 +38,11 @@ def read_frame(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8
 def read_clip_masks(
     clip: Clip, task: Task, size: Size = MASK_SIZE, fit: Fit = "squeeze"
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The ground truth of a clip's t real frames.
+    """Return the ground truth of a clip's t valid frames.
 
     Returns:
-        masks: (t,h,w) uint8 class indices (s4 and ms3: 1 where it sounds); zeros where there are none.
-        annotated: (t,) bool, frames that have ground truth.
+        masks: (t,h,w) uint8 class indices (s4 and ms3: 1 for sounding objects); zeros in frames without.
+        annotated: (t,) bool, frames with ground truth.
     """
     read = read_semantic_mask if task.semantic else read_object_mask
     masks = np.zeros((len(clip.masks), *_sides(size)), dtype=np.uint8)

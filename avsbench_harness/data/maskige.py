@@ -1,9 +1,9 @@
-"""Maskiges: images of a frame's class-agnostic masks, one colour a mask, which COMBO sees beside the frame.
+"""Maskiges: images of a frame's class-agnostic masks, one colour per mask, an additional input of COMBO.
 
 Yang et al., "Cooperation Does Matter" (CVPR 2024), section 3.1. The authors publish maskiges made with
-Semantic-SAM; their painting rule is :func:`paint`. Where those are not at hand a segmenter of scikit-image
-that needs no weights makes others, or a Segment Anything model from a local folder does. They are not the
-same: the source is part of a run's recipe.
+Semantic-SAM; :func:`paint` implements their painting rule. As a replacement, a segmenter of scikit-image that
+needs no weights or a Segment Anything model from a local folder makes maskiges. Their pixels differ, so the
+source is part of a run's recipe.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from PIL import Image
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.parallel import each_clip
-from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, sha256_file
+from avsbench_harness.recipe.schema import Fit
 
 #: Changes whenever a segmenter or the painting gives other pixels for the same frame.
 VERSION = 1
@@ -34,18 +35,18 @@ Masks = NDArray[np.bool_]
 
 
 def felzenszwalb(frame: NDArray[np.uint8]) -> Masks:
-    """Segments of a frame by Felzenszwalb and Huttenlocher's graph segmentation, (K,H,W), from (H,W,3)."""
+    """Segment a frame (H,W,3) into masks (K,H,W) by Felzenszwalb and Huttenlocher's graph segmentation."""
     from skimage import segmentation
 
     labels = segmentation.felzenszwalb(frame, scale=200, sigma=0.8, min_size=100)
     return np.stack([labels == label for label in range(labels.max() + 1)])
 
 
-#: Segmenters that are always there, by name.
+#: Segmenters without weights, by name.
 SEGMENTERS: dict[str, Callable[[NDArray[np.uint8]], Masks]] = {"felzenszwalb": felzenszwalb}
 
-#: Where maskiges can come from: the authors' files beside the frames, or a segmenter's in the cache. Those
-#: of a Segment Anything model are a source besides, named ``sam-`` and digits of the model's hash.
+#: Sources of maskiges: the authors' files beside the frames, or a segmenter's in the cache. Another source is
+#: a Segment Anything model, named ``sam-`` and digits of the model's hash.
 SOURCES = ("published", *SEGMENTERS)
 _SAM = re.compile(r"sam-[0-9a-f]{12}")
 
@@ -56,11 +57,11 @@ class NamedSegmenter(Protocol):
     name: str
 
     def __call__(self, frame: NDArray[np.uint8]) -> Masks:
-        """Masks (K,H,W) of a frame (H,W,3)."""
+        """Return masks (K,H,W) of a frame (H,W,3)."""
 
 
 def check_source(source: str) -> None:
-    """Refuse what is no source of maskiges.
+    """Check the name of a source of maskiges.
 
     Raises:
         UsageError: the source is unknown.
@@ -74,10 +75,10 @@ def check_source(source: str) -> None:
         raise unknown("source of maskiges", source, SOURCES)
 
 
-def making(dataset: Dataset, source: str) -> str:
-    """The command that makes a data set's maskiges."""
-    how = "" if source in SEGMENTERS else " --segmenter sam --weights FOLDER"
-    return f"avsb data maskige {dataset.root} --task {dataset.task.name}{how}"
+def maskige_command(dataset: Dataset, source: str) -> str:
+    """Return the command that makes a data set's maskiges."""
+    options = "" if source in SEGMENTERS else " --segmenter sam --weights FOLDER"
+    return f"avsb data maskige {dataset.root} --task {dataset.task.name}{options}"
 
 
 @cache
@@ -90,10 +91,10 @@ def palette() -> NDArray[np.uint8]:
 
 
 def paint(masks: Masks) -> NDArray[np.uint8]:
-    """Masks (K,H,W) as a map of indices (H,W), the smallest on top.
+    """Return masks (K,H,W) as a map of indices (H,W) in which smaller masks cover larger ones.
 
-    The smallest mask has index 1, the next 2, and so on; a mask shows where no smaller one does, 0 is left
-    where none is. From 256 on indices start again at 0, as in the published code.
+    The smallest mask has index 1, the next 2, and so on; 0 is outside of all masks. Indices from 256 on start
+    again at 0, as in the published code.
     """
     height, width = masks.shape[1:]
     index = np.zeros((height, width), np.uint8)
@@ -105,11 +106,11 @@ def paint(masks: Masks) -> NDArray[np.uint8]:
 
 
 def maskige_files(dataset: Dataset, clip: Clip, source: str) -> list[Path]:
-    """One file per frame of a clip: the authors' or the cache's; they may be missing.
+    """Return one file per frame of a clip, the authors' or the cached one; files may be missing.
 
     Raises:
         UsageError: the source is unknown.
-        MissingDataError: a frame, by whose content the cache is keyed, is missing.
+        MissingDataError: a frame is missing, whose content is the key of its maskige in the cache.
     """
     if source == "published":
         return [published_file(dataset, frame) for frame in clip.frames]
@@ -118,7 +119,7 @@ def maskige_files(dataset: Dataset, clip: Clip, source: str) -> list[Path]:
 
 
 def published_file(dataset: Dataset, frame: Path) -> Path:
-    """Where the authors' code keeps a frame's maskige."""
+    """Return the path of a frame's maskige in the layout of the authors' code."""
     name = f"{frame.stem}_mask_color.png"
     if not dataset.task.semantic:
         inside = frame.relative_to(dataset.folder)  # <task>_data/visual_frames/...
@@ -136,13 +137,13 @@ def make_maskiges(
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Segment every frame whose maskige the cache does not have; returns how many were made.
+    """Segment every frame without a cached maskige; returns the number of maskiges made.
 
-    Each file is written whole, so that an interrupted call goes on where it stopped.
+    Files are written atomically, so that an interrupted call can be resumed.
 
     Args:
-        clips: whose frames.
-        segmenter: a name of :data:`SEGMENTERS`, or one with weights, which works in this process alone.
+        clips: the clips.
+        segmenter: a name in :data:`SEGMENTERS`, or a segmenter with weights, which runs in this process.
         jobs: processes; by default one per core.
         progress: called with the number of clips done since the last call.
     """
@@ -161,7 +162,7 @@ def make_maskiges(
 
 
 def read_maskige(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
-    """(h,w,3) uint8 RGB, resized by NEAREST so that no colour is mixed.
+    """Return a maskige (h,w,3) as uint8 RGB, resized by NEAREST so that colours are not mixed.
 
     Raises:
         MissingDataError: the file is missing; the message names the command that makes it.
@@ -198,5 +199,5 @@ def _cached_file(frame: Path, source: str) -> Path:
 
 
 def missing_maskiges(dataset: Dataset, clips: Iterable[Clip], source: str) -> int:
-    """How many frames of the clips have no maskige from that source."""
+    """Return the number of frames without a maskige from that source."""
     return sum(not path.is_file() for clip in clips for path in maskige_files(dataset, clip, source))

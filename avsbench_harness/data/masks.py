@@ -1,8 +1,9 @@
-"""Ground-truth masks: their files, their colours and their sizes.
+"""Ground-truth masks: decoding, colours and resizing.
 
 The published loaders read masks by conversions that silently accept wrong files (``convert('1')`` dithers
 grey, ``convert('P')`` makes it a soft target, ``// 255`` drops 0/1 masks, a colour outside the table becomes
-background). Here every pixel must mean exactly one class, or the file is refused by name.
+background). Here every pixel must have the value of exactly one class, else reading raises an error with the
+file's name.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbench_harness.data.errors import MaskValueError
-from avsbench_harness.data.pixels import Fit, Size, fit_image, load_image
+from avsbench_harness.data.pixels import Size, fit_image, load_image
+from avsbench_harness.recipe.schema import Fit
 from avsbench_harness.tasks import CLASSES
 
 Mask = NDArray[np.uint8]
 
 
 class ZeroOneMaskWarning(UserWarning):
-    """An object mask is written in 0/1 rather than 0/255, which other codes read as empty."""
+    """An object mask has the values 0/1 instead of 0/255, which other codes read as empty."""
 
 
 def _voc_palette(classes: int) -> Mask:
-    """PASCAL VOC's rule: the bits of each octal digit go to red, green and blue, from the high bit down."""
+    """PASCAL VOC's palette: the bits of each octal digit are bits of red, green, blue, high bits first."""
     index = np.arange(classes)
     channels = np.zeros((classes, 3), dtype=np.uint8)
     for digit in range(3):  # classes below 512 have three octal digits
@@ -41,7 +43,7 @@ PALETTE: Mask = _voc_palette(len(CLASSES))
 PALETTE.flags.writeable = False
 
 _NO_CLASS = 255
-_SHOWN = 3  # wrong colours named in a message
+_SHOWN = 3  # wrong colours listed in a message
 
 
 def _top_bits(rgb: Mask) -> NDArray[np.uint16]:
@@ -55,19 +57,19 @@ _CLASS_OF_KEY[_top_bits(PALETTE)] = np.arange(len(PALETTE))
 
 
 def read_object_mask(path: Path) -> Mask:
-    """(H,W) uint8 in {0, 1}: where the sounding objects of an S4 or MS3 frame are.
+    """Return the mask (H,W) of the sounding objects of an S4 or MS3 frame, uint8 in {0, 1}.
 
     Black is background and white is object in the modes 1, L, RGB and P (by the palette's colours). Palette
-    files of other colours count by index, 0 and 255, or 0 and 1 as DAVIS writes them. Masks of 0 and 1 are
-    taken with a :class:`ZeroOneMaskWarning`; a mask of zeros means no object either way.
+    files of other colours are read by index, 0 and 255, or 0 and 1 as in DAVIS. Masks of 0 and 1 are accepted
+    with a :class:`ZeroOneMaskWarning`; a mask of zeros has no object either way.
 
     Raises:
-        MaskValueError: another value occurs; the message names the file, the value and its count.
+        MaskValueError: there is another value; the message names the file, the value and its count.
         MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
     """
     mask, zero_one = decode_object_mask(load_image(path), path)
     if zero_one:
-        # Without the file's name, so that a whole set warns once.
+        # Without the file's name, so that Python shows the warning once per data set.
         warnings.warn(
             "Object masks with the values 0 and 1 are read as if they were 0 and 255; rewrite them with 255,"
             " because other codes read them as empty.",
@@ -78,7 +80,7 @@ def read_object_mask(path: Path) -> Mask:
 
 
 def decode_object_mask(image: Image.Image, path: Path) -> tuple[Mask, bool]:
-    """The mask of :func:`read_object_mask`, and whether it is written in 0/1; ``path`` names it in errors."""
+    """Return the mask of :func:`read_object_mask` and whether its values are 0/1; ``path`` is for errors."""
     pixels = np.asarray(image)
     if image.mode == "P":
         colours = _palette_of(image)
@@ -97,26 +99,25 @@ def decode_object_mask(image: Image.Image, path: Path) -> tuple[Mask, bool]:
         return (values == 255).astype(np.uint8), False
     if (values <= 1).all():
         return values.astype(np.uint8), True
-    raise _refusal(path, "value", values[wrong, None], "an object mask holds only 0 and 255")
+    raise _refusal(path, "value", values[wrong, None], "an object mask has only 0 and 255")
 
 
 def read_semantic_mask(path: Path) -> Mask:
-    """(H,W) uint8 class indices of an AVSS frame, 0 background.
+    """Return the class indices (H,W) of an AVSS frame, uint8, 0 background.
 
-    Reads ``labels_rgb`` files (colours of :data:`PALETTE`) and ``labels_semantic`` files (one channel, the
-    pixel is the class). A palette file counts by its colours, or by index where its palette is a plain grey
-    ramp.
+    Reads ``labels_rgb`` files (colours of :data:`PALETTE`) and ``labels_semantic`` files (one channel of
+    class indices). A palette file is read by its colours, or by index if its palette is a plain grey ramp.
 
     Raises:
-        MaskValueError: a colour or an index stands for no class; the message names the file, the colours
-            and their counts. The published loaders turn such pixels into background.
+        MaskValueError: a colour or an index belongs to no class; the message names the file, the colours and
+            their counts. The published loaders turn such pixels into background.
         MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
     """
     return decode_semantic_mask(load_image(path), path)
 
 
 def decode_semantic_mask(image: Image.Image, path: Path) -> Mask:
-    """The mask of :func:`read_semantic_mask`; ``path`` names it in errors."""
+    """Return the mask of :func:`read_semantic_mask`; ``path`` is for errors."""
     pixels = np.asarray(image)
     colours = _palette_of(image) if image.mode == "P" else None
     if image.mode in ("RGB", "RGBA"):
@@ -132,24 +133,24 @@ def decode_semantic_mask(image: Image.Image, path: Path) -> Mask:
     wrong = labels == _NO_CLASS
     if wrong.any():
         seen = pixels[wrong, :3] if colours is None else colours[pixels[wrong]]
-        raise _refusal(path, "colour", seen, "that is no colour of AVSBench-semantic's palette")
+        raise _refusal(path, "colour", seen, "that is not in AVSBench-semantic's palette")
     return labels
 
 
 def colourise(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Class indices (...) -> RGB colours (...,3) uint8 of :data:`PALETTE`."""
+    """Return the RGB colours (...,3), uint8, of class indices (...) in :data:`PALETTE`."""
     return np.asarray(PALETTE[labels])
 
 
 def resize_mask(mask: Mask, size: Size, fit: Fit = "squeeze") -> Mask:
-    """(H,W) -> (h,w) of that size, each pixel the nearest by Pillow's NEAREST, as published loaders do."""
+    """Resize a mask (H,W) by Pillow's NEAREST, as the published loaders do."""
     if fit == "squeeze" and mask.shape == ((size, size) if isinstance(size, int) else size[::-1]):
         return mask
     return np.asarray(fit_image(Image.fromarray(mask), size, fit, Image.Resampling.NEAREST))
 
 
 def _classes_of(rgb: Mask) -> Mask:
-    """The class of each colour (...,3), ``_NO_CLASS`` where the palette has no such colour."""
+    """The class of each colour (...,3); ``_NO_CLASS`` for colours outside the palette."""
     classes = _CLASS_OF_KEY.take(_top_bits(rgb))
     low_bits = (rgb[..., 0] | rgb[..., 1] | rgb[..., 2]) & 0b11111
     classes[low_bits != 0] = _NO_CLASS
@@ -157,7 +158,7 @@ def _classes_of(rgb: Mask) -> Mask:
 
 
 def _palette_of(image: Image.Image) -> Mask:
-    """(256,3) colours of a palette image; entries that the file does not have are black."""
+    """(256,3) colours of a palette image; entries that are not stored are black."""
     stored = np.asarray(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(stored)] = stored
@@ -165,13 +166,13 @@ def _palette_of(image: Image.Image) -> Mask:
 
 
 def _is_grey_ramp(colours: Mask) -> bool:
-    """Whether entry i has the grey value i, up to the end of what the file has stored."""
+    """Whether entry i has the grey value i, for all entries stored in the file."""
     ramp = (colours == np.arange(256)[:, None]).all(axis=1)
     return bool(ramp.all() or not colours[np.argmin(ramp) :].any())
 
 
 def _single_channel(image: Image.Image, path: Path) -> NDArray[np.integer]:
-    """The values of a mask of one channel; the white of a 1-bit file is 255, as Pillow has it."""
+    """The values of a mask of one channel; white in a 1-bit file is 255, as in Pillow."""
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     pixels = np.asarray(image)
@@ -183,7 +184,7 @@ def _single_channel(image: Image.Image, path: Path) -> NDArray[np.integer]:
 
 
 def _refusal(path: Path, what: str, pixels: NDArray[np.integer], rule: str) -> MaskValueError:
-    """The error for wrong pixels (n, channels), naming the most frequent ones and their counts."""
+    """The error for wrong pixels (n, channels), with the most frequent ones and their counts."""
     found, counts = np.unique(pixels, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shown = ", ".join(

@@ -1,4 +1,4 @@
-"""The same work on many clips, in processes."""
+"""Parallel work on clips in processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from avsbench_harness.data.clip import Clip
 
 
 def each_clip(work: Callable[[Clip], int], clips: Sequence[Clip], jobs: int | None = None) -> Iterator[int]:
-    """The results in the clips' order, as they come.
+    """Yield the results of a function on every clip, in the order of the clips.
 
     Args:
-        work: done on every clip; it can be pickled.
+        work: the function; it must be picklable.
         clips: the clips.
-        jobs: processes; by default one per core. One works in this process.
+        jobs: processes; by default one per core. With one, the work is done in this process.
     """
     jobs = min(jobs or os.cpu_count() or 1, len(clips))
     if jobs <= 1:

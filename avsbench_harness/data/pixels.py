@@ -1,8 +1,10 @@
-"""From image files to arrays of the wanted size: opening with clear errors, and the geometries.
+"""Image files: decoding with clear errors, and resizing.
 
-The published loaders bring pictures to a square in two ways: ``squeeze`` (the whole picture, aspect not
-kept; S4 and MS3, AVSS in val and test) and ``crop`` (short side to the size, then the centre; AVSS in train).
-A third way keeps the aspect and all of the picture: its long side goes to the size, see :func:`content_size`.
+The published loaders resize pictures to a square in two ways: ``squeeze`` (the whole picture, aspect not
+kept; S4 and MS3, AVSS in val and test) and ``crop`` (shorter side to the size, then the centre; AVSS in
+train). A third way, ``pad``, keeps the aspect and the whole picture, see :mod:`.padding`.
+
+Resizing stays with Pillow: torchvision's resize of tensors rounds differently from the published pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from avsbench_harness.data.errors import UnreadableImageError
 from avsbench_harness.errors import MissingDataError
-
-Fit = Literal["squeeze", "crop"]
+from avsbench_harness.recipe.schema import Fit
 
 #: Side of a square in pixels, or (width, height).
 Size = int | tuple[int, int]
@@ -31,10 +31,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">16xIIBBBBB")
 _GREY, _RGB = 0, 2
 
-# Pictures with more pixels are no frames of a video.
+# Pictures with more pixels are not decoded by the fast decoder.
 _MOST_PIXELS = 2**26
 
-# What Pillow raises on damaged files; all of them mean that the file, not the program, is wrong.
+# Exceptions that Pillow raises on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -43,7 +43,7 @@ def load_image(path: Path) -> Image.Image:
 
     Raises:
         MissingDataError: there is no such file.
-        UnreadableImageError: it is not an image, or is cut short or damaged.
+        UnreadableImageError: it is not an image, or is truncated or damaged.
     """
     plain = load_plain(path)
     if plain is not None:
@@ -54,7 +54,7 @@ def load_image(path: Path) -> Image.Image:
             return image
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingDataError(
-            f"There is no file {path}. `avsb data check` lists all that is missing."
+            f"There is no file {path}. `avsb data check` lists everything that is missing."
         ) from error
     except _DAMAGE as error:
         reason = f"cannot be read as an image ({_reason(error)}); fetch it again"
@@ -62,10 +62,10 @@ def load_image(path: Path) -> Image.Image:
 
 
 def load_plain(path: Path) -> NDArray[np.uint8] | None:
-    """A PNG file of 8-bit colours (h,w,3) or greys (h,w), decoded the fast way; ``None`` leaves it to Pillow.
+    """Decode a PNG file of 8-bit RGB (h,w,3) or grey (h,w) with the fast decoder, if it is installed.
 
-    What needs thought (palettes, transparency, other depths, huge, damaged or missing files) is Pillow's, so
-    that results do not depend on which of the two is there.
+    Returns ``None`` for all other files (palettes, transparency, other bit depths, huge, damaged or missing
+    files). Pillow decodes these, so that results do not depend on the decoders that are installed.
     """
     decode = _fast_decoder()
     if decode is None or path.suffix.lower() != ".png":
@@ -80,12 +80,12 @@ def load_plain(path: Path) -> NDArray[np.uint8] | None:
         return None
     try:
         return decode(content)
-    except Exception:  # whatever it finds amiss, Pillow says it
+    except Exception:  # Pillow reports the error
         return None
 
 
 def _is_plain(header: bytes) -> bool:
-    """Whether a file starts as a PNG of 8-bit colours or greys, row by row and not too large."""
+    """Whether a file's first bytes are those of a PNG of 8-bit RGB or grey, not interlaced, not huge."""
     if header[:8] != _PNG or header[12:16] != b"IHDR" or len(header) < _HEADER.size:
         return False
     width, height, depth, colours, _, _, interlaced = _HEADER.unpack(header)
@@ -94,7 +94,7 @@ def _is_plain(header: bytes) -> bool:
 
 @cache
 def _fast_decoder() -> Callable[[bytes], NDArray[np.uint8]] | None:
-    """The decoder of the extra ``fast``, where it is installed: twice as fast as Pillow's."""
+    """The PNG decoder of the extra ``fast`` if it is installed; twice as fast as Pillow's."""
     try:
         from imagecodecs import png_decode
     except ImportError:
@@ -103,41 +103,39 @@ def _fast_decoder() -> Callable[[bytes], NDArray[np.uint8]] | None:
 
 
 def _reason(error: Exception) -> str:
-    """Why Pillow failed, without the path that its messages may repeat."""
+    """The reason for Pillow's failure, without the path that its messages may repeat."""
     if isinstance(error, UnidentifiedImageError):
-        return "of no known format, or cut short"
+        return "of no known format, or truncated"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
 def crop_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """(width, height) after the short side went to ``size``; the long side is rounded down, as published."""
+    """Return (width, height) with the shorter side ``size``; the longer one is rounded down, as published."""
     if width > height:
         return width * size // height, size
     return size, height * size // width
 
 
 def crop_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """The centre square (left, upper, right, lower) of a ``width`` x ``height`` picture.
+    """Return the centre square (left, upper, right, lower) of a ``width`` x ``height`` picture.
 
-    Half a pixel goes to the even neighbour (Python's ``round``), as in the published loaders.
+    Half pixels are rounded to even (Python's ``round``), as in the published loaders.
     """
     left, upper = round((width - size) / 2), round((height - size) / 2)
     return left, upper, left + size, upper + size
 
 
-def content_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """(width, height) of a picture whose long side went to ``size``, its aspect kept to the pixel."""
-    long = max(width, height)
-    return max(1, round(width * size / long)), max(1, round(height * size / long))
-
-
 def fit_image(image: Image.Image, size: Size, fit: Fit, resample: Image.Resampling) -> Image.Image:
-    """Bring an image to ``size`` pixels; only ``squeeze`` knows others than squares."""
+    """Resize an image by ``squeeze``, or by ``crop`` to a square.
+
+    Raises:
+        ValueError: any other combination; for ``pad``, squeeze the image to its content size.
+    """
     if fit == "squeeze":
         return image.resize((size, size) if isinstance(size, int) else size, resample)
-    if not isinstance(size, int):
-        raise ValueError(f"A {fit} is square, so its size is one number, not {size}.")
-    wide = image.resize(crop_size(image.width, image.height, size), resample)
-    return wide.crop(crop_box(wide.width, wide.height, size))
+    if fit != "crop" or not isinstance(size, int):
+        raise ValueError(f"{fit} to {size} pixels is not supported; only crop to a square and squeeze are.")
+    resized = image.resize(crop_size(image.width, image.height, size), resample)
+    return resized.crop(crop_box(resized.width, resized.height, size))

@@ -19,15 +19,15 @@ from PIL import Image
 from avsbench_harness.errors import MissingDataError, UsageError, one_line
 from avsbench_harness.files import sha256_file
 
-#: How many digits of its files' hash name a model.
+#: Digits of the hash in a model's name.
 DIGITS = 12
 
 
 class Sam:
-    """A Segment Anything model that cuts frames into masks.
+    """A Segment Anything model that segments frames into masks.
 
     Attributes:
-        name: ``sam-`` and the first digits of the model's hash, by which its masks are found again.
+        name: ``sam-`` and the first digits of the model's hash; the key of its masks in the cache.
     """
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
@@ -36,11 +36,11 @@ class Sam:
         Args:
             folder: a model as transformers saves it: ``config.json``, ``preprocessor_config.json`` and
                 ``.safetensors``.
-            device: ``cpu``, ``cuda`` or ``cuda:N``; else CUDA where there is one.
+            device: ``cpu``, ``cuda`` or ``cuda:N``; defaults to CUDA if available.
 
         Raises:
-            MissingDataError: the folder, or the weights in it, are not there.
-            UsageError: transformers is not installed, or the folder holds no such model.
+            MissingDataError: the folder or the weights in it are missing.
+            UsageError: transformers is not installed, or the folder contains no such model.
         """
         self.name = f"sam-{model_hash(folder)[:DIGITS]}"
         try:
@@ -60,7 +60,7 @@ class Sam:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = one_line(error, 150)
             raise UsageError(
-                f"{folder} holds no Segment Anything model of transformers ({reason})."
+                f"{folder} contains no Segment Anything model of transformers ({reason})."
             ) from error
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._generate = transformers.pipeline(
@@ -68,7 +68,7 @@ class Sam:
         )
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Masks (K,H,W) of a frame (H,W,3), in any order; one empty mask where the model finds none."""
+        """Return masks (K,H,W) of a frame (H,W,3), in any order; one empty mask if the model finds none."""
         with torch.no_grad():
             masks = self._generate(Image.fromarray(frame))["masks"]
         if not len(masks):
@@ -77,7 +77,7 @@ class Sam:
 
 
 def model_hash(folder: Path) -> str:
-    """SHA-256 of the files that decide a model's masks: weights, configuration and preprocessing.
+    """Return the SHA-256 of the files that determine a model's masks: weights and configurations.
 
     Raises:
         MissingDataError: there are no weights.

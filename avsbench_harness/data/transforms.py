@@ -1,4 +1,9 @@
-"""The augmentation of one clip, as functions on its pixels; ``data.augment`` says what there is."""
+"""Augmentation of one clip; ``recipe.augment`` defines the options.
+
+Geometry is that of torchvision's ``v2.functional``. Its transform classes are not used, because they draw
+from torch's global random state, and ``tv_tensors.Mask`` is not, because it selects another kind of nearest.
+The jitter is detectron2's, which differs from torchvision's ``ColorJitter``.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +23,12 @@ _MODES = {"nearest": InterpolationMode.NEAREST_EXACT, "bilinear": InterpolationM
 
 @dataclass(frozen=True)
 class Pixels:
-    """A clip before it is normalised.
+    """The pixels of a clip before normalisation.
 
     Attributes:
         images: (t,3,h,w) uint8 RGB.
         masks: (t,h,w) uint8 class indices.
-        maskige: (t,3,h,w) uint8 RGB, where the method sees maskiges.
+        maskige: (t,3,h,w) uint8 RGB, for methods that take maskiges.
     """
 
     images: Tensor
@@ -41,19 +46,19 @@ class Pixels:
         masks: Callable[[Tensor], Tensor],
         maskige: Callable[[Tensor], Tensor] | None = None,
     ) -> Pixels:
-        """Each part changed by its function; maskiges, without one of their own, by that of images."""
-        painted = None if self.maskige is None else (maskige or images)(self.maskige)
-        return Pixels(images(self.images), masks(self.masks.unsqueeze(1)).squeeze(1), painted)
+        """Apply one function to each part; maskiges default to the function of the images."""
+        changed = None if self.maskige is None else (maskige or images)(self.maskige)
+        return Pixels(images(self.images), masks(self.masks.unsqueeze(1)).squeeze(1), changed)
 
 
 def augment(pixels: Pixels, wanted: Augment, size: int, draw: np.random.Generator) -> Pixels:
-    """A clip augmented, no side of it longer than ``size``; shorter ones are left for the caller to pad.
+    """Return the augmented clip, cropped to at most ``size``; the caller pads shorter sides.
 
     Args:
         pixels: the clip.
-        wanted: what is drawn.
-        size: side of the network's input, pixels.
-        draw: where the draws come from; the same state gives the same clip.
+        wanted: the augmentation of the recipe.
+        size: side of the network input, pixels.
+        draw: the random generator; the same state gives the same clip.
     """
     if wanted.affine is not None:
         pixels = _affine(pixels, wanted.affine, wanted.outside_class, draw)
@@ -75,7 +80,7 @@ def _affine(pixels: Pixels, wanted: Affine, outside: int, draw: np.random.Genera
     ]
     factor = draw.uniform(*wanted.scale)
     shear = [draw.uniform(-limit, limit) for limit in wanted.shear]
-    # On the sampling grid of an affine map, torchvision has but one kind of nearest.
+    # torchvision's affine map does not support NEAREST_EXACT.
     modes = {"nearest": InterpolationMode.NEAREST, "bilinear": InterpolationMode.BILINEAR}
 
     def move(fill: int, mode: InterpolationMode) -> Callable[[Tensor], Tensor]:
@@ -99,7 +104,7 @@ def _scale(pixels: Pixels, wanted: Scale, draw: np.random.Generator) -> Pixels:
 
 
 def _crop(pixels: Pixels, size: int, draw: np.random.Generator) -> Pixels:
-    """At random places, to at most ``size`` a side."""
+    """Crop at a random position to at most ``size`` a side."""
     height, width = (min(side, size) for side in pixels.sides)
     top, left = (
         int(draw.integers(side - kept + 1)) for side, kept in zip(pixels.sides, (height, width), strict=True)
@@ -113,7 +118,7 @@ def _crop(pixels: Pixels, size: int, draw: np.random.Generator) -> Pixels:
 
 @dataclass(frozen=True)
 class _Colours:
-    """One draw of the colour jitter; the defaults change nothing."""
+    """One draw of the colour jitter; the defaults are the identity."""
 
     brightness: float = 0.0
     contrast: float = 1.0
@@ -133,7 +138,7 @@ class _Colours:
         return cls(**taken, contrast_last=bool(draw.random() < 0.5))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(...,3,h,w) uint8 with other colours, in the order of detectron2's ``ColorAugSSDTransform``."""
+        """Change the colours of (...,3,h,w) uint8, in the order of detectron2's ``ColorAugSSDTransform``."""
         images = _clip(images.float() + self.brightness)
         if not self.contrast_last:
             images = _clip(images.float() * self.contrast)
@@ -149,25 +154,25 @@ class _Colours:
 def _jitter(pixels: Pixels, wanted: Jitter, draw: np.random.Generator) -> Pixels:
     if not wanted.per_frame:
         colours = _Colours.draw(wanted, draw)
-        painted = pixels.maskige
-        if painted is not None and wanted.maskige:
-            painted = colours(painted)
-        return replace(pixels, images=colours(pixels.images), maskige=painted)
+        maskige = pixels.maskige
+        if maskige is not None and wanted.maskige:
+            maskige = colours(maskige)
+        return replace(pixels, images=colours(pixels.images), maskige=maskige)
 
     def each(frames: Tensor) -> Tensor:
         return torch.stack([_Colours.draw(wanted, draw)(frame) for frame in frames])
 
-    images, painted = each(pixels.images), pixels.maskige
-    if painted is not None and wanted.maskige:
-        painted = each(painted)
-    return replace(pixels, images=images, maskige=painted)
+    images, maskige = each(pixels.images), pixels.maskige
+    if maskige is not None and wanted.maskige:
+        maskige = each(maskige)
+    return replace(pixels, images=images, maskige=maskige)
 
 
 def saturate(images: Tensor, factor: float) -> Tensor:
-    """(...,3,h,w) uint8 RGB with the saturation of HSV times ``factor``, at most 1; hue and value stay.
+    """Multiply the HSV saturation of (...,3,h,w) uint8 RGB by ``factor``, to at most 1; keep hue and value.
 
     The value V is the largest channel and the saturation S = (V - smallest) / V, so that every channel's
-    distance from V grows as S does.
+    distance from V is proportional to S.
     """
     values = images.float()
     top, low = values.amax(-3, keepdim=True), values.amin(-3, keepdim=True)

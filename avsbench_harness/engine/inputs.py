@@ -1,4 +1,4 @@
-"""What a run's system takes beside frames and masks: the sound of a split, and its maskiges."""
+"""The inputs of a run besides frames and masks: the audio of a split, and its maskiges."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.maskige import making, maskige_files
-from avsbench_harness.data.propagate import supplemented
-from avsbench_harness.engine.embeddings import Progress, embed_clips, log_mel_clips
+from avsbench_harness.data.maskige import maskige_command, maskige_files
+from avsbench_harness.data.propagate import with_pseudo_masks
 from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
@@ -24,81 +24,81 @@ from avsbench_harness.tasks import S4, Split
 
 
 def training_clips(run: Run) -> list[Clip]:
-    """The train split, with the pseudo-masks of S4 that the recipe asks for.
+    """Return the clips of the train split, with pseudo-masks of S4 if the recipe requests them.
 
-    On MS3 the S4 training clips of the same data root stand behind its own, their ids under ``s4/``.
+    On MS3 they are followed by the S4 training clips of the same data root, with ids under ``s4/``.
     """
     clips, source = run.dataset.clips("train"), run.recipe.supplement
     if source is None:
         return clips
     if run.task is S4:
-        return supplemented(run.dataset, clips, source)
+        return with_pseudo_masks(run.dataset, clips, source)
     single = open_dataset(run.dataset.root, S4)
-    more = supplemented(single, single.clips("train"), source)
+    more = with_pseudo_masks(single, single.clips("train"), source)
     return [*clips, *(replace(clip, id=f"s4/{clip.id}") for clip in more)]
 
 
 def audio_inputs(
     run: Run, split: Split, clips: Sequence[Clip] | None = None
 ) -> Mapping[str, NDArray[np.float32]]:
-    """Per clip id, the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one.
+    """Return per clip id the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one.
 
-    Where the recipe separates sources both have an axis of S sources after the first. ``clips`` are the
-    split's unless others are given.
+    If the recipe separates sources, both have an axis of S sources after the first. ``clips`` defaults to the
+    clips of the split.
     """
     clips = run.dataset.clips(split) if clips is None else clips
     audio, separator = run.spec.audio, run.recipe.audio.separator
-    with hearing(split, len(clips)) as advance:
+    with audio_progress(split, len(clips)) as advance:
         if audio.trained:
             return log_mel_clips(clips, run.task, advance, separator)
-        assert audio.weights is not None  # a frozen encoder has weights: the plan sees to it
+        assert audio.weights is not None  # ensured by the plan for a frozen encoder
         encoder = build_audio_encoder(audio.encoder, run.weights["audio"])
         return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance, separator)
 
 
 @contextmanager
-def hearing(split: Split, clips: int, stop: StopRequest | None = None) -> Iterator[Progress]:
-    """A progress bar for the sound of a split, advanced by the number of clips done.
+def audio_progress(split: Split, clips: int, stop: StopRequest | None = None) -> Iterator[Progress]:
+    """A progress bar for the audio of a split; yields the function that advances it by a number of clips.
 
     Raises:
-        Interrupted: ``stop`` was asked for, between clips.
+        Interrupted: a stop was requested; checked between clips.
     """
     with progress_bar() as progress:
-        display = progress.add_task(f"sound of {split}", total=clips, note="")
+        display = progress.add_task(f"audio of {split}", total=clips, note="")
 
         def advance(count: int) -> None:
             if stop:
-                raise stop.error("The sounds kept so far stay; the same command goes on from there.")
+                raise stop.error("The audio computed so far is kept; rerun the same command to resume.")
             progress.advance(display, count)
 
         yield advance
 
 
 def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | None:
-    """Per clip id, the maskige files of its frames; ``None`` where the recipe wants none.
+    """Return per clip id the maskige files of its frames; ``None`` if the recipe uses no maskiges.
 
     Raises:
-        MissingDataError: some are not there; the message names the command that makes them.
+        MissingDataError: some are missing; the message names the command that makes them.
     """
     source = run.recipe.maskige
     return None if source is None else maskige_paths(run.dataset, split, source)
 
 
 def maskige_paths(dataset: Dataset, split: Split, source: str) -> Mapping[str, Sequence[Path]]:
-    """Per clip id, the maskige files that a source has of a split.
+    """Return per clip id the maskige files of one source.
 
     Raises:
         UsageError: the source is unknown.
-        MissingDataError: as :func:`maskige_inputs`.
+        MissingDataError: some are missing; the message names the command that makes them.
     """
     found = {clip.id: maskige_files(dataset, clip, source) for clip in dataset.clips(split)}
     missing = [path for paths in found.values() for path in paths if not path.is_file()]
     if missing:
         hint = (
-            f"`{making(dataset, source)}` makes them"
+            f"`{maskige_command(dataset, source)}` makes them"
             if source != "published"
-            else f"fetch the authors', or make others with `{making(dataset, 'felzenszwalb')}` and pass "
-            "--set maskige=felzenszwalb"
+            else "fetch the authors' files, or make maskiges with "
+            f"`{maskige_command(dataset, 'felzenszwalb')}` and pass --set maskige=felzenszwalb"
         )
         raise MissingDataError(
             f"{len(missing)} maskiges of the {split} split are missing, the first is {missing[0]}: {hint}."

@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
+from avsbench_harness.data.padding import remove_padding
 from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
-from avsbench_harness.engine.decode import keep_decoded
+from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
@@ -57,23 +59,17 @@ def predict(run: Run, split: Split) -> Path:
 
 
 def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) -> ClipDataset:
-    """The clips of a split with all inputs of the run's system, without augmentation.
+    """Return the clips of a split with all inputs of the run's system, without augmentation.
 
-    Clips that are not in the cache are decoded first; ``stop`` is checked meanwhile.
+    Clips that are not cached are decoded first; ``stop`` is checked between them.
     """
     clips = run.dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
-    dataset = ClipDataset(
-        clips,
-        run.task,
-        audio_inputs(run, split),
-        size=run.recipe.image_size,
-        maskiges=maskige_inputs(run, split),
-        fit=run.recipe.fit,
-    )
-    keep_decoded(dataset, split, stop)
-    return dataset
+    recipe = run.recipe
+    decoder = FileDecoder(clips, run.task, recipe.image_size, recipe.fit, maskige_inputs(run, split))
+    audio = audio_inputs(run, split)
+    return ClipDataset(cached_source(decoder, split, stop), audio)
 
 
 def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
@@ -145,29 +141,11 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
         found = []
         for (index, _), values in zip(keys, prediction, strict=True):
             clip = dataset.clips[index]
-            seen = without_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
-            found.append((index, to_masks(seen, run.task, clip.id)))
+            cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
+            found.append((index, to_masks(cropped, run.task, clip.id)))
         yield found
     if len(own) < -(-len(batches) // distributed.world_size()):
         yield []
-
-
-def without_padding(prediction: Tensor, content: tuple[int, int], size: int) -> Tensor:
-    """The part of a prediction that shows the frame.
-
-    Args:
-        prediction: (...,H,W) of a network whose input was a square of ``size`` pixels.
-        content: (width, height) of the frame in that input, at its upper left.
-        size: side of the input.
-
-    Returns:
-        (...,h,w), the same share of the prediction.
-    """
-    width, height = (
-        max(1, round(side * extent / size))
-        for side, extent in zip(content, (prediction.shape[-1], prediction.shape[-2]), strict=True)
-    )
-    return prediction[..., :height, :width]
 
 
 def to_masks(prediction: Tensor, task: Task, clip_id: str) -> Masks:

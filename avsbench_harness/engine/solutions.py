@@ -1,4 +1,4 @@
-"""The ground truth of a data set's splits, packed once and cached."""
+"""Solutions: the ground truth of a data set's splits, packed once and cached."""
 
 from __future__ import annotations
 
@@ -10,40 +10,49 @@ from numpy.typing import NDArray
 
 from avsbench_harness.console import track
 from avsbench_harness.data.avsbench.layout import Dataset
+from avsbench_harness.data.cache.eviction import make_room
+from avsbench_harness.data.cache.store import ArrayStore, array_key
 from avsbench_harness.data.images import read_clip_masks
-from avsbench_harness.errors import MissingDataError, SubmissionError
-from avsbench_harness.files import cache_dir, sha256_json
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.files import cache_dir, sweep_temporaries
 from avsbench_harness.submission import read_solution, write_solution
 from avsbench_harness.tasks import MASK_SIZE, Split
 
 #: Changes whenever the masks in a solution change for the same files.
 VERSION = 1
 
+# Collections whose solutions this process was given; it holds them against eviction until it ends.
+_HELD: dict[Path, ArrayStore] = {}
+
 
 def solution_file(dataset: Dataset, split: Split) -> Path:
-    """The packed ground truth of a split, made if the cache does not have it."""
-    key = {
-        "data": dataset.fingerprints()[split],
-        "task": dataset.task.name,
-        "split": split,
-        "version": VERSION,
-    }
-    path = _folder() / f"{dataset.task.name}-{split}-{sha256_json(key)[:16]}.npz"
-    if not path.is_file():
-        pack_solution(dataset, split, path)
-    return path
+    """Return the packed ground truth of a split; packed first if it is not cached or damaged.
+
+    It is the only array of its collection, so that the collection's data file is a solution file.
+    """
+    key = array_key(data=dataset.fingerprints()[split], task=dataset.task.name, split=split, version=VERSION)
+    store = ArrayStore(_folder() / f"{dataset.task.name}-{split}-{key[:16]}")
+    if store.load(key, f"The solution of {split}") is None:
+        store.open()
+        damaged = not store.missing([key])
+        with store.filling:
+            if damaged or store.missing([key]):  # else another process packed it meanwhile
+                _pack(dataset, split, store, key)
+    return _hold(store)
 
 
 def pack_solution(dataset: Dataset, split: Split, path: Path, *, private: float = 0.0, seed: int = 0) -> str:
     """Write a split's ground truth as a solution file and return its fingerprint.
 
     Args:
-        dataset: whose masks.
-        split: which clips; frames that carry no ground truth cannot be packed, so S4's and AVSS's
-            train splits are refused.
-        path: where to.
-        private: fraction of the clips whose scores a host keeps back.
-        seed: of that choice.
+        dataset: the data set.
+        split: the split. Every frame must be annotated, so the train splits of S4 and AVSS are refused.
+        path: the file to write.
+        private: fraction of the clips whose scores a host keeps private.
+        seed: seed of the choice of private clips.
+
+    Raises:
+        MissingDataError: the split has no clips, or a frame is not annotated.
     """
     return write_solution(
         path,
@@ -59,15 +68,31 @@ def pack_solution(dataset: Dataset, split: Split, path: Path, *, private: float 
 
 
 def find_solution(fingerprint: str) -> Path | None:
-    """The cached solution with that fingerprint, if there is one."""
-    for path in sorted(_folder().glob("*.npz")):
+    """Return the cached solution with that fingerprint, or ``None`` if there is none or it is damaged."""
+    for folder in sorted(_folder().glob("*")):
+        store = ArrayStore(folder)
         try:
-            with read_solution(path) as solution:
-                if solution.fingerprint == fingerprint:
-                    return path
-        except SubmissionError:
-            continue  # a damaged file in the cache answers for nothing
+            with read_solution(store.data) as solution:
+                found = solution.fingerprint == fingerprint
+        except AvsbError:
+            continue  # missing or damaged
+        if found and any(store.load(key, "The solution") is not None for key in store.stored_keys()):
+            return _hold(store)
     return None
+
+
+def _pack(dataset: Dataset, split: Split, store: ArrayStore, key: str) -> None:
+    sweep_temporaries(store.folder)
+    path = store.folder / "packed.npz"
+    pack_solution(dataset, split, path)
+    make_room(path.stat().st_size)
+    store.store(key, np.fromfile(path, np.uint8))
+    path.unlink()
+
+
+def _hold(store: ArrayStore) -> Path:
+    _HELD[store.folder] = store
+    return store.data
 
 
 def _folder() -> Path:

@@ -23,7 +23,8 @@ from torch import Tensor
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.data.frame_sampling import ThinSounds, thin_clips, thin_files
+from avsbench_harness.data.clip_source import FileDecoder
+from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
@@ -33,7 +34,7 @@ from avsbench_harness.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from avsbench_harness.engine.decode import keep_decoded
+from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
@@ -78,11 +79,9 @@ def train(run: Run) -> TrainingSummary:
 def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     set_determinism(run)
     with distributed.main_process_first():
-        dataset = training_set(run)
+        dataset = training_set(run, stop)
         if distributed.rank() == 0:
             write_spec(run)
-        total, per_epoch = optim.length(run.recipe, len(dataset))
-        keep_decoded(dataset, "train", stop, ahead=total >= per_epoch)
     trainer = Trainer(run, dataset, stop)
     path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
     with closing(TrainingLog(path, trainer.state.step)) as log:
@@ -96,8 +95,13 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     return summary
 
 
-def training_set(run: Run) -> ClipDataset:
-    """The training clips of a run, prepared as its recipe asks.
+def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = True) -> ClipDataset:
+    """Return the clips that a run trains on, prepared by its recipe.
+
+    Args:
+        run: the run.
+        stop: checked between clips that are decoded ahead.
+        ahead: decode all clips that are not cached now, unless the run is shorter than an epoch.
 
     Raises:
         MissingDataError: there are no clips, or a file is missing.
@@ -109,19 +113,13 @@ def training_set(run: Run) -> ClipDataset:
     _check_shares(run, len(clips))
     audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
-        audio = ThinSounds(audio, clips, frames)
-        maskiges = None if maskiges is None else thin_files(maskiges, clips, frames)
-        clips = thin_clips(clips, frames)
-    return ClipDataset(
-        clips,
-        run.task,
-        audio,
-        size=run.recipe.image_size,
-        maskiges=maskiges,
-        fit=run.recipe.train_fit,
-        augment=run.recipe.augment,
-        seed=run.spec.seed,
-    )
+        audio = SampledAudio(audio, clips, frames)
+        maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
+        clips = sample_frames(clips, frames)
+    decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
+    total, per_epoch = optim.length(run.recipe, len(clips))
+    source = cached_source(decoder, "train", stop, ahead=ahead and total >= per_epoch)
+    return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
 
 
 def _check_shares(run: Run, clips: int) -> None:

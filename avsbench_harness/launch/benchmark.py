@@ -16,14 +16,13 @@ from avsbench_harness.bench.measure import (
     Multiples,
     Timing,
     measure,
-    supervision,
     system_step,
     waiting_share,
 )
 from avsbench_harness.bench.memory import run_batch, training_peak
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.data.loader import epoch_order, load
-from avsbench_harness.engine.decode import keep_decoded
+from avsbench_harness.data.random_batch import supervision
 from avsbench_harness.engine.out_of_memory import does_not_fit, free_cached, largest_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
@@ -256,8 +255,7 @@ def _speed(timing: Timing, multiples: tuple[float, ...], clips: int) -> SpeedEnt
 
 def _loading(run: Run) -> LoadingEntry:
     """Waiting for data in a short training on the run's data set."""
-    dataset = training_set(run)
-    keep_decoded(dataset, "train", ahead=False)
+    dataset = training_set(run, ahead=False)
     # Each worker prefetches two batches, which are not counted.
     warm_up = 1 + 2 * run.workers
     counted = max(LOADED_BATCHES, 2 * run.workers)

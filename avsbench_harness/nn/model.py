@@ -1,18 +1,20 @@
-"""The interface of a method's network."""
+"""The base class of a method's network."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
+from avsbench_harness.weights.strict import load_renamed
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class ParamGroup:
     """Parameters that share a learning rate.
 
     Attributes:
-        name: what the log calls the group.
+        name: name of the group in the log.
         params: the parameters.
         lr_scale: multiple of the recipe's learning rate.
-        weight_decay: overrides the recipe's where it is not ``None``.
+        weight_decay: replaces the recipe's unless ``None``.
     """
 
     name: str
@@ -33,10 +35,10 @@ class ParamGroup:
 
 
 class Model(nn.Module, ABC):
-    """A network that turns a :class:`Batch` into predictions.
+    """A network from a :class:`Batch` to predictions and losses.
 
-    Subclasses set ``task`` and keep the visual backbone under the attribute ``backbone``, which is what a
-    recipe freezes.
+    Subclasses set ``task`` and keep the visual backbone in the attribute ``backbone``, which a recipe may
+    freeze.
     """
 
     task: Task
@@ -44,34 +46,38 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
-        """The method's raw outputs, a dataclass documented in its model card."""
+        """Return the method's raw outputs, a documented dataclass."""
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
-        """(B,T,H,W) probability of sound (s4, ms3) or (B,T,71,H,W) class scores (avss).
+        """Return (B,T,H,W) probabilities of sound (s4, ms3) or (B,T,71,H,W) class scores (avss).
 
-        Frames that do not exist (``batch.valid``) come back as zeros.
+        Padded frames (not ``batch.valid``) are zero.
         """
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar loss terms with their weights applied; the engine sums them."""
+        """Return named scalar loss terms with their weights applied; the engine sums them."""
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """Over how many things the terms of :meth:`losses` are averaged on this batch, by their names.
+        """Return the number of items that each term of :meth:`losses` averages over on this batch, by name.
 
-        A batch that is split, into micro-batches or over processes, has as its loss the mean of its parts'
-        weighted by these numbers (scalars). Terms that are not named are averaged over the annotated frames;
-        those that are ``None`` are sums.
+        The loss of a batch that is split, into micro-batches or over processes, is the mean of the losses of
+        its parts weighted by these numbers (scalars). Terms that are not named are averaged over the
+        annotated frames; ``None`` marks a sum.
         """
         return {}
 
     def diagnostics(self) -> dict[str, float]:
-        """Figures about the last :meth:`losses` that say how training goes, for the log; none by default."""
+        """Return scalars about the last :meth:`losses` to log beside its terms; none by default."""
         return {}
 
+    def zero_loss(self) -> Tensor:
+        """Return the loss of a batch without frames: 0, with a gradient of 0 for every parameter."""
+        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
-        """Learning-rate groups; by default the backbone with the recipe's multiple, and the rest."""
+        """Return learning-rate groups; by default the backbone with the recipe's multiple, and the rest."""
         backbone = list(self.backbone.parameters())
         known = {id(parameter) for parameter in backbone}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
@@ -79,7 +85,7 @@ class Model(nn.Module, ABC):
         return [ParamGroup("backbone", backbone, lr_scale=scale), ParamGroup("head", rest)]
 
     def check_sides(self, batch: Batch, stride: int) -> None:
-        """Refuse images whose sides are not multiples of ``stride`` with a ``UsageError``."""
+        """Raise a ``UsageError`` if the sides of the images are not multiples of ``stride``."""
         _, _, height, width = batch.shape
         if height % stride or width % stride:
             raise UsageError(
@@ -88,10 +94,34 @@ class Model(nn.Module, ABC):
             )
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load a published checkpoint's state dict; entries of the audio encoder are ignored.
+        """Load published weights; entries of the audio encoder are ignored.
 
         Raises:
-            UsageError: entries are missing, left over or of the wrong shape, or the method has no
-                published checkpoints.
+            UsageError: entries are missing, left over or of the wrong shape, or there are no published
+                weights of the method, or with the backbone.
         """
-        raise UsageError(f"{type(self).__name__} has no published checkpoints to load.")
+        raise UsageError(f"{type(self).__name__} has no published weights to load.")
+
+    def load_published(
+        self,
+        state: Mapping[str, Tensor],
+        rename: Callable[[str], str | None],
+        *,
+        backbone: str,
+        backbones: Sequence[str],
+    ) -> None:
+        """Implement :meth:`load_upstream` for weights with renamed entries.
+
+        Args:
+            state: the published state dict.
+            rename: published name to the name in this network, see :class:`RenameRules`.
+            backbone: backbone of this network.
+            backbones: backbones of the published weights.
+        """
+        name = type(self).__name__.removesuffix("Model")
+        if backbone not in backbones:
+            raise UsageError(
+                f"{name} has no published weights with the backbone {backbone}, only with "
+                f"{' and '.join(backbones)}."
+            )
+        load_renamed(self, state, rename, what=f"{name.lower()} for {self.task.name} with {backbone}")

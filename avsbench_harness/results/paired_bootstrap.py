@@ -1,4 +1,4 @@
-"""Paired bootstrap over clips between two rows of a table, from the per-clip files beside the records.
+"""Paired bootstrap over clips between two rows of a table, from the per-clip files of the records.
 
 Both rows are evaluated on the same resamples of the same clips. The metric of a row with several seeds is
 the mean over its seeds, as in the table.

@@ -1,7 +1,7 @@
 """Reported values: every number of the papers' result tables, with its paper, table, row and protocol.
 
-Each YAML file in ``reported/`` holds the tables of one paper, with values as printed. None of them is
-measured by this harness, and every table that shows them says so.
+Each YAML file in ``reported/`` contains the tables of one paper, with values as printed. The values are not
+measured by this harness, and all tables mark them as reported.
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ class ObjectCanonical(Protocol):
         half = _f_beta(areas.both, areas.active, areas.truth) * filled
         half_clip = ratio(frames.per_clip(half), filled_frames)
         empty_frames = frames.lengths - filled_frames
+        j_object = frames.per_clip(np.where(filled, j_frame, 0))
+        false_area = frames.per_clip(np.where(filled, 0, 1 - agreement))
         columns = [
             np.ones(len(j_clip)),
             j_clip,
@@ -98,9 +100,9 @@ class ObjectCanonical(Protocol):
             np.nan_to_num(f_clip),
             np.nan_to_num(half_clip),
             filled_frames,
-            frames.per_clip(np.where(filled, j_frame, 0)),
+            j_object,
             empty_frames,
-            frames.per_clip(np.where(filled, 0, 1 - agreement)),
+            false_area,
         ]
         return Tally(
             sums=np.column_stack([*columns, np.nan_to_num(curves)]).astype(np.float64),
@@ -112,8 +114,8 @@ class ObjectCanonical(Protocol):
                 "F": f_clip,
                 "F_half": half_clip,
                 "empty_frames": empty_frames.astype(int),
-                "J_object": ratio(columns[6], filled_frames),
-                "false_positive_area": ratio(columns[8], empty_frames),
+                "J_object": ratio(j_object, filled_frames),
+                "false_positive_area": ratio(false_area, empty_frames),
             },
         )
 

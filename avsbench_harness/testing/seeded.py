@@ -1,9 +1,9 @@
 """Weights and inputs drawn by name, for parity tests without stored weights.
 
-A parity case stores the names and shapes of a state dict, a seed, and the outputs that a reference
-implementation gave for the weights drawn here. Every tensor has a random stream of its own (numpy's
-Philox keyed by the seed and the CRC-32 of the name), so a draw depends neither on the order of names nor on
-the platform or the versions of numpy and torch.
+A parity case stores the names and shapes of a state dict, a seed, and the outputs of a reference
+implementation with the weights drawn here. Every tensor has its own random stream (numpy's Philox with the
+seed and the CRC-32 of the name as key), so its values are independent of the order of names, the platform
+and the versions of numpy and torch.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 
 
 def _normal(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """N(0, 1) in float32 from the stream that belongs to ``(seed, name)``."""
+    """Return float32 samples of N(0, 1) from the stream of ``(seed, name)``."""
     stream = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
     return np.asarray(stream.standard_normal(shape, dtype=np.float32))
 
 
 def seeded_tensor(seed: int, name: str, shape: Sequence[int]) -> Tensor:
-    """One parameter or buffer, scaled as its name and shape ask for.
+    """Return one parameter or buffer, scaled by its name and shape.
 
-    Batch statistics are near (0, 1), norm weights near 1, biases near 0, and matrices and kernels have the
-    variance 1 / fan-in, so that activations keep their size through a deep network.
+    Batch statistics are near (0, 1), norm weights near 1, biases near 0, and matrices and kernels have
+    variance 1 / fan-in, so that activations keep their scale in a deep network.
     """
     size = tuple(shape)
     if name.endswith("num_batches_tracked"):
@@ -46,10 +46,10 @@ def seeded_tensor(seed: int, name: str, shape: Sequence[int]) -> Tensor:
 
 
 def seeded_state(seed: int, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """A state dict, ``{name: tensor}``, for ``{name: shape}``."""
+    """Return a state dict, ``{name: tensor}``, for ``{name: shape}``."""
     return {name: seeded_tensor(seed, name, shape) for name, shape in shapes.items()}
 
 
 def seeded_input(seed: int, name: str, shape: Sequence[int]) -> Tensor:
-    """An input from N(0, 1), float32; ``name`` is ``images``, ``audio``, ``logmel``, ..."""
+    """Return an input from N(0, 1), float32; ``name`` is ``images``, ``audio``, ``logmel``, ..."""
     return torch.from_numpy(_normal(seed, f"input:{name}", tuple(shape)))

@@ -12,13 +12,13 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.attention import Attention
 from avsbench_harness.nn.positions import sine_positions
 
-from .interaction import readable
+from .interaction import key_mask
 from .options import Options
 from .pixel_decoder import AUDIO_DIM
 
 
 class DecoderLayer(nn.Module):
-    """Equations 3 to 5: each sublayer's result is normalised, then added to what went in."""
+    """Equations 3 to 5: each sublayer's output is normalised, then added to its input."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -38,33 +38,34 @@ class DecoderLayer(nn.Module):
 
         Args:
             queries: ``A`` of layer l - 1, (B,T,dim).
-            maps: the scale that this layer reads, (B,T,dim,h,w).
-            valid: (B,T) bool; frames that do not exist are neither read nor listened to.
+            maps: the scale that this layer attends to, (B,T,dim,h,w).
+            valid: (B,T) bool; padded frames are not attended to.
 
         Returns:
             ``A`` of layer l, (B,T,dim).
         """
-        queries = queries + self._norm(self.cross_norm, self.read(queries, maps, valid))  # equation 3
-        peers = None if valid.all() else readable(valid)
-        queries = queries + self._norm(self.self_norm, self.self_attn(queries, mask=peers))  # equation 4
+        queries = queries + self._norm(
+            self.cross_norm, self.attend_pixels(queries, maps, valid)
+        )  # equation 3
+        mask = None if valid.all() else key_mask(valid)
+        queries = queries + self._norm(self.self_norm, self.self_attn(queries, mask=mask))  # equation 4
         expanded = self.linear2(F.relu(self.linear1(queries)))
         return queries + self._norm(self.ffn_norm, expanded)  # equation 5
 
-    def read(self, queries: Tensor, maps: Tensor, valid: Tensor) -> Tensor:
-        """MHCA: what the queries (B,T,dim) find on the pixels of all frames, or each on those of its own."""
+    def attend_pixels(self, queries: Tensor, maps: Tensor, valid: Tensor) -> Tensor:
+        """Apply MHCA from the queries (B,T,dim) to the pixels of all frames, or of their own frame."""
         clips, frames, dim, height, width = maps.shape
         pixels = maps.flatten(3).mT  # (B,T,P,dim)
         positions = sine_positions(height, width, dim, normalize=True, device=maps.device, dtype=maps.dtype)
         keys = pixels + positions.flatten(0, 1)
         if self.own_frame:
-            read: Tensor = self.cross_attn(
+            attended: Tensor = self.cross_attn(
                 queries.reshape(clips * frames, 1, dim), keys.flatten(0, 1), pixels.flatten(0, 1)
             )
-            return read.view(clips, frames, dim)
-        exist = valid.repeat_interleave(height * width, dim=1)
-        mask = None if valid.all() else readable(exist)
-        found: Tensor = self.cross_attn(queries, keys.flatten(1, 2), pixels.flatten(1, 2), mask=mask)
-        return found
+            return attended.view(clips, frames, dim)
+        mask = None if valid.all() else key_mask(valid.repeat_interleave(height * width, dim=1))
+        over_all: Tensor = self.cross_attn(queries, keys.flatten(1, 2), pixels.flatten(1, 2), mask=mask)
+        return over_all
 
     def _norm(self, norm: nn.Module, update: Tensor) -> Tensor:
         normed: Tensor = self.dropout(norm(update))
@@ -72,12 +73,12 @@ class DecoderLayer(nn.Module):
 
 
 class AudioQueriedDecoder(nn.Module):
-    """T object queries, one per frame, that collect their objects from the maps.
+    """T object queries, one per frame, that attend to the maps.
 
     Args:
-        options: the network's.
-        scales: number of maps, which layers read in turn.
-        vanilla_queries: how many there are if queries do not come from the sound.
+        options: options of the network.
+        scales: number of maps, to which the layers attend in turn.
+        vanilla_queries: number of learned queries if queries are not initialised with the audio.
     """
 
     def __init__(self, options: Options, *, scales: int, vanilla_queries: int) -> None:
@@ -88,7 +89,7 @@ class AudioQueriedDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.stages * scales))
 
     def forward(self, audio: Tensor, maps: Sequence[Tensor], valid: Tensor) -> Tensor:
-        """Object embeddings behind every layer.
+        """Return the object embeddings after every layer.
 
         Args:
             audio: (B,T,128), finite.
@@ -98,15 +99,15 @@ class AudioQueriedDecoder(nn.Module):
         Returns:
             ``A`` of layers 1 to L, (B,T,L,dim).
         """
-        queries = self.first_queries(audio, valid)
+        queries = self.initial_queries(audio, valid)
         embeddings = []
         for index, layer in enumerate(self.layers):
             queries = layer(queries, maps[index % len(maps)], valid)
             embeddings.append(queries)
         return torch.stack(embeddings, dim=2)
 
-    def first_queries(self, audio: Tensor, valid: Tensor) -> Tensor:
-        """``A`` of layer 0, (B,T,dim): the sound through a linear layer, or learned vectors in turn.
+    def initial_queries(self, audio: Tensor, valid: Tensor) -> Tensor:
+        """Return ``A`` of layer 0, (B,T,dim): the projected audio, or learned vectors in order.
 
         Raises:
             UsageError: a clip has more frames than there are vanilla queries.
@@ -120,5 +121,5 @@ class AudioQueriedDecoder(nn.Module):
                 f"AQFormer with vanilla queries has {len(self.queries)}, one per frame, and a clip has "
                 f"{int(valid.sum(dim=1).max())} frames; use queries: audio for longer clips."
             )
-        turn = (valid.cumsum(dim=1) - 1).clamp(min=0)  # which of the frames that exist
-        return self.queries[turn]
+        index = (valid.cumsum(dim=1) - 1).clamp(min=0)  # of the frame among the clip's valid frames
+        return self.queries[index]

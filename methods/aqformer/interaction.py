@@ -11,10 +11,10 @@ from .pixel_decoder import AUDIO_DIM
 
 
 class AudioBridgedInteraction(nn.Module):
-    """Frames exchange what belongs to the sounds, along three steps: gather, interact, remap.
+    """Temporal interaction of sounding objects in three steps: gather, interact, remap.
 
-    The softmax of equation 9 runs over the pixels of one frame. ``f_m`` has no bias, which would move the
-    logits of all pixels alike.
+    The softmax of equation 9 runs over the pixels of one frame. ``f_m`` has no bias, which would shift the
+    logits of all pixels equally.
     """
 
     def __init__(self, options: Options) -> None:
@@ -27,10 +27,10 @@ class AudioBridgedInteraction(nn.Module):
         self.spread = nn.Linear(inner, dim)  # f_o
 
     def forward(self, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
-        """Maps with what other frames know of the sounding objects; zeros stay in missing frames.
+        """Update the maps with object features of other frames; padded frames stay zero.
 
         Args:
-            maps: ``F`` (B,T,dim,h,w), zeros in frames that do not exist.
+            maps: ``F`` (B,T,dim,h,w), zeros in padded frames.
             audio: (B,T,128), finite.
             valid: (B,T) bool.
 
@@ -39,46 +39,46 @@ class AudioBridgedInteraction(nn.Module):
         """
         pixels = maps.flatten(3)  # (B,T,dim,P)
         weights = self.gather_weights(pixels, audio)
-        # f_n is linear and the weights sum to 1: the mean pixel is projected, instead of every pixel.
+        # f_n is linear and the weights sum to 1: the weighted mean is projected instead of every pixel.
         objects = self.collect(weights @ pixels.mT)  # equation 10, (B,q,p,C_b)
 
-        exist = valid[:, :, None] & valid[:, None]  # (B,q,p)
-        updated = self.exchange(objects, exist)
+        both = valid[:, :, None] & valid[:, None]  # (B,q,p)
+        updated = self.exchange(objects, both)
 
-        spread = self.spread(updated) * exist[..., None]
+        spread = self.spread(updated) * both[..., None]
         added = spread.mT @ weights  # equations 11 and 12: the sum over p of S_pq^T f_o(O_pq)
         return maps + added.view(maps.shape)
 
     def gather_weights(self, pixels: Tensor, audio: Tensor) -> Tensor:
-        """Equation 9: where in frame q that is which frame p sounds of.
+        """Return equation 9: attention from the audio of frame p to the pixels of frame q.
 
         Args:
             pixels: (B,T,dim,P).
             audio: (B,T,128).
 
         Returns:
-            ``S`` (B,q,p,P), each sum over P is 1.
+            ``S`` (B,q,p,P), normalised over P.
         """
-        # The sound goes back onto the pixels' channels, which costs less than projecting the pixels.
+        # The audio is projected onto the pixels' channels, which is cheaper than projecting the pixels.
         sounds = self.sound(audio) @ self.match.weight  # (B,p,dim)
         return (sounds[:, None] @ pixels).softmax(dim=-1)
 
-    def exchange(self, objects: Tensor, exist: Tensor) -> Tensor:
-        """Self-attention among all T x T object features of a clip.
+    def exchange(self, objects: Tensor, valid: Tensor) -> Tensor:
+        """Apply self-attention among all T x T object features of a clip.
 
         Args:
             objects: (B,q,p,C_b).
-            exist: (B,q,p) bool; others are not looked at.
+            valid: (B,q,p) bool; others are not attended to.
         """
         sequence = objects.flatten(1, 2)
-        mask = None if exist.all() else readable(exist.flatten(1))
+        mask = None if valid.all() else key_mask(valid.flatten(1))
         updated: Tensor = self.interact(sequence, mask=mask)
         return updated.view(objects.shape)
 
 
-def readable(exist: Tensor) -> Tensor:
-    """An attention mask (B,1,1,S) for keys (B,S), of which those that exist may be read.
+def key_mask(valid: Tensor) -> Tensor:
+    """Return the attention mask (B,1,1,S) of keys (B,S), true for valid ones.
 
-    Where there are none, all may: a softmax over nothing is no number, and nobody reads the result.
+    Rows without valid keys are all true: a softmax over nothing is NaN, and their result is unused.
     """
-    return (exist | ~exist.any(dim=1, keepdim=True))[:, None, None]
+    return (valid | ~valid.any(dim=1, keepdim=True))[:, None, None]

@@ -1,4 +1,4 @@
-"""AQFormer's losses (equations 7, 8, 13 and 14), and that of the class head that avss needs."""
+"""AQFormer's losses (equations 7, 8, 13 and 14), and the loss of the class head for avss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avsbench_harness.nn.mask_losses import bce_loss, dice_loss, mean_or_zero
 
 
 def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and Dice of every layer's masks (equation 14), summed over layers and averaged over frames.
+    """Return BCE and Dice of the masks (equation 14), summed over layers and averaged over frames.
 
     Args:
         logits: (M,L,h,w) of the annotated frames, resized to the masks here.
@@ -27,28 +27,28 @@ def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def similarity_loss(embeddings: Tensor, pooled: Tensor, valid: Tensor) -> Tensor:
-    """Equation 7: queries of two frames are as alike as what is seen there; averaged over clips.
+    """Return equation 7: differences between similarities of queries and of features, averaged over clips.
 
     Args:
         embeddings: ``A`` of every layer (B,T,L,dim).
-        pooled: ``Z`` for every layer (B,T,L,dim).
-        valid: (B,T) bool; pairs with a frame that does not exist do not count.
+        pooled: ``Z`` of every layer (B,T,L,dim).
+        valid: (B,T) bool; pairs with a padded frame do not count.
     """
-    heard, seen = (_cosines(vectors.transpose(1, 2).float()) for vectors in (embeddings, pooled))
+    of_queries, of_features = (_cosines(vectors.transpose(1, 2).float()) for vectors in (embeddings, pooled))
     pairs = valid[:, None, :, None] & valid[:, None, None]
-    differences = (heard - seen).abs() * pairs  # (B,L,T,T)
+    differences = (of_queries - of_features).abs() * pairs  # (B,L,T,T)
     return mean_or_zero(differences.sum(dim=(1, 2, 3))[valid.any(dim=1)])
 
 
 def masked_average(maps: Tensor, probability: Tensor) -> Tensor:
-    """Equation 8: the mean over all pixels of a map times the downsampled mask.
+    """Return equation 8: the mean over all pixels of a map times the downsampled mask.
 
-    A pixel of the downsampled mask is the mean of the area that it stands for. Cosine similarity does not
-    see that the mean is not divided by the mask's area.
+    The mask is downsampled by averaging. The mean is not divided by the mask's area, to which cosine
+    similarity is invariant.
 
     Args:
         maps: (...,dim,h,w).
-        probability: (...,H,W), of a side that is a multiple of the map's.
+        probability: (...,H,W), sides that are multiples of the map's.
 
     Returns:
         (...,dim)
@@ -61,7 +61,7 @@ def masked_average(maps: Tensor, probability: Tensor) -> Tensor:
 
 
 def sounding_class_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of the class of what sounds, averaged over all pixels that do.
+    """Return the cross-entropy of the class, averaged over all sounding pixels.
 
     Args:
         logits: (M,70,h,w) of the annotated frames, resized to the masks here.
@@ -73,13 +73,13 @@ def sounding_class_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N,C,h,w) -> (N,C,*size), bilinear; without frames too."""
+    """Resize (N,C,h,w) bilinearly to (N,C,*size); N may be 0."""
     if not len(maps):
         return maps[..., :1, :1].expand(*maps.shape[:2], *size)
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def _cosines(vectors: Tensor) -> Tensor:
-    """Cosine similarities (...,T,T) of vectors (...,T,dim)."""
+    """Return cosine similarities (...,T,T) of vectors (...,T,dim)."""
     normed = F.normalize(vectors, dim=-1)
     return torch.matmul(normed, normed.mT)

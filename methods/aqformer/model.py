@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
 
@@ -24,11 +25,11 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class AQFormerOutput:
-    """Raw outputs; frames that do not exist are zeros. L = 3 N decoder layers.
+    """Raw outputs; padded frames are zero. L = 3 N decoder layers.
 
     Attributes:
         mask_logits: (B,T,L,H/4,W/4), before the sigmoid; the last layer's are the prediction.
-        class_logits: (B,T,70,H/4,W/4) of what sounds, by class without background; ``None`` for s4 and ms3.
+        class_logits: (B,T,70,H/4,W/4) of the classes without background; ``None`` for s4 and ms3.
         embeddings: (B,T,L,dim) ``A`` of layers 1 to L.
         maps: ``M`` of scales 1 to 4, (B,T,dim,h,w) at strides 32, 16, 8 and 4.
     """
@@ -40,13 +41,13 @@ class AQFormerOutput:
 
 
 class AQFormerModel(Model):
-    """AQFormer (Huang et al., IJCAI 2023); where the paper is silent, as its model card says."""
+    """AQFormer (Huang et al., IJCAI 2023); the model card lists the choices that the paper leaves open."""
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides whether there is a class head, and the number of vanilla queries.
+            task: determines whether there is a class head, and the number of vanilla queries.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
             options: see :class:`.options.Options`.
         """
@@ -64,7 +65,7 @@ class AQFormerModel(Model):
         self.class_head = nn.Linear(options.dim, task.channels - 1) if task.semantic else None
 
     def forward(self, batch: Batch) -> AQFormerOutput:
-        """Masks behind every decoder layer, and what they are made of.
+        """Return the masks after every decoder layer, and the embeddings and maps they are computed from.
 
         Raises:
             UsageError: the sides of the images are not multiples of 32, or a clip has more frames than
@@ -73,12 +74,12 @@ class AQFormerModel(Model):
         self.check_sides(batch, STRIDE)
         valid = batch.valid_frames()
         if not valid.any():
-            return self._nothing(batch)
+            return self._without_frames(batch)
         audio = batch.audio.masked_fill(~valid[..., None], 0.0)
-        # Only frames that exist are computed, so that batch normalisation does not see the others either.
+        # Only valid frames are computed, so that padded frames do not count in batch statistics.
         aggregated = self.pixel_decoder(self.backbone(batch.images[valid]), audio[valid])
         maps = [
-            self._interact(scale, _restore(level, valid), audio, valid)
+            self._interact(scale, restore_frames(level, valid), audio, valid)
             for scale, level in zip(SCALES, aggregated, strict=True)
         ]
         *coarser, mask_features = maps
@@ -91,11 +92,11 @@ class AQFormerModel(Model):
         )
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames.
+        """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero.
 
-        The background's score is 0. The likeliest class of a pixel scores the logit of its sounding at all,
-        and others as much less as they are less likely: a pixel has a class where it sounds with more than
-        1/2.
+        The background's score is 0. The score of a pixel's most likely class is the logit of sound, and the
+        scores of other classes are lower by the difference of their logits, so that a class is predicted
+        where the probability of sound is above 1/2.
         """
         output: AQFormerOutput = self(batch)
         valid = batch.valid_frames()
@@ -109,10 +110,10 @@ class AQFormerModel(Model):
         return scores.unflatten(0, valid.shape) * valid[..., None, None, None]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Equations 13 and 14, weighted: ``mask_bce``, ``mask_dice``, ``similarity``, and ``class`` for avss.
+        """Return the weighted terms ``mask_bce``, ``mask_dice``, ``similarity``, and ``class`` for avss.
 
-        The masks' and classes' are over the frames that carry ground truth. The similarity loss looks at
-        predicted masks (equation 8), so it is over all frames, annotated or not.
+        See equations 13 and 14. Mask and class terms are over the annotated frames. The similarity loss uses
+        predicted masks (equation 8), so it is over all valid frames.
         """
         output = self(batch)
         options = self.options
@@ -129,19 +130,19 @@ class AQFormerModel(Model):
         return terms
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """``similarity`` is averaged over clips, ``class`` over the pixels of what sounds."""
+        """Return the number of clips for ``similarity`` and of sounding pixels for ``class``."""
         sounds = batch.ground_truth()[batch.annotated_frames()] > 0
         return {"similarity": batch.valid_frames().any(dim=1).sum(), "class": sounds.sum()}
 
     def _interact(self, scale: int, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
-        """ABTI on a scale (B,T,dim,h,w), where the options want it."""
+        """Apply ABTI to a scale (B,T,dim,h,w), if the options select it."""
         if scale not in self.options.abti:
             return maps
         enhanced: Tensor = self.interactions[str(scale)](maps, audio, valid)
         return enhanced
 
     def _class_logits(self, embeddings: Tensor, features: Tensor, valid: Tensor) -> Tensor | None:
-        """Equation 6 with a weight per channel and class: (B,T,70,h,w) from (B,T,dim) and (B,T,dim,h,w)."""
+        """Apply equation 6 with a weight per channel and class to (B,T,dim), (B,T,dim,h,w): (B,T,70,h,w)."""
         if self.class_head is None:
             return None
         weighted = embeddings[:, :, None] * self.class_head.weight
@@ -149,16 +150,16 @@ class AQFormerModel(Model):
         return logits * valid[..., None, None, None]
 
     def _pooled(self, output: AQFormerOutput) -> Tensor:
-        """``Z`` for every layer, (B,T,L,dim): of the scale that it reads, by the final mask (equation 8)."""
+        """Return ``Z`` of every layer, (B,T,L,dim): its scale averaged over the final mask (equation 8)."""
         probability = output.mask_logits[:, :, -1].sigmoid()
         *coarser, _ = output.maps
         stage = [masked_average(level, probability) for level in coarser]
         return torch.stack(stage * self.options.stages, dim=2)
 
-    def _nothing(self, batch: Batch) -> AQFormerOutput:
-        """The output of a batch without any frame: zeros, which reach every parameter."""
+    def _without_frames(self, batch: Batch) -> AQFormerOutput:
+        """Return the output for a batch without valid frames: zeros with a gradient for every parameter."""
         clips, frames, height, width = batch.shape
-        zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+        zero = self.zero_loss()
         layers, dim = len(self.decoder.layers), self.options.dim
         first, second, third, last = (
             zero.expand(clips, frames, dim, height // stride, width // stride) for stride in (32, 16, 8, 4)
@@ -174,7 +175,7 @@ class AQFormerModel(Model):
 
 
 def mask_products(embeddings: Tensor, features: Tensor) -> Tensor:
-    """Equation 6 before the sigmoid: each frame's embeddings with its own mask features.
+    """Return equation 6 before the sigmoid: products of each frame's embeddings and mask features.
 
     Args:
         embeddings: (B,T,Q,dim).
@@ -184,12 +185,3 @@ def mask_products(embeddings: Tensor, features: Tensor) -> Tensor:
         (B,T,Q,h,w)
     """
     return (embeddings @ features.flatten(3)).unflatten(3, features.shape[-2:])
-
-
-def _restore(values: Tensor, valid: Tensor) -> Tensor:
-    """Rows of the valid frames (F,...) back at their places (B,T,...), and zeros elsewhere."""
-    if valid.all():
-        return values.unflatten(0, (valid.shape[0], valid.shape[1]))
-    restored = values.new_zeros(*valid.shape, *values.shape[1:])
-    restored[valid] = values
-    return restored

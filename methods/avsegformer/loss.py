@@ -9,7 +9,7 @@ from avsbench_harness.nn.mask_losses import bce_loss, class_loss, mean_or_zero, 
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, kind: str) -> Tensor:
-    """Loss of the predicted masks, averaged over frames.
+    """Return the loss of the predicted masks, averaged over frames.
 
     Args:
         logits: (M,K,H,W) of the annotated frames.
@@ -24,7 +24,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, kind: str) -> Tensor:
 
 
 def class_dice_loss(logits: Tensor, masks: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Dice loss of every class that a frame shows, background included, averaged over these classes.
+    """Return the Dice loss per frame, averaged over the classes in its mask, background included.
 
     The formula is that of :func:`squared_dice_loss`, with ``p`` the softmax over classes.
 
@@ -41,24 +41,24 @@ def class_dice_loss(logits: Tensor, masks: Tensor, epsilon: float = 1e-3) -> Ten
     overlap = hit.new_zeros(logits.shape[:2]).scatter_add(1, truth, hit)
     area = hit.new_zeros(logits.shape[:2]).scatter_add(1, truth, hit.new_ones(()).expand_as(truth))
     dice = 1 - 2 * overlap / (probability.square().sum(dim=2) + area + 2 * epsilon)
-    shown = area > 0
-    return (dice * shown).sum(dim=1) / shown.sum(dim=1)
+    present = area > 0
+    return (dice * present).sum(dim=1) / present.sum(dim=1)
 
 
 def mix_loss(mask_feature: Tensor, masks: Tensor, kind: str) -> Tensor:
-    """Loss of the mask feature itself, taken as a picture of what sounds; averaged over frames.
+    """Return the loss of the mask feature as a prediction of the sounding pixels, averaged over frames.
 
-    Its mean over the channels, resized to the masks, counts as a logit. Released, the feature is never
-    negative, so that no probability falls below 1/2 and the term cannot reach 0.
+    The feature's mean over the channels, resized to the masks, is the logit. In the released configuration
+    the feature is never negative, so that no probability is below 1/2 and the term cannot reach 0.
 
     Args:
         mask_feature: (M,C,h,w) of the annotated frames, after the mixer.
-        masks: (M,H,W) int64; whatever is not background counts as foreground.
+        masks: (M,H,W) int64; every class but the background is foreground.
         kind: ``dice`` or ``bce``.
     """
-    picture = mask_feature.mean(dim=1, keepdim=True)
-    picture = F.interpolate(picture, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-    return mean_or_zero(_binary_loss(picture[:, 0], masks, kind))
+    logits = mask_feature.mean(dim=1, keepdim=True)
+    logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    return mean_or_zero(_binary_loss(logits[:, 0], masks, kind))
 
 
 def _binary_loss(logits: Tensor, masks: Tensor, kind: str) -> Tensor:

@@ -10,17 +10,17 @@ from avsbench_harness.nn.resampling import upsampled_conv2d
 
 from .options import GROUPS, Options
 
-#: Pixels of the image per pixel of the mask feature, along each side.
+#: Stride of the mask feature, pixels.
 STRIDE = 4
 
 
 def projection(channels: int, dim: int, kernel: int = 1) -> nn.Sequential:
-    """A convolution that keeps the map's size, and group normalisation."""
+    """Return a convolution that keeps the map's size, and group normalisation."""
     return nn.Sequential(nn.Conv2d(channels, dim, kernel, padding=kernel // 2), nn.GroupNorm(GROUPS, dim))
 
 
 class MaskFeature(nn.Module):
-    """The stride-4 map that masks are read from (paper section 3.3)."""
+    """The mask feature at stride 4 (paper section 3.3)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class MaskFeature(nn.Module):
         self.output = projection(dim, dim, kernel=3)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """The stride-4 map (N,dim,h,w) and the encoder's stride-8 map (N,dim,h/2,w/2) -> (N,dim,h,w)."""
+        """Fuse the stride-4 map (N,dim,h,w) and the encoder's stride-8 map (N,dim,h/2,w/2) to (N,dim,h,w)."""
         upsampled = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
         return F.relu(self.output(self.lateral(fine) + upsampled), inplace=True)
 
 
 class ConvolutionClassifier(nn.Module):
-    """Stride-4 maps to logits of the image's size, by convolutions around the upsampling (published code)."""
+    """Convolutions and upsampling from stride-4 maps to logits of the image's size (published code)."""
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ConvolutionClassifier(nn.Module):
         self.classify = nn.Conv2d(width // 4, classes, 1, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N,channels,h,w) -> (N,classes,4h,4w)."""
+        """Map (N,channels,h,w) to (N,classes,4h,4w)."""
         maps = upsampled_conv2d(self.reduce(maps), self.refine.weight, self.refine.bias, scale=STRIDE)
         logits: Tensor = self.classify(F.relu(maps, inplace=True))
         return logits
@@ -57,19 +57,19 @@ class LinearClassifier(nn.Module):
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N,channels,h,w) -> (N,classes,4h,4w)."""
+        """Map (N,channels,h,w) to (N,classes,4h,4w)."""
         return F.interpolate(self.classify(maps), scale_factor=STRIDE, mode="bilinear", align_corners=False)
 
 
 def classifier(options: Options, channels: int, classes: int) -> nn.Module:
-    """The chosen classifier of maps with so many channels."""
+    """Return the classifier that the options select, for maps with this number of channels."""
     if options.classifier == "linear":
         return LinearClassifier(channels, classes)
     return ConvolutionClassifier(channels, options.mask_channels, classes)
 
 
 class MaskHead(nn.Module):
-    """Compares every pixel with every query and turns the answers into logits (paper equation 3)."""
+    """An MLP over the products of every pixel with every query, and a classifier (paper equation 3)."""
 
     def __init__(self, options: Options, classes: int) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class MaskHead(nn.Module):
         self.classifier = classifier(options, dim, classes)
 
     def forward(self, queries: Tensor, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Logits (N,K,4h,4w) from queries (N,Q,dim) and pixels (N,h*w,dim) of a map of ``shape`` (h,w)."""
+        """Return logits (N,K,4h,4w) for queries (N,Q,dim) and pixels (N,h*w,dim), with ``shape`` (h,w)."""
         # One frame at a time: the hidden layers are eight times as wide as a pixel.
-        pixels = torch.stack([self._answer(*frame) for frame in zip(queries, pixels, strict=True)])
+        pixels = torch.stack([self._update(*frame) for frame in zip(queries, pixels, strict=True)])
         logits: Tensor = self.classifier(pixels.transpose(1, 2).unflatten(2, shape))
         return logits
 
-    def _answer(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """What the queries (Q,dim) of one frame make of its pixels (P,dim), added to them."""
-        # The dot products are linear in the pixel, so the MLP's first layer folds into the queries.
+    def _update(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Add the MLP's output for one frame's queries (Q,dim) and pixels (P,dim) to the pixels."""
+        # The products are linear in the pixels, so the MLP's first layer is folded into the queries.
         folded = self.mlp_in.weight @ queries  # (hidden,dim)
         hidden = F.relu(torch.addmm(self.mlp_in.bias, pixels, folded.T), inplace=True)
         hidden = F.relu(self.mlp_hidden(hidden), inplace=True)
-        answer: Tensor = self.mlp_out(hidden)
-        return pixels + answer
+        update: Tensor = self.mlp_out(hidden)
+        return pixels + update

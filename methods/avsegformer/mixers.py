@@ -1,4 +1,4 @@
-"""How the sound changes the mask feature (paper section 3.4, figure 4)."""
+"""Audio-visual mixers: modulation of the mask feature by the audio (paper section 3.4, figure 4)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .options import Options
 
 
 class ChannelAttentionMixer(nn.Module):
-    """Lets the sound choose channels of the mask feature (CHA, paper equation 2).
+    """Weights the channels of the mask feature by the audio (CHA, paper equation 2).
 
-    The sound token attends to all pixels, with several heads; what it reads becomes one weight per channel.
+    The audio token attends to all pixels, with several heads; the output is one weight per channel.
     """
 
     def __init__(self, dim: int, *, sigmoid: bool, residual: bool, heads: int = 8) -> None:
         """
         Args:
             dim: channels.
-            sigmoid: squash the weights into (0, 1) (published code).
-            residual: add the weighted feature to the feature (equation 2), instead of replacing it.
-            heads: of the attention.
+            sigmoid: apply a sigmoid to the weights (published code).
+            residual: add the weighted feature to the unweighted one (equation 2).
+            heads: number of attention heads.
         """
         super().__init__()
         self.heads = heads
@@ -34,29 +34,29 @@ class ChannelAttentionMixer(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def weights(self, pixels: Tensor, audio: Tensor) -> Tensor:
-        """Channel weights (N,dim) from pixels (N,P,dim) and sound tokens (N,dim)."""
+        """Return channel weights (N,dim) for pixels (N,P,dim) and audio tokens (N,dim)."""
         dim = audio.shape[1]
         keys, values = self.kv_proj.weight.view(
             2, self.heads, dim // self.heads, dim
         )  # each (heads, dim/heads, dim)
         queries = self.q_proj(audio).view(-1, self.heads, dim // self.heads)
-        # There is one query per head and there are thousands of pixels: projecting the query onto the pixels'
-        # channels, and the attended mean pixel onto the values, gives what projecting every pixel would.
+        # One query per head and thousands of pixels: projecting the query onto the pixels' channels, and the
+        # attended mean pixel onto the values, is equivalent to projecting every pixel, and cheaper.
         queries = torch.einsum("nhd,hdc->nhc", queries, keys)
         means = F.scaled_dot_product_attention(queries, pixels, pixels, scale=keys.shape[1] ** -0.5)
         weights: Tensor = self.proj(torch.einsum("nhc,hdc->nhd", means, values).flatten(1))
         return weights.sigmoid() if self.sigmoid else weights
 
     def forward(self, pixels: Tensor, audio: Tensor) -> Tensor:
-        """Pixels (N,P,dim) with their channels weighted by the sound (N,dim)."""
+        """Weight the channels of the pixels (N,P,dim) by the audio (N,dim)."""
         weights = self.weights(pixels, audio)
         return pixels * (weights + 1 if self.residual else weights)[:, None]
 
 
 class CrossAttentionMixer(nn.Module):
-    """Pixels attend to the sound and add what they read (CRA).
+    """Cross-attention from pixels to the audio, with a residual connection (CRA).
 
-    A frame has one sound token, so that the softmax over it is 1 and all pixels add the same vector.
+    A frame has one audio token, so the softmax over it is 1 and the same vector is added to all pixels.
     """
 
     def __init__(self, dim: int) -> None:
@@ -64,20 +64,20 @@ class CrossAttentionMixer(nn.Module):
         self.attention = Attention(dim)
 
     def forward(self, pixels: Tensor, audio: Tensor) -> Tensor:
-        """Pixels (N,P,dim) and the sound (N,dim) -> (N,P,dim)."""
+        """Map pixels (N,P,dim) and audio (N,dim) to (N,P,dim)."""
         return pixels + self.attention(pixels, audio[:, None])
 
 
 class NoMixer(nn.Module):
-    """Leaves the mask feature as it is."""
+    """Returns the mask feature unchanged."""
 
     def forward(self, pixels: Tensor, audio: Tensor) -> Tensor:
-        """The pixels (N,P,dim)."""
+        """Return the pixels (N,P,dim)."""
         return pixels
 
 
 def mixer(options: Options) -> nn.Module:
-    """The mixer that the options ask for."""
+    """Return the mixer that the options select."""
     if options.mixer == "none":
         return NoMixer()
     if options.mixer == "cross_attention":

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention
+from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .loss import mix_loss, segmentation_loss
@@ -29,20 +28,18 @@ from .transformer import PixelEncoder, QueryDecoder, QueryGenerator
 AUDIO_DIM = 128
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published checkpoints.
-PUBLISHED = ("r50", "pvt")
-#: Stochastic depth with which the published code trains.
+#: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
 
 
 @dataclass(frozen=True)
 class _Frames:
-    """What is computed of M frames.
+    """Intermediate results of M frames.
 
     Attributes:
         logits: (M,K,H,W).
         mask_feature: (M,dim,H/4,W/4) after the mixer.
-        intermediate: a mask (M,K,H,W) for each decoder layer, if asked for.
+        intermediate: a mask (M,K,H,W) for each decoder layer, if requested.
     """
 
     logits: Tensor
@@ -52,11 +49,11 @@ class _Frames:
 
 @dataclass(frozen=True)
 class AVSegFormerOutput:
-    """Raw outputs; frames that do not exist are zeros.
+    """Raw outputs; padded frames are zero.
 
     Attributes:
         logits: (B,T,K,H,W), K = 1 for s4 and ms3 (before the sigmoid), 71 for avss (before the softmax).
-        mask_feature: (B,T,dim,H/4,W/4) after the mixer, which the mixing loss looks at.
+        mask_feature: (B,T,dim,H/4,W/4) after the mixer, the input of the mixing loss.
     """
 
     logits: Tensor
@@ -64,16 +61,16 @@ class AVSegFormerOutput:
 
 
 class AVSegFormerModel(Model):
-    """AVSegFormer (Gao et al., AAAI 2024); the options decide in what it follows paper or published code.
+    """AVSegFormer (Gao et al., AAAI 2024); differences between released code and paper are options.
 
-    Frames are independent of each other, except through batch normalisation in training.
+    Frames are independent of each other, except for batch normalisation in training.
     """
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides the number of output channels and the loss.
+            task: determines the number of output channels and the loss.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
             options: see :class:`.options.Options`.
         """
@@ -103,14 +100,14 @@ class AVSegFormerModel(Model):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier-uniform for every matrix and kernel of the head, queries included (published code)."""
-        given = {
+        """Initialise matrices and kernels of the head, queries included, Xavier-uniform (published code)."""
+        excluded = {
             id(parameter)
             for module in (self.backbone, self.audio_projection)
             for parameter in module.parameters()
         }
         for parameter in self.parameters():
-            if parameter.dim() > 1 and id(parameter) not in given:
+            if parameter.dim() > 1 and id(parameter) not in excluded:
                 nn.init.xavier_uniform_(parameter)
         for module in self.modules():
             if isinstance(module, MultiScaleDeformableAttention):
@@ -118,41 +115,38 @@ class AVSegFormerModel(Model):
         nn.init.normal_(self.encoder.level_embedding)
 
     def forward(self, batch: Batch) -> AVSegFormerOutput:
-        """Logits and mask feature of every frame.
+        """Return the logits and the mask feature of every frame.
 
         Raises:
             UsageError: the images' sides are not multiples of 32.
         """
-        clips, frames, height, width = batch.shape
+        height, width = batch.shape[2:]
         self.check_sides(batch, STRIDE)
-        valid = batch.valid_frames().flatten()
-        # Zeros are all that comes of a frame that does not exist, so it is not computed.
+        valid = batch.valid_frames()
+        # The output of padded frames is zero, so they are not computed.
         if valid.any():
-            read = self._read(batch, valid)
-            logits, mask_feature = read.logits, read.mask_feature
+            computed = self._compute(batch, valid.flatten())
+            logits, mask_feature = computed.logits, computed.mask_feature
         else:
             logits = batch.images.new_zeros(0, self.task.channels, height, width)
             mask_feature = batch.images.new_zeros(0, self.options.dim, height // 4, width // 4)
-        return AVSegFormerOutput(
-            _restore(logits, valid).view(clips, frames, *logits.shape[1:]),
-            _restore(mask_feature, valid).view(clips, frames, *mask_feature.shape[1:]),
-        )
+        return AVSegFormerOutput(restore_frames(logits, valid), restore_frames(mask_feature, valid))
 
-    def _read(self, batch: Batch, wanted: Tensor, *, intermediate: bool = False) -> _Frames:
-        """What becomes of the M wanted frames, at least one, of the batch's N.
+    def _compute(self, batch: Batch, frames: Tensor, *, intermediate: bool = False) -> _Frames:
+        """Compute M of the batch's N frames, at least one.
 
         Args:
             batch: the clips.
-            wanted: (N,) bool.
-            intermediate: make the intermediate masks, too.
+            frames: (N,) bool, M of them true.
+            intermediate: whether to compute the intermediate masks.
         """
-        features = self._features(batch.images.flatten(0, 1), wanted)
-        audio = batch.audio.flatten(0, 1)[wanted]
+        features = self._features(batch.images.flatten(0, 1), frames)
+        audio = batch.audio.flatten(0, 1)[frames]
         if audio.device.type != "cpu":
             return self._segment(features, audio, intermediate)
-        # One frame after the other: all that is made of a frame stays in the processor's cache.
-        frames = zip(audio.split(1), *(level.split(1) for level in features), strict=True)
-        parts = [self._segment(levels, sound, intermediate) for sound, *levels in frames]
+        # Frame by frame, so that the intermediate results stay in the processor's cache.
+        single = zip(audio.split(1), *(level.split(1) for level in features), strict=True)
+        parts = [self._segment(levels, sound, intermediate) for sound, *levels in single]
         return _Frames(
             torch.cat([part.logits for part in parts]),
             torch.cat([part.mask_feature for part in parts]),
@@ -160,7 +154,7 @@ class AVSegFormerModel(Model):
         )
 
     def _segment(self, features: Sequence[Tensor], audio: Tensor, intermediate: bool) -> _Frames:
-        """What becomes of frames with these feature maps and embeddings (M,128)."""
+        """Compute frames from their backbone maps and audio embeddings (M,128)."""
         sound = self.audio_projection(audio)
         fine, *coarser = (
             project(level) for project, level in zip(self.input_projections, features, strict=True)
@@ -171,9 +165,9 @@ class AVSegFormerModel(Model):
         masks: list[Tensor] = []
         queries = self._queries(sound)
         if intermediate and self.mask_reformer is not None:
-            for answers, attention in self.decoder.layer_by_layer(queries, tokens):
-                masks.append(self.mask_reformer(attention, answers, shapes))
-                queries = answers
+            for updated, attention in self.decoder.layer_by_layer(queries, tokens):
+                masks.append(self.mask_reformer(attention, updated, shapes))
+                queries = updated
         else:
             queries = self.decoder(queries, tokens)
 
@@ -184,17 +178,17 @@ class AVSegFormerModel(Model):
         logits = self.mask_head(queries, pixels, shape)
         return _Frames(logits, pixels.transpose(1, 2).unflatten(2, shape), masks)
 
-    def _features(self, images: Tensor, wanted: Tensor) -> list[Tensor]:
-        """The backbone's maps of the wanted ones among N images (N,3,H,W)."""
-        if wanted.all():
+    def _features(self, images: Tensor, frames: Tensor) -> list[Tensor]:
+        """Return the backbone's maps of the frames (N,) marked true, from images (N,3,H,W)."""
+        if frames.all():
             return list(self.backbone(images))
         if any(isinstance(module, _BatchNorm) and module.training for module in self.backbone.modules()):
-            # Batch statistics are of all frames, as in the published code, missing ones included.
-            return [level[wanted] for level in self.backbone(images)]
-        return list(self.backbone(images[wanted]))
+            # Batch statistics are over all frames, padded ones included, as in the published code.
+            return [level[frames] for level in self.backbone(images)]
+        return list(self.backbone(images[frames]))
 
     def _queries(self, sound: Tensor) -> Tensor:
-        """The decoder's queries (N,Q,dim) from sound tokens (N,dim) (paper section 3.5)."""
+        """Return the decoder's queries (N,Q,dim) for audio tokens (N,dim) (paper section 3.5)."""
         if self.query_generator is None:
             queries = sound[:, None].expand(-1, self.options.queries, -1)
         else:
@@ -202,7 +196,7 @@ class AVSegFormerModel(Model):
         return queries if self.decoder_queries is None else queries + self.decoder_queries
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class logits (B,T,71,H,W); zeros in missing frames."""
+        """Return probabilities of sound (B,T,H,W), or class logits (B,T,71,H,W); padded frames are zero."""
         output: AVSegFormerOutput = self(batch)
         logits = output.logits
         if self.task.semantic:
@@ -210,10 +204,10 @@ class AVSegFormerModel(Model):
         return logits[:, :, 0].sigmoid() * batch.valid_frames()[..., None, None]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``iou`` of the masks, and where they have a weight ``mix`` and ``inter`` (paper equation 4).
+        """Return ``iou`` of the masks, and ``mix`` and ``inter`` if enabled (paper equation 4).
 
-        Means over the frames that carry ground truth. Frames meet nowhere but in the backbone's batch norms,
-        so the others are not computed any further.
+        All are means over the annotated frames. Frames interact only in the backbone's batch norms, so
+        nothing else is computed of the others.
         """
         self.check_sides(batch, STRIDE)
         options, frames = self.options, batch.annotated_frames()
@@ -221,38 +215,18 @@ class AVSegFormerModel(Model):
         with_inter = self.mask_reformer is not None
         if not frames.any():
             names = ["iou"] + ["mix"] * (options.mix_weight > 0) + ["inter"] * with_inter
-            return dict.fromkeys(names, self._zero())
-        read = self._read(batch, frames.flatten(), intermediate=with_inter)
-        losses = {"iou": segmentation_loss(read.logits, masks, options.loss)}
+            return dict.fromkeys(names, self.zero_loss())
+        computed = self._compute(batch, frames.flatten(), intermediate=with_inter)
+        losses = {"iou": segmentation_loss(computed.logits, masks, options.loss)}
         if options.mix_weight > 0:
             kind = "bce" if options.loss == "bce" else "dice"
-            losses["mix"] = options.mix_weight * mix_loss(read.mask_feature, masks, kind)
+            losses["mix"] = options.mix_weight * mix_loss(computed.mask_feature, masks, kind)
         if with_inter:
             losses["inter"] = options.inter_weight * torch.stack(
-                [segmentation_loss(layer, masks, "dice") for layer in read.intermediate]
+                [segmentation_loss(layer, masks, "dice") for layer in computed.intermediate]
             ).sum(dim=0)
         return losses
 
-    def _zero(self) -> Tensor:
-        """0, with a gradient of 0 for everything that learns."""
-        return torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0
-
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load a published checkpoint (``AVSegFormer_{res50,pvt}_{s4,ms3,avss}``, r50 and pvt only)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"AVSegFormer has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"avsegformer for {self.task.name} with {self.backbone_name}"
-        )
-
-
-def _restore(values: Tensor, valid: Tensor) -> Tensor:
-    """Rows of the valid frames back at their places, (N,...), and zeros elsewhere."""
-    if len(values) == len(valid):
-        return values
-    restored = values.new_zeros(len(valid), *values.shape[1:])
-    restored[valid] = values
-    return restored
+        """Load published weights (``AVSegFormer_{res50,pvt}_{s4,ms3,avss}``, r50 and pvt only)."""
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)

@@ -14,26 +14,26 @@ from .options import Options
 
 
 class MaskReformer(nn.Module):
-    """Turns the attention map of a decoder layer into a mask; one set of weights for all layers.
+    """Maps the attention map of a decoder layer to a mask, with weights shared by all layers.
 
-    Attention-only (AR): the attention of each query is a channel. Query-mixed (QR): a pixel's channels are
-    the queries, summed with the attention that they paid to it. Either goes through a small feature pyramid.
+    Attention-only (AR): the attention of each query is a channel. Query-mixed (QR): a pixel's feature is the
+    sum of the queries, weighted with their attention to it. A small feature pyramid follows.
     """
 
     def __init__(self, options: Options, classes: int) -> None:
         super().__init__()
         self.mix = options.mask_reformer == "query_mixed"
         channels = options.dim if self.mix else options.queries
-        # From the coarsest level to stride 4: three times upsampled and convolved.
+        # From the coarsest level to stride 4: three steps of upsampling and convolution.
         self.steps = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
         self.classifier = classifier(options, channels, classes)
 
     def forward(self, attention: Tensor, queries: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """A layer's mask logits (N,K,H,W).
+        """Return a layer's mask logits (N,K,H,W).
 
         Args:
             attention: (N,Q,S), to the tokens of all levels, the mean over heads.
-            queries: (N,Q,dim), what comes out of the layer.
+            queries: (N,Q,dim), the output of the layer.
             shapes: of the levels, at strides 8, 16 and 32; their areas sum to S.
         """
         pixels = queries.transpose(1, 2) @ attention if self.mix else attention  # (N,channels,S)
@@ -48,7 +48,7 @@ class MaskReformer(nn.Module):
 
 
 def _double(convolution: nn.Module, maps: Tensor) -> Tensor:
-    """Twice as large, then convolved: (N,C,h,w) -> (N,C,2h,2w)."""
+    """Upsample (N,C,h,w) to (N,C,2h,2w) and apply the convolution."""
     weight, bias = convolution.weight, convolution.bias
     assert isinstance(weight, torch.Tensor)
     assert isinstance(bias, torch.Tensor)

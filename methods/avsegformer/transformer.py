@@ -1,6 +1,6 @@
-"""The three transformers: over pixels, from sound to queries, and from pixels to queries.
+"""The three transformers: pixel encoder, query generator and query decoder.
 
-All layers are post-norm, and no query carries a position code.
+All layers are post-norm, and queries have no position code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, centres: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """(N,S,dim) tokens of all levels -> the same, refined; ``positions`` (S,dim), ``centres`` (S,2)."""
+        """Refine tokens (N,S,dim) of all levels, with ``positions`` (S,dim) and ``centres`` (S,2)."""
         attended = self.self_attn(tokens + positions, centres, tokens, shapes)
         tokens = self.norm1(tokens + self.dropout(attended))
         refined: Tensor = self.norm2(tokens + self.ffn(tokens))
@@ -40,7 +40,7 @@ class EncoderLayer(nn.Module):
 
 
 class PixelEncoder(nn.Module):
-    """Lets the coarser feature maps exchange what they see (paper section 3.3)."""
+    """Deformable self-attention among the coarser feature maps (paper section 3.3)."""
 
     def __init__(self, options: Options, levels: int = 3) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class PixelEncoder(nn.Module):
         self.level_embedding = nn.Parameter(torch.empty(levels, options.dim))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (N,dim,h,w), finest first -> tokens (N,S,dim), the levels one after the other."""
+        """Map feature maps (N,dim,h,w), finest first, to the concatenated tokens (N,S,dim) of all levels."""
         shapes = [(level.shape[2], level.shape[3]) for level in maps]
         dim = self.level_embedding.shape[1]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
@@ -78,30 +78,29 @@ class QueryLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Queries (N,Q,dim) and context (N,S,dim) -> (N,Q,dim)."""
-        return self._read(self._confer(queries), context)
+        """Map queries (N,Q,dim) and context (N,S,dim) to (N,Q,dim)."""
+        return self._cross_attend(self._self_attend(queries), context)
 
     def with_attention(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Also how much each query looks at each token of the context, (N,Q,S), the mean over heads."""
-        queries = self._confer(queries)
-        return self._read(queries, context), self.cross_attn.weights(queries, context)
+        """Return also the attention of each query to each token, (N,Q,S), the mean over heads."""
+        queries = self._self_attend(queries)
+        return self._cross_attend(queries, context), self.cross_attn.weights(queries, context)
 
-    def _confer(self, queries: Tensor) -> Tensor:
-        """Self-attention."""
-        conferred: Tensor = self.norm1(queries + self.dropout(self.self_attn(queries)))
-        return conferred
+    def _self_attend(self, queries: Tensor) -> Tensor:
+        attended: Tensor = self.norm1(queries + self.dropout(self.self_attn(queries)))
+        return attended
 
-    def _read(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Cross-attention and the feed-forward block."""
+    def _cross_attend(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Apply cross-attention and the feed-forward block."""
         queries = self.norm2(queries + self.dropout(self.cross_attn(queries, context)))
         updated: Tensor = self.norm3(queries + self.ffn(queries))
         return updated
 
 
 class QueryGenerator(nn.Module):
-    """Brings the sound of a frame into a set of learned queries.
+    """Learned queries that attend to the audio token of a frame.
 
-    A frame has one sound token, so cross-attention adds the same vector to all queries of the frame.
+    A frame has one audio token, so cross-attention adds the same vector to all queries of the frame.
     """
 
     def __init__(self, options: Options) -> None:
@@ -113,8 +112,8 @@ class QueryGenerator(nn.Module):
         )
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Sound tokens (N,dim) -> queries (N,Q,dim)."""
-        # Before they hear anything the queries are the same in every frame: one row, broadcast by the sound.
+        """Map audio tokens (N,dim) to queries (N,Q,dim)."""
+        # The initial queries are the same in every frame: one row, broadcast over the audio tokens.
         queries = self.queries[None]
         for layer in self.layers:
             queries = layer(queries, audio[:, None])
@@ -122,7 +121,7 @@ class QueryGenerator(nn.Module):
 
 
 class QueryDecoder(nn.Module):
-    """Reads the pixel tokens into the queries, by dense attention without positions (paper section 3.5)."""
+    """Queries attend to the pixel tokens, by dense attention without positions (paper section 3.5)."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -132,13 +131,13 @@ class QueryDecoder(nn.Module):
         )
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Queries (N,Q,dim) and pixel tokens (N,S,dim) -> (N,Q,dim)."""
+        """Map queries (N,Q,dim) and pixel tokens (N,S,dim) to (N,Q,dim)."""
         for layer in self.layers:
             queries = layer(queries, tokens)
         return queries
 
     def layer_by_layer(self, queries: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each layer's queries (N,Q,dim) and its attention to the tokens (N,Q,S), see ``with_attention``."""
+        """Yield the queries (N,Q,dim) and attention maps (N,Q,S) of each layer, see ``with_attention``."""
         for layer in self.layers:
             assert isinstance(layer, QueryLayer)
             queries, attention = layer.with_attention(queries, tokens)

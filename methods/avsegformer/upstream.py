@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from avsbench_harness.weights.strict import RenameRules, pvt_v2_name
 
-from avsbench_harness.weights.strict import pvt_v2_name
+#: Backbones of the published weights.
+BACKBONES = ("r50", "pvt")
 
-#: Entries that the published forward pass never uses, and the audio encoder, which is the harness's.
-UNUSED = re.compile(r"vggish\.|head\.(fpn|attn_fc)\.|backbone\.layer[34]_2\.")
-
-#: (published, ours), applied one after the other.
-RULES = (
+rename = RenameRules(
+    # The audio encoder, which is the harness's, and entries that the published forward pass never uses.
+    (r"^(vggish\.|head\.(fpn|attn_fc)\.|backbone\.layer[34]_2\.)", None),
+    (r"^backbone\.(layer[34])_1\.", r"backbone.\1."),  # the first of two branches
+    (r"^backbone\.(.*)", lambda match: "backbone.body." + pvt_v2_name(match[1])),
     (r"^audio_proj\.", "audio_projection."),
     (r"^head\.in_proj\.", "input_projections."),
     (r"^head\.transformer\.(encoder|decoder)\.", r"\1."),
@@ -32,16 +33,3 @@ RULES = (
     (r"\.ffn\.0\.", ".ffn.linear1."),  # query generator
     (r"\.ffn\.2\.", ".ffn.linear2."),
 )
-
-
-def rename(name: str) -> str | None:
-    """Our name of a published entry, ``None`` if it is left out; an unknown name comes back as it is."""
-    name = name.removeprefix("module.")  # DataParallel
-    if UNUSED.match(name):
-        return None
-    if name.startswith("backbone."):
-        name = re.sub(r"\.(layer[34])_1\.", r".\1.", name)  # ResNet: the first of two branches
-        return "backbone.body." + pvt_v2_name(name.removeprefix("backbone."))
-    for published, ours in RULES:
-        name = re.sub(published, ours, name)
-    return name

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from avsbench_harness.method import Method
+from avsbench_harness.errors import UsageError
+from avsbench_harness.method import Method, check_variant
 
 from .options import Options
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
     from avsbench_harness.tasks import Task
+
+    from .model import CATRModel
 
 
 class CATR(Method):
@@ -22,27 +25,18 @@ class CATR(Method):
     variants = ("released", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt")
+    options = Options
 
-    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
-        """The network with random weights, unless ``pretrained=True`` asks for the backbone's ImageNet ones.
-
-        Args:
-            task: ``s4``, ``ms3`` or, but not as released, ``avss``.
-            backbone: ``r50``, ``pvt`` or any other that the harness knows.
-            variant: ``released`` or ``paper``: the defaults of the options.
-            options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
-
-        Raises:
-            UsageError: the released network is asked for classes, which it cannot tell apart.
-        """
-        from avsbench_harness.errors import UsageError, unknown
-
+    def network(self) -> type[CATRModel]:
+        """Import and return the network's class."""
         from .model import CATRModel
 
-        if variant not in self.variants:
-            raise unknown(f"variant of {self.name}", variant, self.variants)
-        if variant == "released" and task.semantic:
+        return CATRModel
+
+    def build(self, task: Task, backbone: str, *, variant: str | None = None, **options: Any) -> Model:
+        """See :meth:`Method.build`; the released network has no class head, so it does not support avss."""
+        if check_variant(self, variant) == "released" and task.semantic:
             raise UsageError(
                 f"The released CATR has no class head, so it cannot do {task.name}; the variant paper can."
             )
-        return CATRModel(task, backbone, Options.of(options, task, variant))
+        return super().build(task, backbone, variant=variant, **options)

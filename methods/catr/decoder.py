@@ -1,4 +1,4 @@
-"""Queries, their kernels, and the map that the kernels read masks from."""
+"""The query decoder, and the mask feature to which the kernels are applied."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(
-        self, found: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+        self, states: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """What queries (Q,dim) have found so far (N,Q,dim), refined by tokens (N,S,dim)."""
-        asking = found + queries
-        found = self.norm1(found + self.dropout(self.self_attn(asking, asking, found)))
-        read = self.cross_attn(found + queries, keys, values, mask=mask)
-        found = self.norm2(found + self.dropout(read))
-        refined: Tensor = self.norm3(found + self.ffn(found))
+        """Refine the states (N,Q,dim) of the queries (Q,dim) by attention to tokens (N,S,dim)."""
+        placed = states + queries
+        states = self.norm1(states + self.dropout(self.self_attn(placed, placed, states)))
+        attended = self.cross_attn(states + queries, keys, values, mask=mask)
+        states = self.norm2(states + self.dropout(attended))
+        refined: Tensor = self.norm3(states + self.ffn(states))
         return refined
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries read the tokens of a frame (paper section 4.1).
+    """Learned queries that attend to the tokens of a frame (paper section 4.1).
 
-    In the paper the sound of the frame is what queries start from, and the learned vectors say where they
-    stand. The released queries start from nothing and are the same for every clip; they hear the sound
-    through the sound tokens among those that they read.
+    In the paper the initial state of the queries is the audio of the frame, and the learned vectors are
+    their positions. The initial state of the released queries is zero, the same for every clip; they use the
+    audio through the audio tokens that they attend to.
     """
 
     def __init__(self, options: Options) -> None:
@@ -59,29 +59,29 @@ class QueryDecoder(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, sound: Tensor | None = None
     ) -> Tensor:
-        """What every layer found, (L,N,Q,dim).
+        """Return the queries' states after every layer, (L,N,Q,dim).
 
         Args:
             tokens: (N,S,dim).
-            positions: their codes, (S,dim).
-            mask: (N,1,1,S), which of them exist; ``None``: all.
-            sound: (N,dim) of the frames, where it constrains the queries.
+            positions: their position codes, (S,dim).
+            mask: (N,1,1,S) bool, valid tokens; ``None``: all.
+            sound: (N,dim), the frames' audio tokens as initial states; ``None``: zeros.
         """
         keys = tokens + positions
         shape = (len(tokens), *self.queries.shape)
-        found = tokens.new_zeros(shape) if sound is None else sound[:, None].expand(shape)
+        current = tokens.new_zeros(shape) if sound is None else sound[:, None].expand(shape)
         states = []
         for layer in self.layers:
-            found = layer(found, self.queries, keys, tokens, mask)
-            states.append(self.norm(found))
+            current = layer(current, self.queries, keys, tokens, mask)
+            states.append(self.norm(current))
         return torch.stack(states)
 
 
 class MaskFeature(nn.Module):
-    """The map that masks are read from (paper section 4.1), a pyramid decoder over three maps.
+    """The mask feature (paper section 4.1): a pyramid decoder over three maps.
 
-    The paper's goes from the coarsest level up to the encoder's map at stride 8. The released one takes the
-    encoder's map first and then the levels of strides 32 and 16, so that it shrinks first and ends at 16.
+    In the paper it goes from the coarsest level up to the encoder's map at stride 8. In the released code it
+    starts with the encoder's map, followed by the levels of strides 32 and 16, and ends at stride 16.
     """
 
     def __init__(self, options: Options) -> None:
@@ -94,10 +94,10 @@ class MaskFeature(nn.Module):
             for before, after in pairwise(widths)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths[2:4])
-        self.output = nn.Conv2d(widths[-1], options.masks_channels, 3, padding=1)
+        self.output = nn.Conv2d(widths[-1], options.mask_channels, 3, padding=1)
 
     def forward(self, encoded: Tensor, stride16: Tensor, stride32: Tensor) -> Tensor:
-        """The encoder's map at stride 8 and two levels (N,dim,...) -> (N,channels,H/stride,W/stride)."""
+        """Map the encoder's map at stride 8 and two levels (N,dim,...) to (N,channels,H/stride,W/stride)."""
         order: Sequence[Tensor] = (stride32, stride16, encoded)
         if self.encoded_first:
             order = (encoded, stride32, stride16)

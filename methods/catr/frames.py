@@ -1,18 +1,20 @@
-"""Frames of clips, in a row and in their places."""
+"""Valid frames of clips, packed and unpacked."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from avsbench_harness.nn.frames import restore_frames
+
 
 class Frames:
-    """The frames that exist: ``N`` of them in a row, clip by clip, out of (B,T) places.
+    """The N valid frames of B clips, packed clip by clip.
 
     Attributes:
         valid: (B,T) bool, at least one true per clip.
-        complete: whether every frame exists.
-        clip: (N,) the clip of each frame in the row.
-        first: (B,) where in the row each clip begins.
+        complete: whether every frame is valid.
+        clip: (N,) the clip of each packed frame.
+        first: (B,) the index of each clip's first packed frame.
 
     Args:
         valid: see above.
@@ -26,18 +28,9 @@ class Frames:
         self.first = counts.cumsum(dim=0) - counts
 
     def pack(self, values: Tensor) -> Tensor:
-        """(B,T,...) -> (N,...)."""
+        """Map (B,T,...) to (N,...)."""
         return values.flatten(0, 1) if self.complete else values[self.valid]
 
     def unpack(self, values: Tensor) -> Tensor:
-        """(N,...) -> (B,T,...), zeros where there is no frame."""
-        if self.complete:
-            return values.unflatten(0, self.valid.shape)
-        return restore(values, self.valid)
-
-
-def restore(values: Tensor, valid: Tensor) -> Tensor:
-    """Values (N,...) of the true places of ``valid`` (B,T) -> (B,T,...), zeros elsewhere."""
-    places = values.new_zeros(*valid.shape, *values.shape[1:])
-    places[valid] = values
-    return places
+        """Map (N,...) to (B,T,...), with zeros in padded frames."""
+        return restore_frames(values, self.valid)

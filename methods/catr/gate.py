@@ -13,11 +13,11 @@ from .options import Options
 
 
 class BlockGate(nn.Module, ABC):
-    """Weighs the blocks' pixels, adds and convolves them, one block after the other.
+    """Weights, adds and convolves the blocks' pixels, one block after the other.
 
     ``F = Conv(... Conv(Conv(F^1 + G^2 F^2) + G^3 F^3) ...)``: the paper has a gate for every pair of
-    neighbours, and so none for the first block. Its pixels are added as they are (``gate_first_block``), or
-    not at all, as in the published code: then they only speak through the gates.
+    consecutive blocks, and therefore none for the first block. Its pixels are added without a weight
+    (``gate_first_block``) or, as in the published code, used for the gates only.
     """
 
     def __init__(self, options: Options) -> None:
@@ -31,10 +31,10 @@ class BlockGate(nn.Module, ABC):
 
     @abstractmethod
     def gates(self, maps: Sequence[Tensor]) -> Tensor:
-        """Weights (N,L-1,1) or (N,L-1,dim) of the maps but the first, from all L maps (N,dim,h,w)."""
+        """Return the weights (N,L-1,1) or (N,L-1,dim) of all L maps (N,dim,h,w) but the first."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """L maps (N,dim,h,w) -> one."""
+        """Merge L maps (N,dim,h,w) into one."""
         weights = self.gates(maps)
         total = maps[0] if self.add_first else None
         for index, merge in enumerate(self.merge):
@@ -45,9 +45,9 @@ class BlockGate(nn.Module, ABC):
 
 
 class ChannelGate(BlockGate):
-    """A convolution for each pair of neighbours, with one weight per channel (paper equation 6).
+    """A convolution per pair of consecutive blocks, with one weight per channel (paper equation 6).
 
-    With fewer weights than channels (paper Table 6) each weight counts for as many channels in a row.
+    With fewer weights than channels (paper Table 6) each weight is shared by consecutive channels.
     """
 
     def __init__(self, options: Options) -> None:
@@ -57,15 +57,15 @@ class ChannelGate(BlockGate):
         self.convs = nn.ModuleList(nn.Conv2d(2 * options.dim, weights, 3, padding=1) for _ in self.merge)
 
     def gates(self, maps: Sequence[Tensor]) -> Tensor:
-        """Weights (N,L-1,dim)."""
-        looks = [_look(conv, pair) for conv, pair in zip(self.convs, pairwise(maps), strict=True)]
-        return torch.stack(looks, dim=1).repeat_interleave(self.share, dim=2)
+        """Return weights (N,L-1,dim)."""
+        weights = [_pool(conv, pair) for conv, pair in zip(self.convs, pairwise(maps), strict=True)]
+        return torch.stack(weights, dim=1).repeat_interleave(self.share, dim=2)
 
 
 class FrameGate(BlockGate):
-    """One number per frame and block, as released.
+    """One weight per frame and block, as released.
 
-    One convolution with a channel per gate serves all pairs, and the mean of its sigmoid is the weight.
+    One convolution with a channel per gate is shared by all pairs, and the mean of its sigmoid is the weight.
     """
 
     def __init__(self, options: Options) -> None:
@@ -74,26 +74,26 @@ class FrameGate(BlockGate):
         self.conv = nn.Conv2d(2 * options.dim, len(self.merge), 3, padding=1)
 
     def gates(self, maps: Sequence[Tensor]) -> Tensor:
-        """Weights (N,L-1,1)."""
+        """Return weights (N,L-1,1)."""
         pairs = pairwise(maps) if self.own_pair else [(maps[0], maps[1])]
-        first, *later = (_look(self.conv, pair) for pair in pairs)
+        first, *later = (_pool(self.conv, pair) for pair in pairs)
         if self.own_pair:
-            own = [look[:, gate] for gate, look in enumerate(later, start=1)]
+            own = [pooled[:, gate] for gate, pooled in enumerate(later, start=1)]
         else:
-            # The published code never looks at the later pairs: it sends the first pair's means through
-            # the sigmoid once more and averages all channels.
+            # The published code ignores the later pairs: it applies the sigmoid to the first pair's means
+            # once more and averages over all channels.
             own = [first.sigmoid().mean(dim=1)] * (len(self.merge) - 1)
         return torch.stack((first[:, 0], *own), dim=1)[..., None]
 
 
 def build_gate(options: Options) -> BlockGate | None:
-    """The gate that the options ask for; ``None`` where the last block speaks alone."""
+    """Return the gate that the options select; ``None`` if only the last block is used."""
     if options.gate == "none":
         return None
     return ChannelGate(options) if options.gate == "channel" else FrameGate(options)
 
 
-def _look(conv: nn.Module, pair: Sequence[Tensor]) -> Tensor:
-    """Two maps (N,dim,h,w) -> the mean answer of every channel of the convolution (N,C)."""
-    answers: Tensor = conv(torch.cat(tuple(pair), dim=1))
-    return answers.sigmoid().mean(dim=(2, 3))
+def _pool(conv: nn.Module, pair: Sequence[Tensor]) -> Tensor:
+    """Convolve two maps (N,dim,h,w) and return the mean sigmoid of every output channel (N,C)."""
+    convolved: Tensor = conv(torch.cat(tuple(pair), dim=1))
+    return convolved.sigmoid().mean(dim=(2, 3))

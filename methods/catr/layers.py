@@ -1,4 +1,4 @@
-"""Parts that encoder and decoder share."""
+"""Transformer layers of encoder and decoder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from avsbench_harness.nn.dropout import Dropout, draw_kept
 
 from .options import HEADS, Options
 
-#: Rows that a feed-forward block refines at a time on the CPU.
+#: Rows per chunk of a feed-forward block on the CPU.
 ROWS = 256
 
 
 class DroppedReLU(torch.autograd.Function):
-    """``dropout(relu(x))`` in the memory of ``x``, of which the backward pass needs nothing but the result.
+    """``dropout(relu(x))`` in place; the backward pass needs only the result.
 
-    For the CPU, with values of any shape and the rate of the dropout.
+    For the CPU, with values of any shape and the dropout rate.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, rate: float) -> Tensor:
-        """See the class."""
+        """Apply both in place."""
         kept, ctx.factor = draw_kept(values.shape, rate)
         ctx.mark_dirty(values)
         values.relu_().mul_(kept.to(values.dtype).mul_(ctx.factor))
@@ -36,16 +36,16 @@ class DroppedReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Where the result is positive the value was, and stayed."""
+        """Pass the gradient where the result is positive."""
         (result,) = ctx.saved_tensors
         return (gradient * ctx.factor).masked_fill_(result <= 0, 0.0), None
 
 
 class ReLUFeedForward(FeedForward):
-    """Two linear layers with a ReLU between, dropout after each of them."""
+    """Two linear layers with a ReLU in between, and dropout after both."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(...,dim) -> (...,dim)."""
+        """Map (...,dim) to (...,dim)."""
         if tokens.device.type == "cpu" and not torch.is_grad_enabled():
             rows = tokens.flatten(0, -2)
             if rows.dtype == self.linear1.weight.dtype and not torch.is_autocast_enabled("cpu"):
@@ -60,7 +60,7 @@ class ReLUFeedForward(FeedForward):
         return contracted
 
     def _refine_in_place(self, rows: Tensor) -> Tensor:
-        """Rows (M,dim) without gradients, some at a time: what they hide then stays in the cache."""
+        """Refine rows (M,dim) without gradients, in chunks whose hidden layer fits the processor's cache."""
         refined = torch.empty_like(rows)
         buffer = rows.new_empty(min(len(rows), ROWS), self.linear1.out_features)
         for part, result in zip(rows.split(ROWS), refined.split(ROWS), strict=True):
@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """(N,S,dim) -> the same; positions (S,dim) join queries and keys, the mask is (N,1,1,S) or none."""
+        """Map (N,S,dim) to (N,S,dim); positions (S,dim) are added to queries and keys, mask (N,1,1,S)."""
         placed = tokens + positions
         attended = self.self_attn(placed, placed, tokens, mask=mask)
         tokens = self.norm1(tokens + self.dropout(attended))

@@ -1,4 +1,4 @@
-"""The training loss: targets of a clip are matched with queries and compared (paper equations 8 and 9)."""
+"""The training loss after matching the targets of a clip with queries (paper equations 8 and 9)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .options import Options
 TERMS = ("reference", "dice", "focal", "bce")
 #: As in :func:`dice_loss` and :func:`squared_dice_loss`.
 SMOOTH, EPSILON = 1.0, 1e-3
-#: Masks that are resized at a time for matching; all of them would be large.
+#: Queries whose masks are resized at a time in matching, to save memory.
 QUERIES = 10
 
 
@@ -27,7 +27,7 @@ class Targets:
 
     Attributes:
         masks: (G,t,H,W) float in {0, 1}.
-        references: (G,t) int64, what a query should say: the output of its class, or the last one.
+        references: (G,t) int64, index of the reference head's target output: the class, or the last one.
     """
 
     masks: Tensor
@@ -35,14 +35,13 @@ class Targets:
 
     @classmethod
     def of(cls, truth: Tensor, outputs: int, options: Options) -> Targets:
-        """One target for whatever sounds, or one for every class that is seen.
+        """Return one target for all sounding objects, or one for every class in the masks.
 
-        In frames where a target is not seen it should not be heard either, except as released
-        (``silent_target``).
+        In frames without its mask a target is "silent", except as released (``silent_target``).
 
         Args:
-            truth: (t,H,W) class indices, 0 where nothing sounds.
-            outputs: of the reference head: the classes, and "does not sound".
+            truth: (t,H,W) class indices, 0 is background.
+            outputs: number of outputs of the reference head: the classes, and "silent".
             options: see above.
         """
         if outputs == 2:
@@ -52,19 +51,19 @@ class Targets:
             classes = truth.unique()
             classes = classes[classes > 0].long()
             masks = truth[None] == classes[:, None, None, None]
-        seen = masks.flatten(2).any(dim=2) | (options.silent_target == "sounding")
-        return cls(masks.float(), torch.where(seen, classes[:, None] - 1, outputs - 1))
+        sounding = masks.flatten(2).any(dim=2) | (options.silent_target == "sounding")
+        return cls(masks.float(), torch.where(sounding, classes[:, None] - 1, outputs - 1))
 
 
 @torch.no_grad()
 def matching_cost(reference: Tensor, masks: Tensor, targets: Targets, options: Options) -> Tensor:
-    """Cost of every query for every target (paper equation 8), (Q,G): the mean over frames.
+    """Return the matching cost of every query and target (paper equation 8), (Q,G), averaged over frames.
 
     Args:
         reference: (t,Q,K) logits.
-        masks: (t,Q,h,w) logits, which are resized to the targets.
-        targets: G of them.
-        options: weights and definitions.
+        masks: (t,Q,h,w) logits, resized to the targets here.
+        targets: G targets.
+        options: with weights and definitions.
     """
     total = reference.new_zeros(reference.shape[1], len(targets.masks))
     with torch.autocast(reference.device.type, enabled=False):
@@ -81,10 +80,10 @@ def matching_cost(reference: Tensor, masks: Tensor, targets: Targets, options: O
 
 
 def _dice_coefficients(logits: Tensor, truth: Tensor, options: Options) -> Tensor:
-    """Masks (Q,h,w), to be resized, against truth (G,H,W) -> (Q,G)."""
+    """Return the Dice coefficients (Q,G) of masks (Q,h,w), resized here, and truth (G,H,W)."""
     resized = F.interpolate(logits[None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[0]
     probability = resized.sigmoid_()
-    # Row by row, (H,Q,W) times (H,W,G): one sum over all pixels would lose digits.
+    # Row by row, (H,Q,W) times (H,W,G): a single sum over all pixels is less precise.
     overlap = (probability.transpose(0, 1) @ truth.permute(1, 2, 0)).sum(dim=0)
     probability, truth = probability.flatten(1), truth.flatten(1)
     if options.dice == "squares":
@@ -95,18 +94,18 @@ def _dice_coefficients(logits: Tensor, truth: Tensor, options: Options) -> Tenso
 
 
 def clip_losses(reference: Tensor, masks: Tensor, targets: Targets, options: Options) -> dict[str, Tensor]:
-    """The terms of one clip and one decoder layer (paper equation 9), without weights.
+    """Return the unweighted terms of one clip and one decoder layer (paper equation 9).
 
     Args:
         reference: (t,Q,K) logits of the annotated frames.
         masks: (t,Q,h,w) logits.
         targets: of these frames.
-        options: matching weights, and what the oddities of the terms are.
+        options: with matching weights and the definitions of the terms.
 
     Returns:
         ``reference``: cross-entropy of all queries, summed; ``dice``, ``focal`` and ``bce`` of the matched
-        queries. All are means over frames, the last three also over targets; those whose weight is 0, and
-        those of masks where there are no targets, are left out.
+        queries. All are means over frames, the last three also over targets. Terms with weight 0, and terms
+        of masks if there are no targets, are left out.
     """
     reference, masks = reference.float(), masks.float()
     if options.decoding == "direct":
@@ -133,10 +132,10 @@ def clip_losses(reference: Tensor, masks: Tensor, targets: Targets, options: Opt
 
 
 def reference_loss(reference: Tensor, queries: Tensor, wanted: Tensor, options: Options) -> Tensor:
-    """Cross-entropy of the reference head (t,Q,K), summed over queries and averaged over frames.
+    """Return the cross-entropy of the reference head (t,Q,K), summed over queries, averaged over frames.
 
-    The matched queries (G,) should say what is wanted of them, (G,t), and all others that they do not sound;
-    where that is what a query should say it counts ``unmatched_weight``.
+    The targets of the matched queries (G,) are ``wanted`` (G,t), that of all others is "silent", which has
+    the weight ``unmatched_weight``.
     """
     silent = reference.shape[-1] - 1
     target = torch.full(reference.shape[:2], silent, device=reference.device)
@@ -147,5 +146,5 @@ def reference_loss(reference: Tensor, queries: Tensor, wanted: Tensor, options: 
 
 
 def weigh(terms: dict[str, Tensor], options: Options) -> dict[str, Tensor]:
-    """The terms times their weights."""
+    """Multiply the terms with their weights."""
     return {name: getattr(options, f"{name}_weight") * value for name, value in terms.items()}

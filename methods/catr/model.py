@@ -11,18 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
+from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.nn.positions import sine_positions
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .decoder import MaskFeature, QueryDecoder
 from .encoder import AudioProjection, AudioTokens, FusionEncoder, SpatialEncoder
-from .frames import Frames, restore
+from .frames import Frames
 from .loss import TERMS, Targets, clip_losses, weigh
 from .options import Options
 
@@ -30,20 +29,18 @@ from .options import Options
 AUDIO_DIM = 128
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: The backbone of the published checkpoint.
-PUBLISHED = "pvt"
 
 
 @dataclass(frozen=True)
 class CATROutput:
-    """Raw outputs; frames that do not exist are zeros.
+    """Raw outputs; padded frames are zero.
 
     Attributes:
-        reference_logits: (B,T,Q,K), before the softmax. For s4 and ms3 K is 2, and output 0 says that the
-            query's object sounds; for avss K is 71, and output c says that it is of class c + 1. The last
-            output says that it does not sound. All zeros without queries (``decoding: direct``, Q = 1).
+        reference_logits: (B,T,Q,K), before the softmax. For s4 and ms3 K is 2, and output 0 is "the query's
+            object sounds"; for avss K is 71, and output c is class c + 1. The last output is "silent". All
+            zeros without queries (``decoding: direct``, Q = 1).
         mask_logits: (B,T,Q,h,w), before the sigmoid, at the stride ``mask_stride``.
-        earlier: the same of the decoder's earlier layers, which the loss also looks at.
+        earlier: outputs of the decoder's earlier layers, for the loss.
     """
 
     reference_logits: Tensor
@@ -53,12 +50,12 @@ class CATROutput:
     def best(
         self, selection: Literal["frame", "clip"] = "frame", valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The query that most probably is a sounding object of each class (paper equation 10).
+        """Return the most probable query of each class (paper equation 10).
 
         Args:
-            selection: choose frame by frame (published code), or once for the clip, by the mean over its
-                frames (paper).
-            valid: (B,T), frames that exist; ``None``: all.
+            selection: choose per frame (published code), or once per clip, by the mean over its frames
+                (paper).
+            valid: (B,T) bool; ``None``: all frames.
 
         Returns:
             For each of the K-1 classes: the query (B,T,K-1) int64, its probability in the frame (B,T,K-1),
@@ -67,7 +64,7 @@ class CATROutput:
         probability = self.reference_logits.float().softmax(dim=-1)[..., :-1]
         scores = probability
         if selection == "clip":
-            if valid is not None:  # a sum orders queries as the mean does
+            if valid is not None:  # the sum over valid frames has the same maximum as the mean
                 scores = scores * valid[..., None, None]
             scores = scores.sum(dim=1, keepdim=True).expand_as(probability)
         query = scores.argmax(dim=2)
@@ -76,17 +73,17 @@ class CATROutput:
 
 
 class CATRModel(Model):
-    """CATR (Li et al., ACM MM 2023); options tell what its authors released from what the paper says.
+    """CATR (Li et al., ACM MM 2023); differences between released code and paper are options.
 
-    Clips are independent of each other, except through batch normalisation in training. The frames of a clip
-    meet in its sound, and through it in the map that masks are read from.
+    Clips are independent of each other, except for batch normalisation in training. The frames of a clip
+    interact through its audio tokens, and thereby in the mask feature.
     """
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides the outputs of the reference head.
+            task: determines the outputs of the reference head.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
             options: see :class:`.options.Options`.
         """
@@ -107,7 +104,7 @@ class CATRModel(Model):
         self.mask_feature = MaskFeature(options)
         #: Outputs of the reference head: sound or the classes but the background, and "does not sound".
         self.outputs = task.channels if task.semantic else 2
-        channels = options.masks_channels
+        channels = options.mask_channels
         if options.decoding == "direct":
             self.mask_head = nn.Conv2d(channels, 1, 1)
         else:
@@ -131,30 +128,30 @@ class CATRModel(Model):
             nn.init.normal_(self.decoder.queries)
 
     def forward(self, batch: Batch) -> CATROutput:
-        """Masks of all queries, and which of them sound, in every frame.
+        """Return the mask and reference logits of all queries in every frame.
 
         Raises:
             UsageError: the images' sides are not multiples of 32.
         """
         return self._output(batch, batch.valid_frames())
 
-    def _output(self, batch: Batch, wanted: Tensor) -> CATROutput:
-        """The raw outputs of some of the frames that exist, (B,T) bool; zeros in the others."""
+    def _output(self, batch: Batch, decoded: Tensor) -> CATROutput:
+        """Return the raw outputs of the valid frames marked in ``decoded`` (B,T); zeros in the others."""
         _, _, height, width = batch.shape
         self.check_sides(batch, STRIDE)
         valid = batch.valid_frames()
-        exists = valid.any(dim=1)
-        if wanted.any():
-            frames = Frames(valid[exists])
-            rows = None if torch.equal(wanted, valid) else wanted[valid]
-            references, masks = self._segment(batch.images[valid], batch.audio[exists], frames, rows)
+        nonempty = valid.any(dim=1)
+        if decoded.any():
+            frames = Frames(valid[nonempty])
+            rows = None if torch.equal(decoded, valid) else decoded[valid]
+            references, masks = self._segment(batch.images[valid], batch.audio[nonempty], frames, rows)
         else:
             direct, stride = self.options.decoding == "direct", self.options.mask_stride
             shape = (1, 0, 1) if direct else (self.options.decoder_layers, 0, self.options.queries)
             references = batch.images.new_zeros(*shape, self.outputs)
             masks = batch.images.new_zeros(*shape, height // stride, width // stride)
         *earlier, last = (
-            (restore(reference, wanted), restore(mask, wanted))
+            (restore_frames(reference, decoded), restore_frames(mask, decoded))
             for reference, mask in zip(references, masks, strict=True)
         )
         return CATROutput(*last, earlier=tuple(CATROutput(*layer) for layer in earlier))
@@ -162,12 +159,12 @@ class CATRModel(Model):
     def _segment(
         self, images: Tensor, embeddings: Tensor, frames: Frames, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What every layer of the decoder says.
+        """Return the outputs of every layer of the decoder.
 
         Args:
-            images: (N,3,H,W) of the frames.
-            embeddings: (B,T,128) of their clips.
-            frames: where the frames belong.
+            images: (N,3,H,W) of the valid frames.
+            embeddings: (B,T,128) audio embeddings of their clips.
+            frames: positions of the frames in their clips.
             rows: (N,) bool, the M frames that are decoded; ``None``: all.
 
         Returns:
@@ -180,7 +177,7 @@ class CATRModel(Model):
         video = self.video_projection(stride8.flatten(2).transpose(1, 2))
         audio = None
         if self.audio_projection is not None:
-            # Padding may hold anything; its keys are masked, but 0 times NaN would still be NaN.
+            # Padded frames may hold any values; their keys are masked, but 0 times NaN is NaN.
             audio = self.audio_projection(embeddings.masked_fill(~frames.valid[..., None], 0.0))
         positions = sine_positions(
             *shape, self.options.dim, normalize=True, device=video.device, dtype=video.dtype
@@ -198,7 +195,7 @@ class CATRModel(Model):
         if self.spatial_encoder is None:
             memory, codes, mask = encoded.flatten(2).transpose(1, 2), positions, None
         else:
-            memory, codes, mask = self._remember(self.spatial_encoder, video, audio, positions, tokens, rows)
+            memory, codes, mask = self._memory(self.spatial_encoder, video, audio, positions, tokens, rows)
         sound = None
         if audio is not None and self.options.audio_constrained_queries:
             sound = frames.pack(audio) if rows is None else frames.pack(audio)[rows]
@@ -214,15 +211,15 @@ class CATRModel(Model):
         tokens: AudioTokens,
         shape: tuple[int, int],
     ) -> Tensor:
-        """Pixels (N,h*w,dim) and sound (B,T,dim) -> a map (N,dim,h,w) for the masks."""
+        """Map pixels (N,h*w,dim) and audio (B,T,dim) to the map (N,dim,h,w) for the masks."""
         if self.temporal_encoder is not None:
             encoded: Tensor = self.temporal_encoder(video, audio, positions, tokens, shape)
             return encoded
-        if audio is not None:  # nothing but a sum: the baseline of the paper's Table 3
+        if audio is not None:  # the sum: the baseline of the paper's Table 3
             video = video + tokens.frames.pack(audio)[:, None]
         return video.transpose(1, 2).unflatten(2, shape)
 
-    def _remember(
+    def _memory(
         self,
         encoder: nn.Module,
         video: Tensor,
@@ -231,24 +228,24 @@ class CATRModel(Model):
         tokens: AudioTokens,
         rows: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the released queries read: tokens (M,S,dim), their codes (S,dim), which exist (M,1,1,S).
+        """Return the tokens that released queries attend to: tokens (M,S,dim), codes (S,dim), mask (M,1,1,S).
 
-        A second stack beside the one that makes the map, from the same tokens; frames do not meet in it.
+        They come from a second stack over the same tokens as the map, in which frames are independent.
         """
         codes, mask = positions, None
         if audio is not None:
-            beside, mask = tokens.beside(audio), tokens.mask(video.shape[1])
-            codes = F.pad(positions, (0, 0, 0, beside.shape[1]))  # sound has no position
-            video = torch.cat((video, beside), dim=1)
+            appended, mask = tokens.per_frame(audio), tokens.mask(video.shape[1])
+            codes = F.pad(positions, (0, 0, 0, appended.shape[1]))  # audio tokens have no position code
+            video = torch.cat((video, appended), dim=1)
         if rows is not None:
             video, mask = video[rows], None if mask is None else mask[rows]
         return encoder(video, codes, mask), codes, mask
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames.
+        """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero.
 
-        The mask of the best query (paper equation 10). With classes there is one for each: its mask times
-        its probability is the score, and what the highest leaves of 1 is the background's.
+        The mask of the best query (paper equation 10). For avss each class has its best query: its score is
+        the query's mask times its probability, and the background's score is 1 minus the highest of these.
         """
         clips, frames, height, width = batch.shape
         valid = batch.valid_frames()
@@ -264,14 +261,16 @@ class CATRModel(Model):
         return torch.cat((background, scores), dim=2) * valid[..., None, None, None]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``reference``, ``dice``, ``focal`` and ``bce``: sums over the decoder's layers, means over clips.
+        """Return ``reference``, ``dice``, ``focal`` and ``bce``, summed over layers and averaged over clips.
 
-        Only frames that carry ground truth count; no others are decoded.
+        Only annotated frames are decoded.
         """
         truth, annotated = batch.ground_truth(), batch.annotated_frames()
         clips = annotated.any(dim=1).nonzero()[:, 0].tolist()
         output = self._output(batch, annotated if clips else batch.valid_frames())
-        totals = dict.fromkeys(TERMS, self._nothing(output))
+        # Zero losses that are part of the graph: the batch may have no annotated frame.
+        zero = 0 * (output.reference_logits.sum() + output.mask_logits.sum()).float()
+        totals = dict.fromkeys(TERMS, zero if zero.requires_grad else self.zero_loss())
         for clip in clips:
             frames = annotated[clip]
             targets = Targets.of(truth[clip, frames], self.outputs, self.options)
@@ -287,24 +286,9 @@ class CATRModel(Model):
         return totals
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """All terms are averaged over the clips that carry ground truth."""
+        """Return the number of clips with annotated frames, over which all terms are averaged."""
         return dict.fromkeys(TERMS, batch.annotated_frames().any(dim=1).sum())
 
-    def _nothing(self, output: CATROutput) -> Tensor:
-        """Zero, with a gradient even for a batch without any frame."""
-        nothing = 0 * (output.reference_logits.sum() + output.mask_logits.sum()).float()
-        if not nothing.requires_grad and torch.is_grad_enabled():
-            for parameter in self.parameters():
-                nothing = nothing + 0 * parameter.sum()
-        return nothing
-
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load the published checkpoint (S4 with PVT)."""
-        if self.backbone_name != PUBLISHED:
-            raise UsageError(
-                f"CATR has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there is one with {PUBLISHED}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"catr for {self.task.name} with {self.backbone_name}"
-        )
+        """Load the published weights (S4 with PVT)."""
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 
-from avsbench_harness.weights.strict import pvt_v2_name
+from avsbench_harness.weights.strict import RenameRules, pvt_v2_name
 
-#: The audio encoder, which is the harness's.
-AUDIO = re.compile(r"(.*\.)?(vggish|audio_(backbone|encoder|vggish))\.")
+#: The backbone of the published weights.
+BACKBONES = ("pvt",)
 
-#: Entries that the published forward pass never uses: the head of the finest level, the fusion of levels,
-#: three attention modules beside the blocks, a projection in every fusion, and the last block's fusion from
-#: pixels to sound.
-UNUSED = re.compile(
-    r"conv1\.|path[1-4]\.|fusion_module\.|transformer\.temporal_encoder\.("
-    r"av_atten\.|va_atten\.|layers\.\d+\.[av]{2}_atten\.vid_embed_proj\.|layers\.2\.va_atten\.)"
-)
+#: Parts of the published pyramid decoder, numbered from 1; here they are indexed from 0.
+PYRAMID = {"lay": "steps.{}.0", "gn": "steps.{}.1", "adapter": "laterals.{}"}
 
-#: (published, ours), applied one after the other.
-RULES = (
+
+def _pyramid(match: re.Match[str]) -> str:
+    return f"mask_feature.{PYRAMID[match[1]].format(int(match[2]) - 1)}."
+
+
+rename = RenameRules(
+    # The audio encoder, which is the harness's.
+    (r"^(.*\.)?(vggish|audio_(backbone|encoder|vggish))\.", None),
+    # Entries that the published forward pass never uses: the head of the finest level, the fusion of levels,
+    # three attention modules beside the blocks, a projection in every fusion, and the last block's fusion
+    # from pixels to audio.
+    (r"^(conv1\.|path[1-4]\.|fusion_module\.)", None),
+    (r"^transformer\.temporal_encoder\.(av_atten\.|va_atten\.|layers\.\d+\.[av]{2}_atten\.vid_embed_proj\.|"
+     r"layers\.2\.va_atten\.)", None),
+    (r"^encoder_backbone\.(.*)", lambda match: "backbone.body." + pvt_v2_name(match[1])),
+    (r"^spatial_decoder\.(lay|gn|adapter)(\d)\.", _pyramid),
     (r"^conv2\.conv2d_list\.", "levels.0.convs."),
     (r"^conv3\.conv2d_list\.", "levels.1.convs."),
     (r"^conv4\.conv2d_list\.", "levels.2.convs."),
@@ -44,23 +53,3 @@ RULES = (
     (r"^instance_kernels_head\.layers\.0\.", "kernel_head.0."),
     (r"^instance_kernels_head\.layers\.1\.", "kernel_head.2."),
 )  # fmt: skip
-
-#: Numbered parts of the published pyramid decoder, counted from 1, and ours.
-NUMBERED = re.compile(r"^spatial_decoder\.(lay|gn|adapter)(\d)\.")
-PARTS = {"lay": "steps.{}.0", "gn": "steps.{}.1", "adapter": "laterals.{}"}
-
-
-def rename(name: str) -> str | None:
-    """Our name of a published entry, ``None`` if it is left out; an unknown name comes back as it is."""
-    name = name.removeprefix("module.")  # DataParallel
-    if AUDIO.match(name) or UNUSED.match(name):
-        return None
-    if name.startswith("encoder_backbone."):
-        return "backbone.body." + pvt_v2_name(name.removeprefix("encoder_backbone."))
-    match = NUMBERED.match(name)
-    if match:
-        part = PARTS[match[1]].format(int(match[2]) - 1)
-        return f"mask_feature.{part}.{name[match.end() :]}"
-    for published, ours in RULES:
-        name = re.sub(published, ours, name)
-    return name

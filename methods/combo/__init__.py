@@ -10,8 +10,7 @@ from avsbench_harness.method import Method
 from .options import Options
 
 if TYPE_CHECKING:
-    from avsbench_harness.nn.model import Model
-    from avsbench_harness.tasks import Task
+    from .model import ComboModel
 
 
 class Combo(Method):
@@ -24,26 +23,15 @@ class Combo(Method):
     variants = ("released", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt")
-    #: Pixels of class 255 make no mask.
     ignored_pixels = True
+    options = Options
 
-    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
-        """The network with random weights, unless ``pretrained=True`` asks for the backbones' ImageNet ones.
-
-        Args:
-            task: decides the number of classes.
-            backbone: ``r50``, ``pvt`` or a timm name.
-            variant: ``released`` or ``paper``: the defaults of the options.
-            options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
-        """
-        from avsbench_harness.errors import unknown
-
+    def network(self) -> type[ComboModel]:
+        """Import and return the network's class."""
         from .model import ComboModel
 
-        if variant not in self.variants:
-            raise unknown(f"variant of {self.name}", variant, self.variants)
-        return ComboModel(task, backbone, Options.of(options, task, variant))
+        return ComboModel
 
     def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
-        """Unless ``use_maskige`` is off."""
+        """Whether ``use_maskige`` is on."""
         return bool(options.get("use_maskige", True))

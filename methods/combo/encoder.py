@@ -1,4 +1,4 @@
-"""The Siam-Encoder: features of images and of maskiges, and how the ones are added to the others."""
+"""The Siam-Encoder: features of images and maskiges, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from avsbench_harness.nn.backbone import Backbone, build_backbone
 
 from .options import Options
 
-#: Stochastic depth with which the published code trains.
+#: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
-#: The hidden layer of a channel weight is this many times narrower than the map.
+#: Reduction of the hidden layer of a channel weight.
 REDUCTION = 16
 
 
 class SiamEncoder(nn.Module):
     """Two backbones of the same kind, one for images and one for maskiges (paper section 3.1, equations 1-2).
 
-    In the published code they start from the same weights and are trained apart, despite the name.
+    In the published code both start from the same weights and are trained separately, despite the name.
 
     Attributes:
         image: the backbone of the images.
-        maskige: that of the maskiges; ``None`` without maskiges, and where they share the images' one.
+        maskige: the backbone of the maskiges; ``None`` without maskiges or with a shared backbone.
     """
 
     def __init__(self, backbone: str, options: Options) -> None:
@@ -35,7 +35,7 @@ class SiamEncoder(nn.Module):
         self.maskige = _build(backbone, options) if separate else None
 
     def forward(self, images: Tensor, maskiges: Tensor | None) -> tuple[list[Tensor], list[Tensor] | None]:
-        """(N,3,H,W) each -> four maps each, at strides 4, 8, 16, 32."""
+        """Map images and maskiges (N,3,H,W) to four maps each, at strides 4, 8, 16, 32."""
         features = self.image(images)
         if maskiges is None:
             return features, None
@@ -44,7 +44,7 @@ class SiamEncoder(nn.Module):
 
 
 class ChannelWeight(nn.Module):
-    """One weight in (0, 1) per channel of a map, from the map's mean pixel, by squeeze and excitation."""
+    """Squeeze and excitation: one weight in (0, 1) per channel of a map, from the map's mean pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,21 +53,21 @@ class ChannelWeight(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N,C,h,w) -> (N,C)."""
+        """Map (N,C,h,w) to (N,C)."""
         mean = features.mean(dim=(2, 3))
         weight: Tensor = self.fc2(F.relu(self.fc1(mean))).sigmoid()
         return weight
 
 
 class LinearChannelWeight(nn.Module):
-    """One weight per channel of a map, of any sign: ``GAP(F) W`` of paper equation 3, with a bias."""
+    """One unbounded weight per channel of a map: ``GAP(F) W`` of paper equation 3, with a bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N,C,h,w) -> (N,C)."""
+        """Map (N,C,h,w) to (N,C)."""
         weight: Tensor = self.linear(features.mean(dim=(2, 3)))
         return weight
 
@@ -77,7 +77,7 @@ CHANNEL_WEIGHTS = {"excitation": ChannelWeight, "linear": LinearChannelWeight}
 
 
 class ChannelWeights(nn.ModuleList):
-    """Adds the maskiges' maps to the images', channel by channel as much as they deserve (equation 3).
+    """Adds the maskiges' maps, weighted per channel, to the images' maps (equation 3).
 
     Args:
         channels: of the four maps.
@@ -88,7 +88,7 @@ class ChannelWeights(nn.ModuleList):
         super().__init__(CHANNEL_WEIGHTS[kind](size) for size in channels)
 
     def forward(self, features: Sequence[Tensor], maskiges: Sequence[Tensor]) -> list[Tensor]:
-        """Four maps each, (N,C_i,h_i,w_i) -> four of the same shapes."""
+        """Map four maps each, (N,C_i,h_i,w_i), to four of the same shapes."""
         return [
             image + weight(maskige)[:, :, None, None] * maskige
             for weight, image, maskige in zip(self, features, maskiges, strict=True)
@@ -96,7 +96,7 @@ class ChannelWeights(nn.ModuleList):
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """A batch norm that keeps its statistics and its affine map, in training too."""
+    """A batch norm with fixed statistics and affine map."""
 
     weight: Tensor
     bias: Tensor
@@ -110,14 +110,14 @@ class FrozenBatchNorm2d(nn.Module):
             self.register_buffer(name, getattr(norm, name).detach())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N,C,h,w) -> the same shape."""
+        """Normalise (N,C,h,w)."""
         return F.batch_norm(
             maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
 
 
 def freeze_norms(module: nn.Module) -> None:
-    """Replace every two-dimensional batch norm inside a module by a frozen one; names stay."""
+    """Replace every two-dimensional batch norm of a module by a frozen one of the same name."""
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d:
             setattr(module, name, FrozenBatchNorm2d(child))

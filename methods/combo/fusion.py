@@ -1,4 +1,4 @@
-"""Sound meets picture: the Bilateral-Fusion Module, and what the queries hear of it."""
+"""The Bilateral-Fusion Module and the audio queries."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ AUDIO_DIM = 128
 
 
 class BilateralFusion(nn.Module):
-    """Lets the mask features and the sound of a frame change each other (paper section 3.2, equations 4-5).
+    """Bidirectional cross-attention of mask features and audio of a frame (paper section 3.2, equations 4-5).
 
-    The same logits between a frame's pixels and its one sound token serve both directions. In the published
-    code both softmaxes run over the pixels: a pixel hears about 1/P of the sound. Parts that the chosen
-    directions do not need do not exist.
+    Both directions share the attention logits between a frame's pixels and its one audio token. In the
+    published code both softmaxes run over the pixels, so that a pixel receives about 1/P of the audio.
+    Modules that the chosen directions do not need are not created.
 
     Attributes:
-        to_visual: whether pixels change (equation 4).
-        to_audio: whether the sound changes (equation 5).
+        to_visual: whether the pixels are updated (equation 4).
+        to_audio: whether the audio is updated (equation 5).
     """
 
     def __init__(self, options: Options) -> None:
@@ -40,14 +40,14 @@ class BilateralFusion(nn.Module):
         self.limit = options.attention_limit
         self.dropout = options.fusion_dropout
 
-        # The frame's sound is a single token: a softmax over sounds is 1, whatever the logits.
+        # A frame has a single audio token: a softmax over audio tokens is 1, whatever the logits.
         attends = self.to_audio or self.visual_softmax == "positions"
-        visual_is_read = attends or self.normed_residual
+        uses_visual = attends or self.normed_residual
         embedded = options.fusion_level_embedding
         self.visual_embedding = nn.Parameter(torch.randn(1, dim)) if embedded else None
         placed = attends or self.placed_values
         self.audio_positions = nn.Parameter(torch.randn(1, AUDIO_DIM)) if placed else None
-        self.visual_norm = nn.LayerNorm(dim) if options.fusion_norm and visual_is_read else nn.Identity()
+        self.visual_norm = nn.LayerNorm(dim) if options.fusion_norm and uses_visual else nn.Identity()
         self.audio_norm = nn.LayerNorm(AUDIO_DIM) if options.fusion_norm else nn.Identity()
         if attends:
             self.query = nn.Linear(dim, FUSION_DIM)
@@ -67,14 +67,14 @@ class BilateralFusion(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Fused mask features and sound; what no direction changes comes back as it is.
+        """Return fused mask features and audio; an input without update is returned unchanged.
 
         Args:
             features: (N,dim,h,w).
             audio: (N,128).
 
         Returns:
-            The same shapes; a fused map in channels-last memory.
+            The same shapes; fused mask features are in channels-last memory format.
         """
         height, width = features.shape[-2:]
         pixels = features.flatten(2).transpose(1, 2)
@@ -88,26 +88,26 @@ class BilateralFusion(nn.Module):
             ).flatten(0, 1)
             logits = self._logits(visual, positions, placed)
             over_positions = logits.softmax(dim=1)
-        fused, heard = features, audio
+        fused, updated = features, audio
         if self.to_visual:
             if self.visual_softmax == "positions":
                 weights = over_positions
             else:
                 weights = pixels.new_ones(*pixels.shape[:2], self.heads)
             base = visual if self.normed_residual else pixels
-            given = self._to_pixels(base, self._drop(weights), placed if self.placed_values else sound)
-            fused = given.transpose(1, 2).unflatten(2, (height, width))
+            pixels = self._to_pixels(base, self._drop(weights), placed if self.placed_values else sound)
+            fused = pixels.transpose(1, 2).unflatten(2, (height, width))
         if self.to_audio:
             base = sound if self.normed_residual else audio
-            seen = visual + positions if self.placed_values else visual
-            heard = self._to_sound(base, self._drop(over_positions), seen)
-        return fused, heard
+            values = visual + positions if self.placed_values else visual
+            updated = self._to_audio(base, self._drop(over_positions), values)
+        return fused, updated
 
     def _logits(self, visual: Tensor, positions: Tensor, placed: Tensor) -> Tensor:
-        """Attention logits (N,P,heads) of pixels (N,P,dim) with codes (P,dim) and placed sound (N,128)."""
+        """Return logits (N,P,heads) of pixels (N,P,dim) with position codes (P,dim) and audio (N,128)."""
         keys = self._split(self.key(placed)) * (FUSION_DIM // self.heads) ** -0.5
-        # One key per frame and head: projecting it back onto the pixels' channels is exact, and P times
-        # cheaper than projecting the pixels.
+        # One key per frame and head: projecting it onto the pixels' channels is exact, and P times cheaper
+        # than projecting the pixels.
         folded = torch.einsum("nhd,hdc->nch", keys, self.query.weight.view(self.heads, -1, visual.shape[-1]))
         offset = torch.einsum("nhd,hd->nh", keys, self.query.bias.view(self.heads, -1))
         logits = visual @ folded + positions @ folded + offset[:, None]
@@ -116,40 +116,40 @@ class BilateralFusion(nn.Module):
         return logits.clamp(-self.limit, self.limit)
 
     def _to_pixels(self, pixels: Tensor, weights: Tensor, sound: Tensor) -> Tensor:
-        """Pixels (N,P,dim) with the sound (N,128) added as ``weights`` (N,P,heads) say (equation 4)."""
+        """Add the audio (N,128), weighted by ``weights`` (N,P,heads), to pixels (N,P,dim) (equation 4)."""
         values = self._split(self.audio_value(sound))
-        # A head gives every pixel a multiple of one vector, so the output projection needs that vector only.
+        # A head adds a multiple of one vector to every pixel, so only that vector is projected.
         out = self.visual_out.weight.view(-1, self.heads, FUSION_DIM // self.heads)
-        given = torch.einsum("nhd,chd->nhc", values, out)
+        update = torch.einsum("nhd,chd->nhc", values, out)
         bias: Tensor = self.visual_out.bias
         if self.visual_gamma is not None:
-            given, bias = given * self.visual_gamma, self.visual_gamma * bias
-        return pixels + (weights @ given + bias)
+            update, bias = update * self.visual_gamma, self.visual_gamma * bias
+        return pixels + (weights @ update + bias)
 
-    def _to_sound(self, sound: Tensor, weights: Tensor, visual: Tensor) -> Tensor:
-        """Sound (N,128) with the pixels (N,P,dim) added as ``weights`` (N,P,heads) say (equation 5)."""
-        # The projection of a weighted sum of pixels is the weighted sum of projections; dropout leaves
-        # weights that do not sum to 1, so the bias is weighted, too.
+    def _to_audio(self, sound: Tensor, weights: Tensor, visual: Tensor) -> Tensor:
+        """Add the pixels (N,P,dim), weighted by ``weights`` (N,P,heads), to audio (N,128) (equation 5)."""
+        # The projection of a weighted sum of pixels is the weighted sum of projections. After dropout the
+        # weights do not sum to 1, so the bias is weighted as well.
         means = weights.transpose(1, 2) @ visual  # (N,heads,dim)
         kernel = self.visual_value.weight.view(self.heads, -1, means.shape[-1])
-        read = torch.einsum("nhc,hdc->nhd", means, kernel)
-        read = read + self.visual_value.bias.view(self.heads, -1) * weights.sum(dim=1)[..., None]
-        update: Tensor = self.audio_out(read.flatten(1))
+        values = torch.einsum("nhc,hdc->nhd", means, kernel)
+        values = values + self.visual_value.bias.view(self.heads, -1) * weights.sum(dim=1)[..., None]
+        update: Tensor = self.audio_out(values.flatten(1))
         return sound + (update if self.audio_gamma is None else self.audio_gamma * update)
 
     def _drop(self, weights: Tensor) -> Tensor:
         return F.dropout(weights, self.dropout, self.training)
 
     def _split(self, values: Tensor) -> Tensor:
-        """(N,256) -> (N,heads,256/heads)."""
+        """Split (N,256) into (N,heads,256/heads)."""
         return values.unflatten(-1, (self.heads, -1))
 
 
 class AudioQueries(nn.Module):
-    """The sound of a frame as object queries (paper section 3.2, last paragraph, and table 6).
+    """Object queries from the audio of a frame (paper section 3.2, last paragraph, and table 6).
 
-    It is added to learned queries (``add``), or repeated and alone (``all``); learned positions, which the
-    decoder adds wherever queries attend, tell queries apart in either case.
+    The projected audio is added to learned queries (``add``), or repeated (``all``). In both cases learned
+    positions, which the decoder adds in every attention, distinguish the queries.
     """
 
     def __init__(self, options: Options) -> None:
@@ -168,10 +168,10 @@ class AudioQueries(nn.Module):
         )
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Sound (N,128) of all frames of the batch -> queries (N,Q,dim)."""
-        heard: Tensor = self.mlp(audio)
-        heard = heard[audio_sources(len(audio), len(self.positions), self.pairing, audio.device)]
-        return heard if self.queries is None else self.queries + heard
+        """Map the audio (N,128) of all frames of the batch to queries (N,Q,dim)."""
+        projected: Tensor = self.mlp(audio)
+        projected = projected[audio_sources(len(audio), len(self.positions), self.pairing, audio.device)]
+        return projected if self.queries is None else self.queries + projected
 
 
 def audio_sources(
@@ -180,12 +180,12 @@ def audio_sources(
     pairing: Literal["scrambled", "own"],
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The frame whose sound each query hears, (frames, queries) int64.
+    """Return the frame whose audio each query uses, (frames, queries) int64.
 
-    The published code repeats the sounds to (frames, queries) and reshapes that to (queries, frames) where a
-    transpose is meant: query ``q`` of frame ``n`` gets row ``q * frames + n`` of the list, which belongs to
-    frame ``(q * frames + n) // queries``. What a frame's queries hear so depends on the other frames of the
-    batch, and the same queries hear (nearly) the same frames everywhere.
+    The published code repeats the audio to (frames, queries) and reshapes that to (queries, frames) where a
+    transpose is intended: query ``q`` of frame ``n`` gets row ``q * frames + n`` of the list, which belongs
+    to frame ``(q * frames + n) // queries``. The audio of a frame's queries therefore depends on the other
+    frames of the batch, and the same query uses (nearly) the same audio in every frame.
     """
     frame = torch.arange(frames, device=device)[:, None]
     query = torch.arange(queries, device=device)
@@ -195,5 +195,5 @@ def audio_sources(
 
 
 def _gamma(start: float | None, size: int) -> nn.Parameter | None:
-    """What an update is multiplied with, channel by channel; ``None``: nothing."""
+    """Return learned factors per channel for an update; ``None`` without."""
     return None if start is None else nn.Parameter(torch.full((size,), start))

@@ -16,13 +16,13 @@ from avsbench_harness.nn.point_sampling import sample_points, uncertain_points
 
 from .options import Options
 
-#: The norm of a frame's masks is at least this.
+#: Lower bound of the norm of a frame's masks.
 EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The masks of one frame, one per class that is there; background is a class like any other.
+    """The masks of one frame, one per class in it; background is a class like any other.
 
     Attributes:
         labels: (M,) int64, ascending.
@@ -34,11 +34,11 @@ class Targets:
 
 
 def frame_targets(masks: Tensor, classes: int) -> list[Targets]:
-    """What the queries of each frame should find.
+    """Return the targets of the queries of each frame.
 
     Args:
-        masks: (F,H,W) int64 class indices; an index of ``classes`` or more (padding) makes no mask, but its
-            pixels count as outside all the others.
+        masks: (F,H,W) int64 class indices; an index of ``classes`` or more (padding) has no target, and its
+            pixels are outside all masks.
         classes: number of classes with background.
     """
     targets = []
@@ -52,14 +52,14 @@ def frame_targets(masks: Tensor, classes: int) -> list[Targets]:
 def matching_costs(
     class_logits: Tensor, logits: Tensor, labels: Tensor, masks: Tensor, options: Options
 ) -> Tensor:
-    """Cost of giving each target to each query, (Q,M).
+    """Return the cost of assigning each target to each query, (Q,M).
 
     Args:
         class_logits: (Q,C + 1).
-        logits: (Q,P) of masks, at some points.
+        logits: (Q,P) of masks, at P points.
         labels: (M,) of the targets.
         masks: (M,P), at the same points.
-        options: has the weights of the three terms.
+        options: with the weights of the three terms.
     """
     wrong_class = -class_logits.softmax(dim=-1)[:, labels]
     return (
@@ -70,14 +70,14 @@ def matching_costs(
 
 
 def pairwise_bce(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean binary cross-entropy of every query (Q,P) against every mask (M,P): (Q,M)."""
-    # -log(1 - p) everywhere, less the logit where the mask is on: one product instead of two.
+    """Return the mean binary cross-entropy of every query (Q,P) and every mask (M,P): (Q,M)."""
+    # -log(1 - p) everywhere, minus the logit inside the mask: one product instead of two.
     off = F.softplus(logits).sum(dim=1, keepdim=True)
     return (off - logits @ masks.T) / logits.shape[1]
 
 
 def pairwise_dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """Dice loss of every query (Q,P) against every mask (M,P): (Q,M)."""
+    """Return the Dice loss of every query (Q,P) and every mask (M,P): (Q,M)."""
     probability = logits.sigmoid()
     extent = probability.sum(dim=1)[:, None] + masks.sum(dim=1)
     return 1 - (2 * probability @ masks.T + 1) / (extent + 1)
@@ -91,14 +91,14 @@ def match(
     options: Options,
     points: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """The queries that answer for the targets of each frame.
+    """Return the assignment of queries to the targets of each frame, by Hungarian matching.
 
     Args:
         class_logits: (F,Q,C + 1).
         masks: logits of the F frames, (Q,h,w) each.
         targets: of the F frames.
-        options: has the weights, and the number of random points at which masks are compared.
-        points: (P,2) in [0, 1], to compare masks there instead.
+        options: with the weights, and the number of random points at which masks are compared.
+        points: (P,2) in [0, 1], to compare masks at instead.
 
     Returns:
         Per frame the queries, ascending, and the target of each.
@@ -123,17 +123,17 @@ def set_losses(
     options: Options,
     points: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Unweighted losses of one depth: ``class``, ``mask`` (cross-entropy) and ``dice``.
+    """Return the unweighted losses of one depth: ``class``, ``mask`` (cross-entropy) and ``dice``.
 
-    Only matched masks take part in backpropagation; the others get no gradient in any case.
+    Only matched masks are computed with gradients; the others have none.
 
     Args:
         class_logits: (F,Q,C + 1) of the annotated frames.
-        embeddings: (F,Q,dim), whose products with the features are the masks' logits.
+        embeddings: (F,Q,dim); their products with the features are the mask logits.
         features: of the F frames, (dim,h,w) each.
         targets: of the F frames.
         options: as for :func:`match`.
-        points: as for :func:`match`; the mask losses are then taken there, too.
+        points: as for :func:`match`; used for the mask losses as well.
     """
     class_logits = class_logits.float()
     with torch.no_grad():
@@ -154,7 +154,7 @@ def set_losses(
 
 
 def _masks(embeddings: Tensor, features: Tensor) -> Tensor:
-    """Mask logits (Q,h,w) of the queries of one frame, from (Q,dim) and (dim,h,w)."""
+    """Return the mask logits (Q,h,w) of one frame from embeddings (Q,dim) and features (dim,h,w)."""
     return mask_logits(embeddings[None], features[None])[0].float()
 
 
@@ -164,13 +164,13 @@ def class_loss(
     pairs: list[tuple[Tensor, Tensor]],
     no_object_weight: float,
 ) -> Tensor:
-    """Weighted mean cross-entropy over all queries; one that is not matched should say "no object".
+    """Return the weighted mean cross-entropy over all queries; the target of unmatched ones is "no object".
 
     Args:
         class_logits: (F,Q,C + 1), "no object" last.
         labels: per frame (M,).
         pairs: per frame the matched queries and their targets.
-        no_object_weight: of the last class; the others have 1.
+        no_object_weight: weight of the last class; that of the others is 1.
     """
     nothing = class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], nothing, device=class_logits.device)
@@ -184,7 +184,7 @@ def class_loss(
 def mask_losses(
     logits: Tensor, masks: Tensor, count: int, points: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and Dice loss of matched masks, at points of which most are undecided.
+    """Return cross-entropy and Dice loss of matched masks, at points sampled by uncertainty.
 
     Args:
         logits: (M,h,w).
@@ -203,15 +203,15 @@ def mask_losses(
 
 
 def neighbours(valid: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
-    """Pairs of consecutive frames that exist, as places among all frames that exist.
+    """Return pairs of consecutive valid frames, as indices among all valid frames.
 
     Args:
         valid: (B,T) bool.
-        chunk: frames between which no pair is made: frame ``chunk - 1`` has no pair with frame ``chunk``
-            (the published code cuts clips into pieces of five frames).
+        chunk: frames per chunk; frames ``chunk - 1`` and ``chunk`` are no pair (the published code splits
+            clips into chunks of five frames). ``None``: clips are not split.
 
     Returns:
-        The earlier and the later frames of the pairs, int64.
+        Indices of the earlier and of the later frames of the pairs, int64.
     """
     places = valid.flatten().cumsum(0).view(valid.shape) - 1
     both = valid[:, :-1] & valid[:, 1:]
@@ -223,16 +223,16 @@ def neighbours(valid: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class FeatureProducts:
-    """Products of the feature maps of frames, all that a cosine between two frames' masks needs of them.
+    """Products of the feature maps of frames, from which cosines between the masks of frames are computed.
 
-    With masks ``E F`` (embeddings times features), the product of two frames' masks, summed over queries and
-    pixels, is that of ``E1^T E2`` and ``F1 F2^T``, summed over pairs of channels. The latter serves every
-    depth, and no depth needs its masks in full.
+    With masks ``E F`` (embeddings times features), the inner product of two frames' masks, over queries and
+    pixels, is that of ``E1^T E2`` and ``F1 F2^T``, over pairs of channels. The latter is shared by all
+    depths, and no depth needs its full masks.
 
     Attributes:
-        earlier, later: places of the frames of each pair, (P,) int64, see :func:`neighbours`.
-        own: (N,dim,dim), of every frame with itself.
-        across: (P,dim,dim), of the earlier with the later frame of each pair.
+        earlier, later: indices of the frames of each pair, (P,) int64, see :func:`neighbours`.
+        own: (N,dim,dim), products of every frame with itself.
+        across: (P,dim,dim), products of the earlier with the later frame of each pair.
     """
 
     earlier: Tensor
@@ -242,7 +242,7 @@ class FeatureProducts:
 
     @classmethod
     def of(cls, features: Tensor, pairs: tuple[Tensor, Tensor]) -> FeatureProducts:
-        """The products of feature maps (N,dim,h,w)."""
+        """Compute the products of feature maps (N,dim,h,w)."""
         earlier, later = pairs
         with _in_float32(features):
             rows = features.float().flatten(2)
@@ -250,7 +250,7 @@ class FeatureProducts:
             return cls(earlier, later, rows @ columns, rows[earlier] @ columns[later])
 
     def distances(self, embeddings: Tensor) -> Tensor:
-        """1 less the cosine between the logits of all masks of the two frames of each pair, (P,).
+        """Return 1 minus the cosine between the mask logits of the two frames of each pair, (P,).
 
         Args:
             embeddings: (N,Q,dim).
@@ -264,21 +264,22 @@ class FeatureProducts:
 
 
 def _in_float32(values: Tensor) -> torch.autocast:
-    """No half precision: cosines close to 1 are told apart here."""
+    """Disable half precision: differences between cosines close to 1 would be lost."""
     return torch.autocast(values.device.type, enabled=False)
 
 
 def consistency_loss(distances: Tensor, *, clips: int | None = None, weight_learns: bool = True) -> Tensor:
-    """How much the masks of consecutive frames differ, unless they differ a lot (paper equations 6-7).
+    """Return the adaptive inter-frame consistency loss (paper equations 6-7).
 
-    ``exp(-d) d``, ``d`` being 1 less the cosine between the logits of all masks of two frames.
+    It is ``exp(-d) d``, where ``d`` is 1 minus the cosine between all mask logits of two frames, so that
+    pairs with very different masks have a small weight.
 
     Args:
         distances: (P,), see :meth:`FeatureProducts.distances`.
-        clips: the pairs are summed and the sum divided by this, so that it is a clip's mean sum (equation
-            7); ``None``: averaged over pairs, as in the published code.
-        weight_learns: whether gradients pass the adaptive weight ``exp(-d)``, too. They do in the published
-            code: pairs with ``d > 1`` are driven further apart.
+        clips: number of clips by which the sum over pairs is divided (equation 7); ``None``: averaged over
+            pairs, as in the published code.
+        weight_learns: whether gradients flow through the adaptive weight ``exp(-d)``. They do in the
+            published code, which drives pairs with ``d > 1`` further apart.
     """
     terms = distances * torch.exp(-(distances if weight_learns else distances.detach()))
     return mean_or_zero(terms) if clips is None else terms.sum() / max(clips, 1)

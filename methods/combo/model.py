@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
+from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.mask_decoder import MaskDecoder, MaskPredictions
 from avsbench_harness.nn.model import Model, ParamGroup
 from avsbench_harness.nn.pixel_decoder import PixelDecoder
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 
 from . import upstream
 from .encoder import ChannelWeights, SiamEncoder
@@ -27,11 +27,9 @@ from .options import Options
 
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published checkpoints.
-PUBLISHED = ("r50", "pvt")
-#: Layers whose parameters the published recipe does not decay; embeddings are not decayed either.
+#: Layers without weight decay in the published code.
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
-#: Learned rows that are embeddings in the published code, and so not decayed.
+#: Parameters that are embeddings in the published code, which have no weight decay.
 EMBEDDINGS = (
     "fusion.visual_embedding",
     "fusion.audio_positions",
@@ -43,7 +41,7 @@ EMBEDDINGS = (
 
 @dataclass(frozen=True)
 class ComboOutput:
-    """Raw outputs; frames that do not exist are zeros.
+    """Raw outputs; padded frames are zero.
 
     Attributes:
         class_logits: (B,T,Q,K+1) before the softmax, "no object" last; K = 2 (background, sound) for s4
@@ -56,18 +54,18 @@ class ComboOutput:
 
 
 class ComboModel(Model):
-    """COMBO (Yang et al., CVPR 2024); the options say how much of it is the paper's and how much the code's.
+    """COMBO (Yang et al., CVPR 2024); differences between released code and paper are options.
 
-    With ``audio_pairing="scrambled"`` what a frame's queries hear depends on the other frames of the batch:
-    ``forward`` and ``losses`` follow the published code in this, ``predict`` takes one clip at a time, as
-    the published evaluation does.
+    With ``audio_pairing="scrambled"`` the audio of a frame's queries depends on the other frames of the
+    batch, in ``forward`` and ``losses`` as in the published code; ``predict`` processes one clip at a time,
+    as the published evaluation does.
     """
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides the number of classes.
+            task: determines the number of classes.
             backbone: ``r50``, ``pvt`` or a timm name.
             options: see :class:`.options.Options`.
         """
@@ -91,7 +89,7 @@ class ComboModel(Model):
         )
 
     def forward(self, batch: Batch) -> ComboOutput:
-        """Class and mask logits of every query of every frame.
+        """Return the class and mask logits of every query of every frame.
 
         Raises:
             UsageError: the images' sides are not multiples of 32, or maskiges are missing.
@@ -99,11 +97,11 @@ class ComboModel(Model):
         valid = batch.valid_frames()
         predictions = self.depths(batch)
         return ComboOutput(
-            _restore(predictions.class_logits[-1], valid), _restore(predictions.masks(), valid)
+            restore_frames(predictions.class_logits[-1], valid), restore_frames(predictions.masks(), valid)
         )
 
     def depths(self, batch: Batch) -> MaskPredictions:
-        """What the queries of the N frames that exist say at every depth of the decoder.
+        """Return the predictions of the queries of the N valid frames after every decoder layer.
 
         Raises:
             UsageError: as for :meth:`forward`.
@@ -111,14 +109,14 @@ class ComboModel(Model):
         self.check_sides(batch, STRIDE)
         if self.options.use_maskige and batch.maskige is None:
             raise UsageError(
-                "COMBO needs maskiges, images of class-agnostic masks, and this batch has none: name their "
-                "source in the recipe (maskige: published, or felzenszwalb, which `avsb data maskige` "
-                "makes), or do without by the option `use_maskige: false`."
+                "COMBO needs maskiges, images of class-agnostic masks, and this batch has none: set their "
+                "source in the recipe (maskige: published, or felzenszwalb, made by `avsb data maskige`), "
+                "or disable them with the option `use_maskige: false`."
             )
         valid = batch.valid_frames()
         images, audio = batch.images[valid], batch.audio[valid]
         if not len(images):
-            return self._nothing(batch)
+            return self._without_frames(batch)
         maskiges = batch.maskige if self.options.use_maskige else None
         features, siam = self.backbone(images, None if maskiges is None else maskiges[valid])
         if siam is not None:
@@ -132,44 +130,46 @@ class ComboModel(Model):
         )
         return predictions
 
-    def _nothing(self, batch: Batch) -> MaskPredictions:
-        """The predictions for no frame at all."""
+    def _without_frames(self, batch: Batch) -> MaskPredictions:
+        """Return the predictions for a batch without valid frames, N = 0."""
         _, _, height, width = batch.shape
         queries, dim = self.options.queries, self.options.dim
         count = self.options.decoder_layers + 1
-        # Of the network's own tensors, so that a loss without frames is a zero that belongs to the graph.
-        embeddings = self.audio_queries.positions[None][:0]
+        zeros = batch.images.new_zeros
         return MaskPredictions(
-            [batch.images.new_zeros(0, queries, self.classes + 1)] * count,
-            [embeddings] * count,
-            batch.images.new_zeros(0, dim, height // 4, width // 4),
+            [zeros(0, queries, self.classes + 1)] * count,
+            [zeros(0, queries, dim)] * count,
+            zeros(0, dim, height // 4, width // 4),
         )
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames."""
+        """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero."""
         if self.options.audio_pairing == "scrambled" and batch.shape[0] > 1:
-            return torch.cat([self.predict(clip) for clip in _clips(batch)])
+            clips = (batch.select(slice(index, index + 1)) for index in range(batch.shape[0]))
+            return torch.cat([self.predict(clip) for clip in clips])
         valid = batch.valid_frames()
         predictions = self.depths(batch)
         scores = semantic_scores(predictions.class_logits[-1], predictions.masks(), batch.shape[2:])
         if not self.task.semantic:
             scores = sound_probability(scores, self.options.object_score)
-        return _restore(scores, valid)
+        return restore_frames(scores, valid)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``class``, ``mask`` and ``dice`` over annotated frames, ``consistency`` over all that exist.
+        """Return ``class``, ``mask`` and ``dice`` over annotated, ``consistency`` over all valid frames.
 
         Each is weighted and summed over the depths of the decoder; consistency leaves out the last.
         """
         options = self.options
         valid, annotated = batch.valid_frames(), batch.annotated_frames()
+        weights = {"class": options.class_weight, "mask": options.mask_weight, "dice": options.dice_weight}
+        if not valid.any():
+            return dict.fromkeys((*weights, "consistency"), self.zero_loss())
         targets = frame_targets(batch.ground_truth()[annotated], self.classes)
         predictions = self.depths(batch)
         chosen = annotated[valid]
         summed = options.consistency_reduction == "sum"
         clips = int(valid.any(dim=1).sum()) if summed else None
-        weights = {"class": options.class_weight, "mask": options.mask_weight, "dice": options.dice_weight}
-        # Zeros that belong to the graph: a batch may have nothing to learn from.
+        # Zero losses that are part of the graph: the batch may have neither targets nor pairs of frames.
         zero = predictions.embeddings[-1].sum() * 0
         totals = dict.fromkeys((*weights, "consistency"), zero)
         depths = len(predictions.class_logits)
@@ -177,7 +177,7 @@ class ComboModel(Model):
         products = None
         if options.consistency_weight:
             products = FeatureProducts.of(features, neighbours(valid, options.consistency_chunk))
-        # The last depth draws its random points first, as in the published code.
+        # The random points of the last depth are drawn first, as in the published code.
         for depth in (depths - 1, *range(depths - 1)):
             classes, embeddings = predictions.class_logits[depth], predictions.embeddings[depth]
             if targets:
@@ -194,29 +194,30 @@ class ComboModel(Model):
         return totals
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """``mask`` and ``dice`` are averaged over matched masks, ``class`` over queries by their weights.
+        """Return the number of matched masks, of weighted queries, and of pairs of frames or clips.
 
-        ``consistency`` is over pairs of frames, or over clips.
+        ``mask`` and ``dice`` are averaged over matched masks, ``class`` over queries with their weights, and
+        ``consistency`` over pairs of frames, or over clips.
         """
         options, valid = self.options, batch.valid_frames()
         targets = frame_targets(batch.ground_truth()[batch.annotated_frames()], self.classes)
         matched = torch.tensor(
             sum(min(options.queries, len(target.labels)) for target in targets), device=valid.device
         )
-        silent = len(targets) * options.queries - matched
+        unmatched = len(targets) * options.queries - matched
         if options.consistency_reduction == "sum":
             pairs = valid.any(dim=1).sum()
         else:
             pairs = torch.tensor(len(neighbours(valid, options.consistency_chunk)[0]), device=valid.device)
         return {
-            "class": matched + options.no_object_weight * silent,
+            "class": matched + options.no_object_weight * unmatched,
             "mask": matched,
             "dice": matched,
             "consistency": pairs,
         }
 
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
-        """Backbones and the rest, each with and (norms, embeddings) without weight decay."""
+        """Return backbones and the rest, each with and (norms, embeddings) without weight decay."""
         plain = {
             id(parameter)
             for module in self.modules()
@@ -242,31 +243,24 @@ class ComboModel(Model):
         ]
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load a published checkpoint's state dict (COMBO R50 or PVTv2, for S4, MS3 or AVSS)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"COMBO has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"combo for {self.task.name} with {self.backbone_name}"
-        )
+        """Load published weights (COMBO R50 or PVTv2, for S4, MS3 or AVSS)."""
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scores per class and pixel: the sum over queries of class probability times mask probability.
+    """Return scores per class and pixel: the sum over queries of class times mask probability.
 
     Args:
-        class_logits: (N,Q,K+1), "no object" last, which gets no score.
+        class_logits: (N,Q,K+1), "no object" last, which has no score.
         mask_logits: (N,Q,h,w).
-        size: height and width of the result, to which mask logits are resized.
+        size: height and width to which mask logits are resized.
 
     Returns:
-        (N,K,H,W), between 0 and Q
+        (N,K,H,W), in [0, Q]
     """
     probabilities = class_logits.softmax(dim=-1)[..., :-1]
     scores = class_logits.new_empty(len(class_logits), probabilities.shape[-1], *size)
-    # One frame at a time: a hundred masks at full size are many times a frame's scores.
+    # One frame at a time, to save memory: Q masks at full size are larger than the scores of K classes.
     for frame, probability, logits in zip(scores, probabilities, mask_logits, strict=True):
         masks = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
         frame.copy_((probability.T.to(masks.dtype) @ masks.sigmoid().flatten(1)).view_as(frame))
@@ -274,35 +268,17 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
 
 
 def sound_probability(scores: Tensor, how: Literal["softmax", "share"]) -> Tensor:
-    """Probability of sound, above one half exactly where the score of sound is above that of background.
+    """Return the probability of sound, above 1/2 where the score of sound is above that of background.
 
     Args:
         scores: (N,2,H,W) of background and sound, sums over queries.
-        how: ``softmax`` of the two sums, as the published evaluation does, or ``share``: the score of sound
-            as a part of both.
+        how: ``softmax`` of the two sums, as in the published evaluation, or ``share``: the score of sound
+            divided by the sum of both.
 
     Returns:
         (N,H,W) in [0, 1]
     """
     if how == "softmax":
         return scores.softmax(dim=1)[:, 1]
-    # A sum of 0 (every query certain of "no object") is background.
+    # A sum of 0 (the probability of "no object" is 1 for all queries) is background.
     return scores[:, 1] / scores.sum(dim=1).clamp(min=torch.finfo(scores.dtype).tiny)
-
-
-def _restore(values: Tensor, valid: Tensor) -> Tensor:
-    """Rows (N,...) of the frames that exist at their places (B,T,...), zeros elsewhere."""
-    if len(values) == valid.numel():
-        return values.unflatten(0, tuple(valid.shape))
-    restored = values.new_zeros(*valid.shape, *values.shape[1:])
-    restored[valid] = values
-    return restored
-
-
-def _clips(batch: Batch) -> Iterator[Batch]:
-    """Batches of one clip each."""
-    for index in range(batch.shape[0]):
-        parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        yield replace(
-            batch, **{name: value[index : index + 1] for name, value in parts.items() if value is not None}
-        )

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import re
 
-from avsbench_harness.weights.strict import pvt_v2_name
+from avsbench_harness.weights.strict import RenameRules, pvt_v2_name
 
-#: The audio encoder, which is the harness's, and constants of the loss and of the images' normalisation.
-UNUSED = re.compile(r"audio_backbone\.|criterion\.|pixel_(mean|std)$")
-#: The two backbones, the images' and the maskiges'.
-BACKBONES = {"backbone": "image", "pre_sam_backbone": "maskige"}
+#: Backbones of the published weights.
+BACKBONES = ("r50", "pvt")
 
-#: (published, ours), applied one after the other.
-RULES = (
+#: Names of detectron2's ResNet in timm.
+resnet_name = RenameRules(
+    (r"^stem\.", ""),
+    (r"^res([2-5])\.", lambda match: f"layer{int(match[1]) - 1}."),
+    (r"\bshortcut\.norm\.", "downsample.1."),
+    (r"\bshortcut\.", "downsample.0."),
+    (r"\bconv([123])\.norm\.", r"bn\1."),
+)
+
+
+def _backbone(match: re.Match[str]) -> str:
+    """Rename an entry of one of the two backbones, of the images and of the maskiges."""
+    encoder = "maskige" if match[1] else "image"
+    resnet = re.match(r"stem\.|res[2-5]\.", match[2])
+    return f"backbone.{encoder}.body.{resnet_name(match[2]) if resnet else pvt_v2_name(match[2])}"
+
+
+rename = RenameRules(
+    # The audio encoder, which is the harness's, and constants of the loss and of the images' normalisation.
+    (r"^(audio_backbone\.|criterion\.|pixel_(mean|std)$)", None),
+    (r"^(pre_sam_)?backbone\.(.*)", _backbone),
     (r"^scale_factor_module\.", "channel_weights."),
     (r"^sem_seg_head\.pixel_decoder\.", "pixel_decoder."),
     (r"^pixel_decoder\.input_proj\.", "pixel_decoder.input_projections."),
@@ -59,30 +76,3 @@ RULES = (
     (r"^decoder\.transformer_ffn_layers\.(\d+)\.", r"decoder.layers.\1."),
     (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
 )
-
-#: detectron2's ResNet in timm's names.
-RESNET_RULES = (
-    (r"^stem\.", ""),
-    (r"^res([2-5])\.", lambda match: f"layer{int(match[1]) - 1}."),
-    (r"\bshortcut\.norm\.", "downsample.1."),
-    (r"\bshortcut\.", "downsample.0."),
-    (r"\bconv([123])\.norm\.", r"bn\1."),
-)
-
-
-def rename(name: str) -> str | None:
-    """Our name of a published entry, ``None`` if it is left out; an unknown name comes back as it is."""
-    name = name.removeprefix("module.")  # DataParallel
-    if UNUSED.match(name):
-        return None
-    first, _, rest = name.partition(".")
-    if first in BACKBONES:
-        if re.match(r"stem\.|res[2-5]\.", rest):
-            for published, ours in RESNET_RULES:
-                rest = re.sub(published, ours, rest)
-        else:
-            rest = pvt_v2_name(rest)
-        return f"backbone.{BACKBONES[first]}.body.{rest}"
-    for published, ours in RULES:
-        name = re.sub(published, ours, name)
-    return name

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from avsbench_harness.method import Method
 
 from .options import Options
 
 if TYPE_CHECKING:
-    from avsbench_harness.nn.model import Model
-    from avsbench_harness.tasks import Task
+    from .model import QDFormerModel
 
 
 class QDFormer(Method):
@@ -22,22 +21,11 @@ class QDFormer(Method):
     variants = ("paper",)
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt", "swin_t")
-    #: The network takes the sounds of separated sources (a recipe's ``audio.separator``).
-    separated_audio: ClassVar[bool] = True
+    separated_audio = True
+    options = Options
 
-    def build(self, task: Task, backbone: str, *, variant: str, **options: Any) -> Model:
-        """The network with random weights, unless ``pretrained`` names the backbone's ImageNet ones.
-
-        Args:
-            task: decides the number of classes and what counts as an object.
-            backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
-            variant: ``paper`` is the only one: there is no public code.
-            options: fields of :class:`.options.Options`; an unknown one is a ``UsageError``.
-        """
-        from avsbench_harness.errors import unknown
-
+    def network(self) -> type[QDFormerModel]:
+        """Import and return the network's class."""
         from .model import QDFormerModel
 
-        if variant not in self.variants:
-            raise unknown(f"variant of {self.name}", variant, self.variants)
-        return QDFormerModel(task, backbone, Options.of(options))
+        return QDFormerModel

@@ -10,10 +10,10 @@ from .options import Options
 
 
 class SemanticDecoder(nn.Module):
-    """An audio semantic decoder (Figure 4a): prototypes query the sound of a clip or of a frame.
+    """An audio semantic decoder (Figure 4a): prototypes attend to the audio of a clip or a frame.
 
-    Equation 4 with a clip's fused audio for memory, ``g_i = TrD_global(p_i | F'_a)``; equation 6 with a
-    frame's own, ``l_{i,t} = TrD_local(p_i | f_{a,t})``.
+    Equation 4 with a clip's fused audio as memory, ``g_i = TrD_global(p_i | F'_a)``; equation 6 with a
+    frame's audio, ``l_{i,t} = TrD_local(p_i | f_{a,t})``.
     """
 
     def __init__(self, options: Options) -> None:
@@ -27,13 +27,13 @@ class SemanticDecoder(nn.Module):
         positions: Tensor | float = 0.0,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """Decompose the sound.
+        """Decompose the audio.
 
         Args:
             prototypes: (M,N,dim), ``p_i``, the same for all.
             audio: (M,S,dim), of M clips with S frames, or of M frames with S = 1.
-            positions: (S,dim), of the sound.
-            allowed: (M,S) bool, what of the sound exists.
+            positions: (S,dim), position codes of the audio.
+            allowed: (M,S) bool, the valid frames; ``None``: all.
 
         Returns:
             (M,N,dim)
@@ -47,8 +47,8 @@ class SemanticDecoder(nn.Module):
 class Recombination(nn.Module):
     """Equation 5: ``F'_v = BN(phi(w_1 F_v + ... + w_N F_v) + F_v)``, where ``+`` in brackets concatenates.
 
-    Every token gives a filter ``w_i``, one factor per channel, through two linear layers; ``phi`` reduces
-    the concatenated maps from ``N * dim`` channels to ``dim``.
+    A two-layer MLP maps every token to a filter ``w_i``, one factor per channel; ``phi`` reduces the
+    concatenated maps from ``N * dim`` channels to ``dim``.
     """
 
     def __init__(self, options: Options) -> None:
@@ -58,11 +58,11 @@ class Recombination(nn.Module):
         self.norm = nn.BatchNorm2d(options.dim)
 
     def forward(self, tokens: Tensor, video: Tensor) -> Tensor:
-        """Modulate frames.
+        """Modulate the visual features by the tokens.
 
         Args:
-            tokens: (F,N,dim), of the clip of each frame.
-            video: (F,dim,h,w), frames that exist.
+            tokens: (F,N,dim), tokens of the clip of each frame.
+            video: (F,dim,h,w), valid frames.
 
         Returns:
             (F,dim,h,w)
@@ -74,5 +74,5 @@ class Recombination(nn.Module):
 
 
 def new_prototypes(options: Options) -> nn.Parameter:
-    """Learned prototypes (N,dim), drawn at the scale of layer-normalised tokens."""
+    """Return learned prototypes (N,dim), initialised at the scale of layer-normalised tokens."""
     return nn.Parameter(torch.randn(options.tokens, options.dim))

@@ -12,10 +12,10 @@ from .options import GROUPS, Options
 
 
 class VisualEncoder(nn.Module):
-    """The transformer encoder on top of the backbone (section 3.2): every frame's coarsest map by itself.
+    """The transformer encoder on top of the backbone (section 3.2), over each frame's coarsest map.
 
     Args:
-        channels: of the backbone's coarsest map.
+        channels: channels of the backbone's coarsest map.
         options: see :class:`.options.Options`.
     """
 
@@ -25,7 +25,7 @@ class VisualEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(options) for _ in range(options.encoder_layers))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(F,channels,h,w) -> ``f_v`` (F,dim,h,w)."""
+        """Map (F,channels,h,w) to ``f_v`` (F,dim,h,w)."""
         maps = self.project(features)
         positions = pixel_positions(maps)
         tokens = maps.flatten(2).transpose(1, 2)
@@ -36,7 +36,7 @@ class VisualEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Equation 3: the sound of every frame looks at the whole video.
+    """Equation 3: the audio of every frame attends to the pixels of all frames.
 
     ``h = LN(MCA(F_a, F_v) + F_a)`` and ``F'_a = LN(FFN(h) + h)``.
     """
@@ -47,12 +47,12 @@ class Fusion(nn.Module):
         self.ffn = FeedForwardBlock(options)
 
     def forward(self, audio: Tensor, video: Tensor, valid: Tensor) -> Tensor:
-        """Fuse clips.
+        """Fuse the audio and video of clips.
 
         Args:
             audio: (B,T,dim), ``F_a``.
             video: (B,T,dim,h,w), ``F_v``.
-            valid: (B,T) bool, frames that exist; a clip without any is not looked at.
+            valid: (B,T) bool; the result of a clip without valid frames is undefined.
 
         Returns:
             (B,T,dim), ``F'_a``.
@@ -66,27 +66,27 @@ class Fusion(nn.Module):
             memory,
             positions=times,
             memory_positions=pixels.flatten(0, 1),
-            allowed=readable(valid).repeat_interleave(height * width, dim=1),
+            allowed=attendable(valid).repeat_interleave(height * width, dim=1),
         )
         fused: Tensor = self.ffn(attended)
         return fused
 
 
-def readable(valid: Tensor) -> Tensor:
-    """``valid``, but everything of a clip without frames: a softmax over nothing would be NaN."""
+def attendable(valid: Tensor) -> Tensor:
+    """Return ``valid``, but all true in clips without valid frames: a softmax over nothing is NaN."""
     return valid | ~valid.any(dim=1, keepdim=True)
 
 
 def pixel_positions(maps: Tensor) -> Tensor:
-    """Sine position codes (h*w,dim) of maps (...,dim,h,w)."""
+    """Return sine position codes (h*w,dim) of maps (...,dim,h,w)."""
     dim, height, width = maps.shape[-3:]
     code = sine_positions(height, width, dim, normalize=True, device=maps.device, dtype=maps.dtype)
     return code.flatten(0, 1)
 
 
 def time_positions(frames: int, like: Tensor) -> Tensor:
-    """Sine codes (frames,dim) of a clip's frames, which do not depend on how many there are."""
+    """Return sine position codes (frames,dim) of a clip's frames, independent of their number."""
     dim = like.shape[-1]
-    # The column half of a two-dimensional code of twice the width, for a map of a single row.
+    # The column half of a two-dimensional code with 2 * dim channels, of a map with a single row.
     code = sine_positions(1, frames, 2 * dim, device=like.device, dtype=like.dtype)
     return torch.as_tensor(code[0, :, dim:])

@@ -1,4 +1,4 @@
-"""Transformer layers of which all parts are made; post-norm, as in DETR (Carion et al. 2020)."""
+"""Transformer layers of all modules; post-norm, as in DETR (Carion et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FeedForwardBlock(nn.Module):
         self.norm = nn.LayerNorm(options.dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
+        """Map (...,dim) to (...,dim)."""
         hidden = self.dropout(F.relu(self.linear1(tokens)))
         updated: Tensor = self.norm(tokens + self.dropout(self.linear2(hidden)))
         return updated
@@ -45,21 +45,21 @@ class AttentionBlock(nn.Module):
         memory_positions: Tensor | float = 0.0,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """Read the memory into the tokens.
+        """Attend from the tokens to the memory.
 
         Args:
             tokens: (M,Q,dim).
             memory: (M,S,dim).
-            positions: of the tokens, broadcastable to them.
-            memory_positions: of the memory, broadcastable to it.
-            allowed: (M,S) bool, the entries of the memory that exist; ``None``: all.
+            positions: position codes of the tokens, broadcastable to them.
+            memory_positions: position codes of the memory, broadcastable to it.
+            allowed: (M,S) bool, valid entries of the memory; ``None``: all.
 
         Returns:
             (M,Q,dim)
         """
         mask = None if allowed is None else allowed[:, None, None]
-        read = self.attention(tokens + positions, memory + memory_positions, memory, mask=mask)
-        updated: Tensor = self.norm(tokens + self.dropout(read))
+        attended = self.attention(tokens + positions, memory + memory_positions, memory, mask=mask)
+        updated: Tensor = self.norm(tokens + self.dropout(attended))
         return updated
 
 
@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
         self.ffn = FeedForwardBlock(options)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """(M,S,dim) tokens with (S,dim) positions -> (M,S,dim)."""
+        """Map tokens (M,S,dim) with positions (S,dim) to (M,S,dim)."""
         attended = self.self_attn(tokens, tokens, positions=positions, memory_positions=positions)
         updated: Tensor = self.ffn(attended)
         return updated
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
         memory_positions: Tensor | float = 0.0,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """(M,Q,dim) queries and (M,S,dim) memory -> (M,Q,dim); see :meth:`AttentionBlock.forward`."""
+        """Map queries (M,Q,dim) and memory (M,S,dim) to (M,Q,dim); see :meth:`AttentionBlock.forward`."""
         queries = self.self_attn(queries, queries, positions=positions, memory_positions=positions)
         queries = self.cross_attn(
             queries, memory, positions=positions, memory_positions=memory_positions, allowed=allowed
@@ -106,5 +106,5 @@ class DecoderLayer(nn.Module):
 
 
 def two_layers(dim_in: int, hidden: int, dim_out: int) -> nn.Sequential:
-    """A two-layer fully-connected network with a ReLU, which the paper's heads and filters are."""
+    """Return a two-layer MLP with a ReLU, as in the paper's heads and filters."""
     return nn.Sequential(nn.Linear(dim_in, hidden), nn.ReLU(), nn.Linear(hidden, dim_out))

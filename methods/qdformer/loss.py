@@ -18,17 +18,17 @@ from .targets import Objects
 
 
 def matching_costs(predicted: FramePredictions, masks: Tensor, objects: Objects, options: Options) -> Tensor:
-    """``L_match(y_i, y_j)`` of every query with every object of a clip, (Q,G).
+    """Return ``L_match(y_i, y_j)`` of every query and every object of a clip, (Q,G).
 
-    Each term is averaged over the clip's A annotated frames, the box's over those with the object. The
-    matching runs over as many objects as queries, "nothing" (``∅``) filling up; to be left with nothing
-    costs a query its class loss, which is subtracted here, so that fewer objects than queries will do.
+    Each term is averaged over the clip's A annotated frames, the box terms over those with the object. The
+    paper pads the objects to the number of queries with "no object" (``∅``), whose cost is the query's class
+    loss; it is subtracted here instead, which gives the same matching without padding.
 
     Args:
-        predicted: of the A frames.
+        predicted: predictions of the A frames.
         masks: (A,Q,H,W) predicted mask logits at the size of the ground truth.
-        objects: of the clip.
-        options: has the weights.
+        objects: objects of the clip.
+        options: with the weights.
     """
     present = objects.present.T.float()  # (A,G)
     frames = max(len(present), 1)
@@ -47,17 +47,17 @@ def matching_costs(predicted: FramePredictions, masks: Tensor, objects: Objects,
 
 
 def pairwise_mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and Dice loss of every query against every object, per frame.
+    """Return BCE and Dice loss of every query and every object, per frame.
 
     Args:
         logits: (A,Q,H,W).
         masks: (A,G,H,W), 0 or 1.
 
     Returns:
-        Twice (A,Q,G), the values of ``bce_loss`` and ``dice_loss``.
+        Two tensors (A,Q,G), the values of ``bce_loss`` and ``dice_loss``.
     """
     logits, masks = logits.flatten(2), masks.flatten(2)
-    # -log(1 - p) everywhere, less the logit where the mask is on.
+    # -log(1 - p) everywhere, minus the logit inside the mask.
     entropy = (F.softplus(logits).sum(dim=2)[..., None] - logits @ masks.mT) / logits.shape[2]
     probability = logits.sigmoid()
     extent = probability.sum(dim=2)[..., None] + masks.sum(dim=2)[:, None]
@@ -65,24 +65,25 @@ def pairwise_mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]
 
 
 def focal_loss(logits: Tensor, target: float) -> Tensor:
-    """Elementwise focal loss (alpha 1/4, gamma 2) of logits that should all say ``target``."""
+    """Return the elementwise focal loss (alpha 1/4, gamma 2) of logits with the same ``target``."""
     return sigmoid_focal_loss(logits, torch.full_like(logits, target))
 
 
 def set_losses(
     clips: Sequence[FramePredictions], objects: Sequence[Objects], options: Options
 ) -> dict[str, Tensor]:
-    """The weighted terms of equation 10 at the best assignment.
+    """Return the weighted terms of equation 10 for the optimal assignment.
 
-    Queries and objects are matched once per clip, for all frames together. Masks count in all annotated
-    frames, empty ones included; boxes in the frames that have the object; classes of all queries in all
-    frames, a query without an object, or in a frame without it, having none. Masks and boxes are averaged
-    over matched objects and frames; the classes' sum is divided by the number of objects in frames.
+    Queries and objects are matched once per clip, for all frames together. The mask terms are over all
+    annotated frames, including those with empty masks, the box terms over the frames with the object, and
+    the class term over all queries and frames, with no class as the target of unmatched queries and in
+    frames without the object. Mask and box terms are averaged over matched objects and frames; the sum of
+    the class term is divided by the number of objects in all frames.
 
     Args:
         clips: predictions of the annotated frames of each clip.
-        objects: of each clip.
-        options: has the weights.
+        objects: objects of each clip.
+        options: with the weights.
 
     Returns:
         ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou``.
@@ -117,7 +118,7 @@ def set_losses(
 def match(
     predicted: FramePredictions, masks: Tensor, objects: Objects, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """The best assignment: queries of a clip, ascending, and the object of each."""
+    """Return the optimal assignment: queries of a clip, ascending, and the object of each."""
     wide = FramePredictions(
         predicted.class_logits.float(), predicted.boxes.float(), predicted.mask_logits.float()
     )
@@ -125,18 +126,18 @@ def match(
 
 
 def resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits (A,Q,h,w) at another size, bilinearly."""
+    """Resize mask logits (A,Q,h,w) bilinearly."""
     return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
 
 
 def _class_sum(logits: Tensor, labels: Tensor, queries: Tensor, present: Tensor) -> Tensor:
-    """Focal loss summed over the A frames, all queries and all classes.
+    """Return the focal loss summed over the A frames, all queries and all classes.
 
     Args:
         logits: (A,Q,C).
-        labels: (M,) of the matched objects.
-        queries: (M,) that they are matched to.
-        present: (A,M), frames in which they are.
+        labels: (M,) labels of the matched objects.
+        queries: (M,) their queries.
+        present: (A,M) bool, whether the object is in the frame.
     """
     wanted = torch.zeros_like(logits)
     wanted[:, queries, labels] = present.to(wanted.dtype)
@@ -148,6 +149,6 @@ def _corners(boxes: Tensor) -> Tensor:
 
 
 def _pairwise_giou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(Q,4) and (G,4) boxes by centre and size -> (Q,G), 0 beside boxes without area."""
+    """Return GIoU (Q,G) of boxes (Q,4) and (G,4), centre and size; 0 for boxes without area."""
     giou = generalized_box_iou(_corners(boxes), _corners(others))
     return torch.where(others[:, 2] * others[:, 3] > 0, giou, 0.0)

@@ -13,17 +13,17 @@ from .encoders import pixel_positions
 from .layers import DecoderLayer, two_layers
 from .options import GROUPS, Options
 
-#: Prior probability of a class, as RetinaNet starts its focal loss (Lin et al. 2017, section 3.3).
+#: Initial probability of a class, as in RetinaNet's focal loss (Lin et al. 2017, section 3.3).
 CLASS_PRIOR = 0.01
 
 
 @dataclass(frozen=True)
 class FramePredictions:
-    """What each of the Q queries of each of the F frames says.
+    """Predictions of the Q queries of F frames.
 
     Attributes:
         class_logits: (F,Q,C), before the sigmoid.
-        boxes: (F,Q,4) in [0, 1]: centre x, centre y, width, height, as parts of the image.
+        boxes: (F,Q,4) in [0, 1]: centre x, centre y, width, height, relative to the image.
         mask_logits: (F,Q,H/4,W/4), before the sigmoid.
     """
 
@@ -36,8 +36,8 @@ class FeaturePyramid(nn.Module):
     """The feature pyramid network (Lin et al. 2017): ``f_out`` at stride 4 from fused and backbone maps.
 
     Args:
-        channels: of the backbone's maps at strides 4, 8 and 16.
-        dim: channels of all else.
+        channels: channels of the backbone's maps at strides 4, 8 and 16.
+        dim: channels of all other maps.
     """
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
@@ -46,7 +46,7 @@ class FeaturePyramid(nn.Module):
         self.output = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.GroupNorm(GROUPS, dim), nn.ReLU())
 
     def forward(self, maps: Sequence[Tensor], fused: Tensor) -> Tensor:
-        """Three maps (F,channels[i],h_i,w_i), finest first, and ``f'_v`` (F,dim,h,w) -> (F,dim,h_0,w_0)."""
+        """Fuse three maps (F,channels[i],h_i,w_i), finest first, and ``f'_v`` (F,dim,h,w) at stride 4."""
         pyramid = fused
         for lateral, level in zip(reversed(self.laterals), reversed(maps), strict=True):
             side = lateral(level)
@@ -56,15 +56,15 @@ class FeaturePyramid(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Queries and visual features to masks, classes and boxes of every frame.
+    """Decodes masks, classes and boxes of every frame from queries and visual features.
 
-    ``TrD_segm`` lets the queries of a frame read ``f'_{v,t}``. ``phi_segm`` makes a dynamic filter
-    ``theta_{i,t}`` of each (here the kernel and the bias of a 1x1 convolution) and the mask is
-    ``M_{i,t} = f_t^out * theta_{i,t}`` (equation 7); two more two-layer networks give class and box.
+    In ``TrD_segm`` the queries of a frame attend to ``f'_{v,t}``. ``phi_segm`` maps each query to a dynamic
+    filter ``theta_{i,t}`` (here the kernel and the bias of a 1x1 convolution), and the mask is
+    ``M_{i,t} = f_t^out * theta_{i,t}`` (equation 7); two more two-layer MLPs predict class and box.
 
     Args:
-        channels: of the backbone's maps at strides 4, 8 and 16.
-        classes: that a query can have.
+        channels: channels of the backbone's maps at strides 4, 8 and 16.
+        classes: number of classes.
         options: see :class:`.options.Options`.
     """
 
@@ -84,12 +84,12 @@ class MaskDecoder(nn.Module):
         nn.init.constant_(last.bias, -torch.tensor((1 - CLASS_PRIOR) / CLASS_PRIOR).log().item())
 
     def forward(self, queries: Tensor, video: Tensor, maps: Sequence[Tensor]) -> FramePredictions:
-        """Predict the F frames that exist.
+        """Predict F valid frames.
 
         Args:
             queries: (F,Q,dim), Q a multiple of the number of tokens.
             video: (F,dim,h,w), ``f'_v``.
-            maps: the backbone's at strides 4, 8 and 16, (F,channels[i],h_i,w_i).
+            maps: the backbone's maps at strides 4, 8 and 16, (F,channels[i],h_i,w_i).
         """
         memory = video.flatten(2).transpose(1, 2)
         places = pixel_positions(video)
@@ -106,6 +106,6 @@ class MaskDecoder(nn.Module):
 
 
 def dynamic_convolution(features: Tensor, filters: Tensor) -> Tensor:
-    """Equation 7: features (F,dim,h,w) by filters (F,Q,dim + 1), kernel and bias -> (F,Q,h,w)."""
+    """Apply filters (F,Q,dim + 1), kernel and bias, to features (F,dim,h,w) (equation 7): (F,Q,h,w)."""
     kernels, biases = filters[..., :-1], filters[..., -1:]
     return (kernels @ features.flatten(2) + biases).unflatten(2, features.shape[-2:])

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
+from avsbench_harness.nn.frames import restore_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
 
 from .decomposition import Recombination, SemanticDecoder, new_prototypes
-from .encoders import Fusion, VisualEncoder, readable, time_positions
+from .encoders import Fusion, VisualEncoder, attendable, time_positions
 from .loss import resize, set_losses
 from .mask_decoder import FramePredictions, MaskDecoder
 from .options import Options
@@ -29,10 +30,10 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class QDFormerOutput:
-    """Raw outputs; frames and clips that do not exist are zeros.
+    """Raw outputs; padded frames, and clips without valid frames, are zero.
 
-    Q queries: the N tokens, or with separated sources N of each. C classes: 1 (what sounds) for s4 and ms3,
-    the 70 classes without background for avss.
+    Q queries: the N tokens, or N per source with separated sources. C classes: 1 (sound) for s4 and ms3, the
+    70 classes without background for avss.
 
     Attributes:
         class_logits: (B,T,Q,C), before the sigmoid.
@@ -54,15 +55,15 @@ class QDFormerOutput:
 
 
 class QDFormerModel(Model):
-    """QDFormer (Li et al., CVPR 2024); where the paper is silent, as its model card says."""
+    """QDFormer (Li et al., CVPR 2024); the model card lists the choices that the paper leaves open."""
 
     quantizer: Quantizer | None
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides the number of classes and what counts as an object.
+            task: determines the number of classes and the definition of an object.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
             options: see :class:`.options.Options`.
         """
@@ -88,19 +89,19 @@ class QDFormerModel(Model):
         self.mask_decoder = MaskDecoder(finer, classes, options)
 
     def forward(self, batch: Batch) -> QDFormerOutput:
-        """Predictions of all tokens in every frame, and the tokens.
+        """Return the predictions of all tokens in every frame, and the tokens.
 
         Raises:
             UsageError: the sides of the images are not multiples of 32, or separated sources are given to
-                a network that decomposes the sound itself.
+                a network that decomposes the audio itself.
         """
         self.check_sides(batch, STRIDE)
         valid = batch.valid_frames()
         audio = self._audio(batch, valid)  # (B,T,S,dim)
         if not valid.any():
-            if self.training and self.quantizer is not None:  # other processes may have frames
-                self._keep_codebook(audio.new_zeros(0, self.options.tokens, self.options.dim), None)
-            return self._nothing(batch, audio)
+            if self.training and self.quantizer is not None:  # a collective: other processes have frames
+                self._update_codebook(audio.new_zeros(0, self.options.tokens, self.options.dim), None)
+            return self._without_frames(batch, audio)
         *finer, coarsest = self.backbone(batch.images[valid])
         video = self.visual_encoder(coarsest)  # (F,dim,h,w)
         clip = valid.nonzero()[:, 0]  # of each of the F frames
@@ -109,37 +110,37 @@ class QDFormerModel(Model):
         tokens = self._clip_tokens(fused, valid)
         local = None if self.local_decoder is None else self._frame_tokens(audio[valid])
         if self.training and self.quantizer is not None:
-            self._keep_codebook(tokens[valid.any(dim=1)].detach(), local)
-        codes, passed = self._quantize(tokens)
+            self._update_codebook(tokens[valid.any(dim=1)].detach(), local)
+        codes, quantized = self._quantize(tokens)
         if self.recombination is not None:
-            source = tokens if self.options.filter_tokens == "continuous" else passed
+            source = tokens if self.options.filter_tokens == "continuous" else quantized
             video = self.recombination(source[clip], video)
 
         local_codes = None
         if self.options.decomposition == "none":
             queries = fused[valid].repeat_interleave(self.options.tokens, dim=1)
         elif local is None:
-            queries = passed[clip]
+            queries = quantized[clip]
         else:
             local_codes, queries = self._quantize(local)
         predicted = self.mask_decoder(queries, video, finer)
         return QDFormerOutput(
-            class_logits=_restore(predicted.class_logits, valid),
-            boxes=_restore(predicted.boxes, valid),
-            mask_logits=_restore(predicted.mask_logits, valid),
+            class_logits=restore_frames(predicted.class_logits, valid),
+            boxes=restore_frames(predicted.boxes, valid),
+            mask_logits=restore_frames(predicted.mask_logits, valid),
             clip_tokens=tokens,
             clip_codes=None if codes is None else codes * valid.any(dim=1)[:, None, None],
-            frame_tokens=None if local is None else _restore(local, valid),
-            # The tokens of the frames never move the codebook.
-            frame_codes=None if local_codes is None else _restore(local_codes.detach(), valid),
+            frame_tokens=None if local is None else restore_frames(local, valid),
+            # The tokens of the frames do not update the codebook.
+            frame_codes=None if local_codes is None else restore_frames(local_codes.detach(), valid),
         )
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class scores (B,T,71,H,W); zeros in missing frames.
+        """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero.
 
-        A query says of a pixel that its class sounds there with the product of class and mask probability,
-        and the surest query counts. What reaches ``score_threshold`` sounds: for s4 and ms3 the product is
-        moved so that the threshold comes to 1/2, for avss it is the score of the background.
+        The score of a class at a pixel is the product of class and mask probability, and the most confident
+        query wins. A pixel sounds if its score reaches ``score_threshold``: for s4 and ms3 the score is
+        mapped such that the threshold becomes 1/2, for avss the threshold is the background's score.
         """
         output: QDFormerOutput = self(batch)
         valid = batch.valid_frames()
@@ -149,19 +150,19 @@ class QDFormerModel(Model):
         masks = resize(output.mask_logits[valid].float(), size).sigmoid()  # (F,Q,H,W)
         best = masks.new_zeros(len(masks), classes.shape[-1], *size)
         for query in range(classes.shape[1]):
-            sure = classes[:, query, :, None, None] * masks[:, query, None]
-            best = torch.maximum(best, sure)
+            scores = classes[:, query, :, None, None] * masks[:, query, None]
+            best = torch.maximum(best, scores)
         if self.task.semantic:
             background = torch.full_like(best[:, :1], threshold)
-            return _restore(torch.cat([background, best], dim=1), valid)
+            return restore_frames(torch.cat([background, best], dim=1), valid)
         odds = best[:, 0] * (1 - threshold)
-        return _restore(odds / (odds + (1 - best[:, 0]) * threshold), valid)
+        return restore_frames(odds / (odds + (1 - best[:, 0]) * threshold), valid)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Equation 8: the terms of equations 9 and 10, weighted.
+        """Return the weighted terms of equation 8, which are those of equations 9 and 10.
 
-        ``codebook``, ``commit_global`` and ``commit_local`` where tokens are quantised, over all frames;
-        ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou`` over frames with ground truth.
+        ``codebook``, ``commit_global`` and ``commit_local`` if tokens are quantised, over all valid frames;
+        ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou`` over annotated frames.
         """
         truth, annotated = batch.ground_truth(), batch.annotated_frames()
         output: QDFormerOutput = self(batch)
@@ -184,10 +185,10 @@ class QDFormerModel(Model):
         return {**losses, **set_losses(clips, objects, self.options)}
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """Terms of quantisation are averaged over clips, of masks, boxes and classes over matched objects.
+        """Return the number of clips (quantisation) and of matched objects (masks, boxes and classes).
 
-        In clips with more objects than queries, which of them are matched is not known here; their boxes
-        and classes then count as if all were.
+        In clips with more objects than queries, the matched ones are not known here; their boxes and classes
+        are counted as if all were matched.
         """
         truth, annotated = batch.ground_truth(), batch.annotated_frames()
         queries = self.options.tokens * (batch.audio.shape[2] if batch.audio.dim() == 4 else 1)
@@ -204,49 +205,49 @@ class QDFormerModel(Model):
         }
 
     def diagnostics(self) -> dict[str, float]:
-        """Health of the codebook: see :meth:`.quantization.Quantizer.diagnostics`."""
+        """Return the usage of the codebook, see :meth:`.quantization.Quantizer.diagnostics`."""
         return {} if self.quantizer is None else self.quantizer.diagnostics()
 
     def audio_tokens(self, batch: Batch) -> Tensor:
-        """The sound of each clip as N tokens ``g_i`` before quantisation, (B,N,dim); see Figure 6.
+        """Return the audio of each clip as N tokens ``g_i`` before quantisation, (B,N,dim); see Figure 6.
 
-        Without decomposition one token, the fused sound averaged over the frames.
+        Without decomposition there is one token, the fused audio averaged over the frames.
         """
         output: QDFormerOutput = self(batch)
         return output.clip_tokens
 
     def _audio(self, batch: Batch, valid: Tensor) -> Tensor:
-        """``F_a`` (B,T,S,dim): S separated sources, or the sound as it is (S = 1)."""
+        """Return ``F_a`` (B,T,S,dim): S separated sources, or the unseparated audio (S = 1)."""
         audio = batch.audio if batch.audio.dim() == 4 else batch.audio[:, :, None]
         if audio.shape[2] > 1 and self.options.decomposition != "none":
             raise UsageError(
-                "The sound is separated into sources already (the recipe's audio.separator), which QDFormer "
-                "takes with options.decomposition=none only."
+                "The audio is separated into sources (the recipe's audio.separator), which QDFormer supports "
+                "with options.decomposition=none only."
             )
         projected: Tensor = self.audio_projection(torch.where(valid[..., None, None], audio, 0.0))
         return projected
 
     def _fuse(self, audio: Tensor, video: Tensor, valid: Tensor) -> Tensor:
-        """Equation 3 for every source: (B,T,S,dim) and the F frames' (F,dim,h,w) -> (B,T,S,dim)."""
+        """Apply equation 3 to every source: (B,T,S,dim) and F valid frames (F,dim,h,w) to (B,T,S,dim)."""
         sources = audio.shape[2]
-        watched = _restore(video, valid).repeat_interleave(sources, dim=0)
-        heard = audio.transpose(1, 2).flatten(0, 1)
-        fused: Tensor = self.fusion(heard, watched, valid.repeat_interleave(sources, dim=0))
+        maps = restore_frames(video, valid).repeat_interleave(sources, dim=0)
+        sounds = audio.transpose(1, 2).flatten(0, 1)
+        fused: Tensor = self.fusion(sounds, maps, valid.repeat_interleave(sources, dim=0))
         return fused.unflatten(0, (-1, sources)).transpose(1, 2)
 
     def _clip_tokens(self, fused: Tensor, valid: Tensor) -> Tensor:
-        """Equation 4: ``g_i`` (B,N,dim) of the fused sound (B,T,S,dim); zeros for clips without frames."""
+        """Return ``g_i`` (B,N,dim) of the fused audio (B,T,S,dim) (equation 4); 0 without valid frames."""
         if self.global_decoder is None or self.prototypes is None:
             weight = valid[..., None, None].to(fused.dtype)
             return (fused * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
         times = time_positions(fused.shape[1], fused)
         tokens = self.global_decoder(
-            self.prototypes.repeat(len(fused), 1, 1), fused[:, :, 0], times, readable(valid)
+            self.prototypes.repeat(len(fused), 1, 1), fused[:, :, 0], times, attendable(valid)
         )
         return torch.where(valid.any(dim=1)[:, None, None], tokens, 0.0)
 
     def _frame_tokens(self, audio: Tensor) -> Tensor:
-        """Equation 6: ``l_{i,t}`` (F,N,dim) of the sound of F frames (F,1,dim)."""
+        """Return ``l_{i,t}`` (F,N,dim) of the audio of F frames (F,1,dim) (equation 6)."""
         assert self.local_decoder is not None
         prototypes = self.prototypes if self.local_prototypes is None else self.local_prototypes
         assert prototypes is not None
@@ -254,14 +255,14 @@ class QDFormerModel(Model):
         return tokens
 
     def _quantize(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
-        """``VQ`` of tokens, and what is passed on: its values with the gradient of the tokens (equation 2).
+        """Return ``VQ`` of the tokens, and the same values with a straight-through gradient (equation 2).
 
-        Without quantisation nothing, and the tokens themselves.
+        Without quantisation these are ``None`` and the tokens.
         """
         return (None, tokens) if self.quantizer is None else self.quantizer(tokens)
 
-    def _keep_codebook(self, clip: Tensor, frames: Tensor | None) -> None:
-        """Start the codes, and keep account of their use, before this training step reads them."""
+    def _update_codebook(self, clip: Tensor, frames: Tensor | None) -> None:
+        """Initialise the codes and update their usage, before this training step uses them."""
         assert self.quantizer is not None
         both = self.options.codebook_init == "all_tokens" and frames is not None
         self.quantizer.start(torch.cat([clip, frames.detach()]) if both and frames is not None else clip)
@@ -270,18 +271,18 @@ class QDFormerModel(Model):
     def _quantization_losses(self, output: QDFormerOutput, valid: Tensor) -> dict[str, Tensor]:
         if output.clip_codes is None:
             return {}
-        exists = valid.any(dim=1)
-        clip = QuantizedTokens(output.clip_tokens[exists], output.clip_codes[exists])
+        nonempty = valid.any(dim=1)
+        clip = QuantizedTokens(output.clip_tokens[nonempty], output.clip_codes[nonempty])
         frames = None
         if output.frame_tokens is not None and output.frame_codes is not None:
             frames = QuantizedTokens(output.frame_tokens[valid], output.frame_codes[valid])
         terms = quantization_losses(clip, frames, self.options.commit_weight)
         return {name: self.options.quant_weight * term for name, term in terms.items()}
 
-    def _nothing(self, batch: Batch, audio: Tensor) -> QDFormerOutput:
-        """The output of a batch without any frame: zeros, which reach every parameter."""
+    def _without_frames(self, batch: Batch, audio: Tensor) -> QDFormerOutput:
+        """Return the output for a batch without valid frames: zeros with a gradient for every parameter."""
         clips, frames, height, width = batch.shape
-        zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+        zero = self.zero_loss()
         queries, dim = self.options.tokens * audio.shape[2], self.options.dim
         tokens = self.options.tokens if self.options.decomposition != "none" else audio.shape[2]
         classes = self.task.channels - 1 if self.task.semantic else 1
@@ -295,12 +296,3 @@ class QDFormerModel(Model):
             frame_tokens=local,
             frame_codes=local if self.options.quantized else None,
         )
-
-
-def _restore(values: Tensor, valid: Tensor) -> Tensor:
-    """Rows of the valid frames (F,...) back at their places (B,T,...), and zeros elsewhere."""
-    if valid.all():
-        return values.unflatten(0, (valid.shape[0], valid.shape[1]))
-    restored = values.new_zeros(*valid.shape, *values.shape[1:])
-    restored[valid] = values
-    return restored

@@ -1,4 +1,4 @@
-"""The shared codebook: vector quantisation (section 3.1, equation 2), its loss (equation 9), its health."""
+"""The shared codebook: vector quantisation (section 3.1, equation 2), its loss (equation 9) and usage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from avsbench_harness.distributed import all_gather_rows, broadcast_tensor_
 
 from .options import Options
 
-#: Share of the past in the moving average of how often codes are used.
+#: Momentum of the moving average of the codes' usage.
 USAGE_MEMORY = 0.99
 
 
 class Quantizer(nn.Module):
-    """``VQ(x)``: the code that is nearest in the 2-norm, with a gradient that passes straight through.
+    """``VQ(x)``: the nearest code in the 2-norm, with a straight-through gradient.
 
     Attributes:
-        codebook: (K,dim), the codes ``e^k``. Of the losses only the first term of equation 9 moves it.
-        usage: (K,), moving average of the codes' shares among the clip tokens seen in training.
-        idle: (K,) int64, training steps since each code was last used by a clip token.
-        started: whether the codes have their initial values.
+        codebook: (K,dim), the codes ``e^k``, updated by the first term of equation 9 only.
+        usage: (K,), moving average of the codes' shares among the clip tokens in training.
+        idle: (K,) int64, training steps since a clip token last used each code.
+        started: whether the codes are initialised.
     """
 
     usage: Tensor
@@ -32,7 +32,7 @@ class Quantizer(nn.Module):
     def __init__(self, options: Options) -> None:
         super().__init__()
         size = options.codebook_size
-        # Tokens come out of a layer normalisation: codes are drawn at that scale.
+        # Codes are initialised at the scale of the layer-normalised tokens.
         self.codebook = nn.Parameter(torch.randn(size, options.dim))
         self.register_buffer("usage", torch.zeros(size))
         self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))
@@ -47,8 +47,8 @@ class Quantizer(nn.Module):
             tokens: (...,dim).
 
         Returns:
-            ``VQ(x)`` (...,dim) as codes, whose gradient goes to the codebook, and the same values with the
-            gradient of the tokens (straight through), which do not move the codebook.
+            ``VQ(x)`` (...,dim), with a gradient for the codebook, and the same values with a straight-through
+            gradient for the tokens and none for the codebook.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = tokens.float()
@@ -57,7 +57,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, tokens: Tensor) -> Tensor:
-        """Index of the nearest code of each token, (...,dim) -> (...,) int64; the lowest one on ties."""
+        """Return the index (...) int64 of each token's nearest code, for (...,dim); the lowest on ties."""
         wide = tokens.flatten(0, -2).float()
         codes = self.codebook.float()
         # |x - e|^2 without |x|^2, which is the same for all codes.
@@ -66,10 +66,10 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def start(self, tokens: Tensor) -> None:
-        """Put every code onto a token (M,N,dim) drawn at random, in the first training step only.
+        """Set every code to a random token of (M,N,dim), in the first training step only.
 
-        Random codes are all equally far from tokens, which at first hardly differ between sounds: each
-        prototype would keep to one code whatever it hears. Call it before the codebook is used in the step.
+        Random codes are all at similar distances from the initial tokens, which hardly depend on the audio,
+        so each prototype would always use the same code. Call it before the codebook is used in the step.
         """
         if self.started:
             return
@@ -84,10 +84,10 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> None:
-        """Keep account of a training step's clip tokens (M,N,dim), and revive dead codes if asked to.
+        """Update the usage with a training step's clip tokens (M,N,dim), and optionally reset dead codes.
 
-        A revived code is put onto one of the tokens, drawn at random. Call it before the codebook is used
-        in the step: it changes the codebook in place.
+        A dead code is set to a random one of the tokens. Call it before the codebook is used in the step: it
+        changes the codebook in place.
         """
         tokens = all_gather_rows(tokens.flatten(0, -2))
         if not tokens.numel():
@@ -105,11 +105,11 @@ class Quantizer(nn.Module):
             self.idle.masked_fill_(dead, 0)
 
     def dead(self) -> Tensor:
-        """(K,) bool: codes that no clip token has used for ``dead_after`` training steps."""
+        """Return (K,) bool: codes that no clip token has used for ``dead_after`` training steps."""
         return self.idle >= self.dead_after
 
     def diagnostics(self) -> dict[str, float]:
-        """``codebook_perplexity``, how many codes are used in effect (1 to K), and ``codebook_dead``."""
+        """Return ``codebook_perplexity``, the effective number of codes (1 to K), and ``codebook_dead``."""
         share = self.usage.double()
         entropy = -torch.special.xlogy(share, share).sum()
         return {"codebook_perplexity": float(entropy.exp()), "codebook_dead": float(self.dead().sum())}
@@ -120,8 +120,8 @@ class QuantizedTokens:
     """Tokens before and after quantisation, for the loss.
 
     Attributes:
-        tokens: (B,N,dim) ``g_i``, or (F,N,dim) ``l_{i,t}`` of the frames that exist.
-        codes: the same shape, ``VQ`` of them; its gradient goes to the codebook.
+        tokens: (B,N,dim) ``g_i``, or (F,N,dim) ``l_{i,t}`` of valid frames.
+        codes: same shape, ``VQ`` of the tokens, with a gradient for the codebook.
     """
 
     tokens: Tensor
@@ -131,15 +131,15 @@ class QuantizedTokens:
 def quantization_losses(
     clip: QuantizedTokens, frames: QuantizedTokens | None, commit_weight: float
 ) -> dict[str, Tensor]:
-    """The three terms of equation 9, summed over tokens and frames and averaged over clips.
+    """Return the three terms of equation 9, summed over tokens and frames and averaged over clips.
 
-    ``codebook`` is ``|VQ(g) - sg[g]|^2`` and moves the codebook alone. ``commit_global`` is
-    ``lambda_com |sg[VQ(g)] - g|^2`` and moves the clip tokens alone. ``commit_local`` is
-    ``lambda_com |sg[VQ(l)] - l|^2`` and moves the frame tokens alone: they do not update the codebook.
+    ``codebook`` is ``|VQ(g) - sg[g]|^2``, with a gradient for the codebook only. ``commit_global`` is
+    ``lambda_com |sg[VQ(g)] - g|^2``, with a gradient for the clip tokens only. ``commit_local`` is
+    ``lambda_com |sg[VQ(l)] - l|^2``, with a gradient for the frame tokens only.
 
     Args:
-        clip: of the B clips that have frames.
-        frames: of all their frames together; ``None`` without calibration.
+        clip: tokens of the B clips with valid frames.
+        frames: tokens of all their frames; ``None`` without calibration.
         commit_weight: ``lambda_com``.
     """
     clips = max(len(clip.tokens), 1)

@@ -1,4 +1,4 @@
-"""What sounds in a clip, as a set of objects with a class, masks and boxes (section 3.5)."""
+"""The sounding objects of a clip, with class, masks and boxes (section 3.5)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Objects:
     Attributes:
         labels: (G,) int64, index among the classes without background.
         masks: (G,A,H,W) float, 0 or 1.
-        present: (G,A) bool, whether there is anything of the object in the frame.
-        boxes: (G,A,4): centre x, centre y, width, height as parts of the image; zeros where not present.
+        present: (G,A) bool, whether the object's mask in the frame is not empty.
+        boxes: (G,A,4): centre x, centre y, width, height relative to the image; zeros where not present.
     """
 
     labels: Tensor
@@ -26,10 +26,10 @@ class Objects:
 
 
 def clip_objects(masks: Tensor) -> Objects:
-    """The objects of a clip: one for every class that occurs in it.
+    """Return the objects of a clip, one for every class in it.
 
-    In s4 and ms3 all that sounds has the one class there is, and is one object; in avss objects of a class
-    are one, as semantic ground truth does not tell them apart.
+    For s4 and ms3 all sounding pixels are one object of the only class; for avss all pixels of a class are
+    one object, as semantic ground truth does not separate instances.
 
     Args:
         masks: (A,H,W) int64 class indices, 0 background.
@@ -41,13 +41,13 @@ def clip_objects(masks: Tensor) -> Objects:
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """The tightest boxes around masks, edges of pixels included.
+    """Return the tightest boxes around masks, including the pixels' edges.
 
     Args:
         masks: (...,H,W) bool.
 
     Returns:
-        (...,4): centre x, centre y, width, height as parts of the image; zeros for empty masks.
+        (...,4): centre x, centre y, width, height relative to the image; zeros for empty masks.
     """
     left, right = _extent(masks.any(dim=-2))
     top, bottom = _extent(masks.any(dim=-1))
@@ -56,7 +56,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """Begin and end of what is on in lines (...,L), as parts of their length."""
+    """Return start and end of the true entries of lines (...,L), relative to their length."""
     length = line.shape[-1]
     steps = line.to(torch.int64)
     begin = steps.argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""After the interaction: from four levels to logits."""
+"""The decoder: from four levels after the interaction to logits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from avsbench_harness.nn.resampling import upsampled_conv2d
 
 
 class ResidualUnit(nn.Module):
-    """Two activated 3x3 convolutions and a skip around them.
+    """Two 3x3 convolutions, each after a ReLU, with a skip connection.
 
-    The published ReLU works in place on the unit's input, so that the skip adds the activated input; with
-    ``inplace_relu=False`` it adds the input itself, which the published code reads like.
+    The published ReLU modifies the unit's input in place, so that the skip connection adds the activated
+    input; with ``inplace_relu=False`` it adds the input itself, as the published code appears to intend.
     """
 
     def __init__(self, dim: int, inplace_relu: bool) -> None:
@@ -24,14 +24,14 @@ class ResidualUnit(nn.Module):
         self.inplace_relu = inplace_relu
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N,dim,h,w) -> (N,dim,h,w)"""
+        """Map (N,dim,h,w) to (N,dim,h,w)."""
         active = F.relu(maps)
         change: Tensor = self.conv2(F.relu(self.conv1(active)))
         return change + (active if self.inplace_relu else maps)
 
 
 class FusionBlock(nn.Module):
-    """Merges a level into what came from the coarser ones, and doubles the resolution."""
+    """Fuses a level with the output of the coarser levels and doubles the resolution."""
 
     def __init__(self, dim: int, inplace_relu: bool, *, coarsest: bool) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class FusionBlock(nn.Module):
         self.unit = ResidualUnit(dim, inplace_relu)
 
     def forward(self, level: Tensor, coarse: Tensor | None, *, upsample: bool = True) -> Tensor:
-        """Level (N,dim,h,w) and, but for the coarsest block, (N,dim,h,w) from below -> (N,dim,2h,2w).
+        """Map a level (N,dim,h,w) and the output (N,dim,h,w) of the coarser block to (N,dim,2h,2w).
 
-        Without ``upsample`` the last step is left to the caller: (N,dim,h,w).
+        The coarsest block has no second input. Without ``upsample`` the result is (N,dim,h,w).
         """
         merged: Tensor = self.unit(level if self.level_unit is None else self.level_unit(level) + coarse)
         if not upsample:
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
     def __init__(self, dim: int, channels: int, inplace_relu: bool) -> None:
         super().__init__()
-        # From fine to coarse, as the levels.
+        # Fine to coarse, in the order of the levels.
         self.blocks = nn.ModuleList(
             FusionBlock(dim, inplace_relu, coarsest=stage == 4) for stage in (1, 2, 3, 4)
         )
@@ -63,14 +63,14 @@ class Decoder(nn.Module):
         self.classify = nn.Conv2d(dim // 8, channels, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (N,dim,h/2^i,w/2^i), fine to coarse -> logits (N,channels,4h,4w)."""
+        """Map four levels (N,dim,h/2^i,w/2^i), fine to coarse, to logits (N,channels,4h,4w)."""
         maps: Tensor | None = None
         for block, level in zip(reversed(self.blocks), reversed(levels), strict=True):
             maps = block(level, maps, upsample=block is not self.blocks[0])
         assert maps is not None
-        # The finest block's upsampling and the head's first convolution in one: half the arithmetic.
+        # The finest block's upsampling fused with the head's first convolution: half the arithmetic.
         maps = upsampled_conv2d(maps, self.reduce.weight, self.reduce.bias, scale=2, align_corners=True)
-        # Not quicker than the two steps one by one, but its backward pass is.
+        # As fast as the two steps, with a faster backward pass.
         maps = upsampled_conv2d(maps, self.refine.weight, self.refine.bias, scale=2)
         logits: Tensor = self.classify(F.relu(maps))
         return logits

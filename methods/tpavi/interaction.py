@@ -11,43 +11,43 @@ AUDIO_DIM = 128
 
 
 class Addition(nn.Module):
-    """Pixels plus the projected sound of their own frame: "A + V" of the paper's ablation."""
+    """Adds the projected audio of a frame to its pixels: "A + V" of the paper's ablation."""
 
     def __init__(self, dim: int, audio_bias: bool) -> None:
         super().__init__()
         self.align = nn.Linear(AUDIO_DIM, dim, bias=audio_bias)
 
     def forward(self, pixels: Tensor, audio: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`Interaction.forward`; ``valid`` is not needed, as frames do not meet."""
+        """See :meth:`Interaction.forward`; ``valid`` is unused, as frames are independent."""
         sound = self.align(audio)
         return pixels + sound[:, :, None, None], sound
 
 
 class Interaction(nn.Module):
-    """Pixels read from all frames of their window, as far as the frames' sounds answer to them.
+    """Pixels attend to all frames of their window, with the audio as keys.
 
     A non-local block with dot products and no softmax: with theta, phi, g linear and ``a`` the projected
-    sound of a frame, laid over all its pixels, pixel i gets
+    audio of a frame, repeated at all its pixels, the output at pixel i is
 
         x_i + BN(W_z (sum_j (theta(x_i) . phi(a_j)) g(x_j)) / number of pixels),
 
-    normalised over its channels. Queries and values are visual; only the keys are sound.
+    layer-normalised over its channels. Queries and values are visual; only the keys are audio.
 
-    As ``a`` is the same at all pixels of a frame, the sum over pixels j is one over frames, each with the
-    frame's mean pixel as value. What theta and W_z do to every pixel they can do to the few keys and values
-    instead. That leaves two products per pixel with T vectors, and no matrix of pixels by pixels.
+    As ``a`` is the same at all pixels of a frame, the sum over pixels j is a sum over frames, each with the
+    frame's mean pixel as value. theta and W_z are applied to the few keys and values instead of to every
+    pixel, which leaves two products per pixel with T vectors and no pixels-by-pixels matrix.
     """
 
     def __init__(
         self, dim: int, window: int | None, audio_bias: bool, *, padding_in_norm: bool = True
     ) -> None:
-        """Weights with which the block starts as a mere layer normalisation.
+        """Initialise the block as a plain layer normalisation.
 
         Args:
-            dim: channels of the pixels; inside there are half as many.
-            window: consecutive frames that see each other, counted from the first; ``None``: all.
-            audio_bias: whether the sound's projection has one.
-            padding_in_norm: whether, in training, the batch norm sees frames that do not exist.
+            dim: channels of the pixels; queries, keys and values have half as many.
+            window: consecutive frames that attend to each other, from the first frame; ``None``: all.
+            audio_bias: whether the audio projection has a bias.
+            padding_in_norm: whether padded frames count in the batch norm in training.
         """
         super().__init__()
         self.window = window
@@ -62,21 +62,21 @@ class Interaction(nn.Module):
         nn.init.zeros_(self.out_norm.weight)
 
     def forward(self, pixels: Tensor, audio: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels after the interaction, and the projected sound.
+        """Return the pixels after the interaction, and the projected audio.
 
         Args:
-            pixels: (B,T,h,w,C), zeros in frames that do not exist.
-            audio: (B,T,128) embeddings, zeros in frames that do not exist.
-            valid: (B,T) bool, frames that exist; the others are neither read nor counted.
+            pixels: (B,T,h,w,C), zeros in padded frames.
+            audio: (B,T,128) embeddings, zeros in padded frames.
+            valid: (B,T) bool; padded frames are neither attended to nor counted.
 
         Returns:
-            (B,T,h,w,C) and (B,T,C); what they hold in missing frames means nothing.
+            (B,T,h,w,C) and (B,T,C), undefined in padded frames.
         """
         clips, frames, height, width, dim = pixels.shape
         sound = self.align(audio)  # (B,T,C)
-        heard = self.phi(sound)  # (B,T,C/2)
-        keys = heard @ self.theta.weight  # (B,T,C)
-        offsets = heard @ self.theta.bias  # (B,T)
+        projected = self.phi(sound)  # (B,T,C/2)
+        keys = projected @ self.theta.weight  # (B,T,C)
+        offsets = projected @ self.theta.bias  # (B,T)
         values = F.linear(self.g(pixels.mean(dim=(2, 3))), self.out.weight)  # (B,T,C)
 
         tokens = pixels.reshape(clips, -1, dim)  # (B,T*h*w,C)
@@ -88,7 +88,7 @@ class Interaction(nn.Module):
         return self.norm(pixels + read), sound
 
     def _normalised(self, maps: Tensor, valid: Tensor) -> Tensor:
-        """Batch normalisation of (N,C,h,w), where (N,) says which frames exist."""
+        """Batch-normalise (N,C,h,w), with ``valid`` (N,)."""
         if not self.training or self.padding_in_norm or valid.all():
             normalised: Tensor = self.out_norm(maps)
             return normalised
@@ -97,10 +97,10 @@ class Interaction(nn.Module):
         return kept
 
     def _shares(self, valid: Tensor) -> Tensor:
-        """(B,T,T): the share of frame s (last axis) in what frame t reads; 0 outside its window.
+        """Return (B,T,T), the weight of frame s (last axis) in the output of frame t; 0 outside its window.
 
-        In a window without any frame all count, as in the published code: what comes of it is dropped, but
-        in training the batch normalisation sees it.
+        In a window without valid frames all count, as in the published code: the result is dropped, but in
+        training it counts in the batch statistics.
         """
         frame = torch.arange(valid.shape[1], device=valid.device)
         window = frame // (self.window or valid.shape[1])

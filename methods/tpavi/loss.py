@@ -1,4 +1,4 @@
-"""The training losses: on the masks, and between masked pixels and sound ("AVM")."""
+"""The training losses: of the masks, and between masked pixels and audio ("AVM")."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPSILON = 1e-6
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy (K = 1) or cross-entropy, averaged over pixels and frames.
+    """Return binary cross-entropy (K = 1) or cross-entropy, averaged over pixels and frames.
 
     Args:
         logits: (M,K,H,W) of the annotated frames.
@@ -31,15 +31,15 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def matching_loss(
     logits: Tensor, features: Sequence[Tensor], sounds: Sequence[Tensor], options: Options
 ) -> Tensor:
-    """How far the pixels under the predicted masks are from what should match them, over the levels.
+    """Return the audio-visual matching loss L_AVM: distances of masked features and audio, over the levels.
 
-    Audio-visual matching, L_AVM (paper, "Objective function", there with the Kullback-Leibler divergence).
+    See the paper, "Objective function", there with the Kullback-Leibler divergence.
 
     Args:
-        logits: (M,K,H,W) of all frames that take part.
+        logits: (M,K,H,W) of all frames in the loss.
         features: of all four levels, (M,C,h,w) each.
-        sounds: projected sounds of all four levels, (M,C) each.
-        options: the fields that begin with ``avm`` and ``vv``, none of them ``None``.
+        sounds: projected audio of all four levels, (M,C) each.
+        options: uses the fields that begin with ``avm`` and ``vv``, none of them ``None``.
     """
     if not len(logits):
         return logits.sum()
@@ -55,35 +55,36 @@ def matching_loss(
         mask = mask.sigmoid() if as_logits else mask
         if options.avm_hard_mask:
             mask = (mask > 0.5).to(mask.dtype)
-        seen = torch.einsum("mchw,mhw->mc", feature, mask)
-        # The published soft mask is averaged over the whole map: a small mask makes a short feature.
+        masked = torch.einsum("mchw,mhw->mc", feature, mask)
+        # The published soft mask is averaged over the whole map: a small mask gives a small norm.
         area = mask.sum(dim=(1, 2))[:, None] + EPSILON if options.avm_hard_mask else mask[0].numel()
-        terms.append(_stage_loss(seen / area, sound, options))
+        terms.append(_stage_loss(masked / area, sound, options))
     total = torch.stack(terms)
     return total.sum() if options.avm_level_sum else total.mean()
 
 
-def _stage_loss(seen: Tensor, sound: Tensor, options: Options) -> Tensor:
-    """One level: masked features (M,C) against their targets, made of the sounds (M,C)."""
+def _stage_loss(masked: Tensor, sound: Tensor, options: Options) -> Tensor:
+    """Return the loss of one level, from masked features (M,C) and projected audio (M,C)."""
     if options.avm_normalise:
-        seen, sound = F.normalize(seen, dim=-1), F.normalize(sound, dim=-1)
+        masked, sound = F.normalize(masked, dim=-1), F.normalize(sound, dim=-1)
     target = sound
     if options.avm == "vv" and not options.vv_reads_audio:
-        target = seen[_most_alike(sound, options.vv_self_distance)]
+        target = masked[_nearest_audio(sound, options.vv_self_distance)]
     if options.avm_distance == "kl":
-        apart = F.kl_div(seen.log_softmax(dim=-1), target.softmax(dim=-1), reduction="none").sum(dim=-1)
+        distance = F.kl_div(masked.log_softmax(dim=-1), target.softmax(dim=-1), reduction="none").sum(dim=-1)
     elif options.avm_distance == "euclidean":
-        apart = F.pairwise_distance(target, seen)
+        distance = F.pairwise_distance(target, masked)
     else:
-        apart = -(F.relu((target * seen).sum(dim=-1)) + EPSILON).log()
-    return apart.sum() if options.avm_sum else apart.mean()
+        distance = -(F.relu((target * masked).sum(dim=-1)) + EPSILON).log()
+    return distance.sum() if options.avm_sum else distance.mean()
 
 
 @torch.no_grad()
-def _most_alike(sound: Tensor, self_distance: float) -> Tensor:
-    """(M,) for each frame, the frame of the batch whose sound (M,C) is nearest.
+def _nearest_audio(sound: Tensor, self_distance: float) -> Tensor:
+    """Return for each frame the index (M,) of the frame in the batch with the nearest audio (M,C).
 
-    That should not be the frame itself; in the published code a mere ``self_distance`` is added to that.
+    As in the published code, ``self_distance`` is added to a frame's distance from itself, which excludes
+    the frame itself only if the distances are small enough.
     """
     distance = torch.cdist(sound, sound)
     distance.diagonal().add_(self_distance)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.dilated import DilatedSum
+from avsbench_harness.nn.frames import restore_frames, select_frames
 from avsbench_harness.nn.model import Model
 from avsbench_harness.tasks import Task
-from avsbench_harness.weights.strict import load_renamed
 from avsbench_harness.weights.timm_names import STRIDES
 
 from . import upstream
@@ -26,21 +24,19 @@ from .options import Options
 
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
-#: Backbones of the published checkpoints.
-PUBLISHED = ("r50", "pvt")
-#: Stochastic depth with which the published code trains.
+#: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
 
 
 @dataclass(frozen=True)
 class TPAVIOutput:
-    """Raw outputs; frames that do not exist are zeros.
+    """Raw outputs; padded frames are zero.
 
     Attributes:
         logits: (B,T,K,H,W), K = 1 for s4 and ms3 (before the sigmoid), 71 for avss (before the softmax).
-        features: four levels (B,T,dim,H/s,W/s), s = 4, 8, 16, 32, after the interaction, which the matching
-            loss looks at; with ``inplace_relu`` they went through a ReLU.
-        sounds: the projected sound (B,T,dim) of each level; zeros where a level hears nothing.
+        features: four levels (B,T,dim,H/s,W/s), s = 4, 8, 16, 32, after the interaction, the inputs of the
+            matching loss; after a ReLU with ``inplace_relu``.
+        sounds: the projected audio (B,T,dim) of each level; zeros for levels without fusion.
     """
 
     logits: Tensor
@@ -49,19 +45,19 @@ class TPAVIOutput:
 
 
 class TPAVIModel(Model):
-    """TPAVI (Zhou et al., ECCV 2022); what the release and the paper differ in are options.
+    """TPAVI (Zhou et al., ECCV 2022); differences between released code and paper are options.
 
-    Frames see each other inside windows of ``options.window`` frames; clips are independent, except through
-    batch normalisation in training and by the matching loss ``vv``.
+    Frames attend to each other within windows of ``options.window`` frames; clips are independent, except
+    for batch normalisation in training and the matching loss ``vv``.
     """
 
     def __init__(self, task: Task, backbone: str, options: Options) -> None:
-        """Random weights.
+        """Initialise with random weights.
 
         Args:
-            task: decides the number of output channels and the loss.
+            task: determines the number of output channels and the loss.
             backbone: ``r50``, ``pvt`` or a timm name.
-            options: of :meth:`.options.Options.of`, so that none is left open.
+            options: complete, as returned by :meth:`.options.Options.of`.
         """
         super().__init__()
         self.task = task
@@ -79,7 +75,7 @@ class TPAVIModel(Model):
         self.decoder = Decoder(dim, task.channels, options.inplace_relu)
 
     def forward(self, batch: Batch) -> TPAVIOutput:
-        """Logits of every frame, and what the matching loss needs.
+        """Return the logits of every frame, and the inputs of the matching loss.
 
         Raises:
             UsageError: the images' sides are not multiples of 32.
@@ -87,17 +83,17 @@ class TPAVIModel(Model):
         valid = batch.valid_frames()
         logits, levels, sounds = self._segment(batch, valid)
         return TPAVIOutput(
-            _restore(logits, valid),
-            tuple(_restore(level, valid) for level in levels),
-            tuple(_restore(sound, valid) for sound in sounds),
+            restore_frames(logits, valid),
+            tuple(restore_frames(level, valid) for level in levels),
+            tuple(restore_frames(sound, valid) for sound in sounds),
         )
 
     def _segment(self, batch: Batch, frames: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits (N,K,H,W), four levels (N,dim,h,w) and sounds (N,dim) of N existing frames.
+        """Return logits (N,K,H,W), four levels (N,dim,h,w) and projected audio (N,dim) of N valid frames.
 
         Args:
-            batch: all frames, which the marked ones may read from.
-            frames: (B,T) bool, which ones to decode: each is decoded by itself.
+            batch: all frames, which the decoded ones may attend to.
+            frames: (B,T) bool, the frames to decode; each is decoded independently.
         """
         height, width = batch.shape[2:]
         self.check_sides(batch, STRIDE)
@@ -111,67 +107,59 @@ class TPAVIModel(Model):
         for project, interact, maps in zip(
             self.projections, self.interactions, self._backbone_maps(batch.images, valid), strict=True
         ):
-            pixels = _restore(project(maps).permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
+            pixels = restore_frames(project(maps).permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
             if isinstance(interact, nn.Identity):
                 sound = pixels.new_zeros(*valid.shape, self.options.dim)
             else:
                 pixels, sound = interact(pixels, audio, valid)
-            level = _select(pixels, frames).permute(0, 3, 1, 2)
+            level = select_frames(pixels, frames).permute(0, 3, 1, 2)
             levels.append(F.relu(level) if self.options.inplace_relu else level)
-            sounds.append(_select(sound, frames))
+            sounds.append(select_frames(sound, frames))
         return self.decoder(levels), levels, sounds
 
     def _backbone_maps(self, images: Tensor, valid: Tensor) -> list[Tensor]:
-        """Four maps (N,C,h,w) of the N frames that exist, from images (B,T,3,H,W)."""
+        """Return four maps (N,C,h,w) of the N valid frames, from images (B,T,3,H,W)."""
         if self.training and self.options.padding_in_norms and not valid.all():
-            # In the published code the batch normalisations see the frames that do not exist, too.
+            # In the published code padded frames count in the batch statistics.
             return [maps[valid.flatten()] for maps in self.backbone(images.flatten(0, 1))]
-        maps: list[Tensor] = self.backbone(_select(images, valid))
+        maps: list[Tensor] = self.backbone(select_frames(images, valid))
         return maps
 
     def predict(self, batch: Batch) -> Tensor:
-        """Probability of sound (B,T,H,W), or for avss class logits (B,T,71,H,W); zeros in missing frames."""
+        """Return probabilities of sound (B,T,H,W), or class logits (B,T,71,H,W); padded frames are zero."""
         output: TPAVIOutput = self(batch)
         if self.task.semantic:
             return output.logits
         return output.logits[:, :, 0].sigmoid() * batch.valid_frames()[..., None, None]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``iou`` (cross-entropy over the annotated frames), and ``avm`` unless the option says ``none``."""
+        """Return ``iou`` (cross-entropy over the annotated frames), and ``avm`` unless it is ``none``."""
         options, annotated, truth = self.options, batch.annotated_frames(), batch.ground_truth()
-        # The published matching loss needs no truth and takes all frames; only avss keeps to the annotated
-        # ones. Frames that no loss looks at are read by the others, but not decoded.
+        # The published matching loss needs no ground truth and uses all frames, for avss the annotated ones.
+        # Frames without a loss are attended to by others, but not decoded.
         matched = options.avm != "none" and not self.task.semantic
         frames = batch.valid_frames() if matched else annotated
-        if not batch.valid_frames().any():  # zeros that reach every parameter
-            zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
-            return dict.fromkeys(("iou",) if options.avm == "none" else ("iou", "avm"), zero)
+        if not batch.valid_frames().any():
+            return dict.fromkeys(("iou",) if options.avm == "none" else ("iou", "avm"), self.zero_loss())
         logits, levels, sounds = self._segment(batch, frames)
-        terms = {"iou": segmentation_loss(_select(logits, annotated[frames]), truth[annotated])}
+        terms = {"iou": segmentation_loss(select_frames(logits, annotated[frames]), truth[annotated])}
         if options.avm != "none":
             terms["avm"] = options.avm_weight * matching_loss(logits, levels, sounds, options)
         return terms
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
-        """``avm`` is averaged over the frames that it looks at, or summed."""
+        """Return the number of frames that ``avm`` averages over; ``None`` if it is a sum."""
         if self.options.avm_sum:
             return {"avm": None}
         return {"avm": (batch.annotated_frames() if self.task.semantic else batch.valid_frames()).sum()}
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load a published checkpoint of AVSBench's baseline (r50 and pvt only)."""
-        if self.backbone_name not in PUBLISHED:
-            raise UsageError(
-                f"TPAVI has no published checkpoints with the backbone {self.backbone_name}; "
-                f"there are some with {' and '.join(PUBLISHED)}."
-            )
-        load_renamed(
-            self, state, upstream.rename, what=f"tpavi for {self.task.name} with {self.backbone_name}"
-        )
+        """Load published weights of the AVSBench baseline (r50 and pvt only)."""
+        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)
 
 
 def _fusion(options: Options, stage: int) -> nn.Module:
-    """What lets a level hear; an ``Identity`` where it does not."""
+    """Return the audio fusion of a level, an ``Identity`` for levels without."""
     if options.fusion == "none" or stage not in options.fusion_stages:
         return nn.Identity()
     if options.fusion == "add":
@@ -179,17 +167,3 @@ def _fusion(options: Options, stage: int) -> nn.Module:
     return Interaction(
         options.dim, options.window, bool(options.audio_bias), padding_in_norm=options.padding_in_norms
     )
-
-
-def _select(values: Tensor, frames: Tensor) -> Tensor:
-    """(N,...) at the N places that ``frames`` (B,T) or (M,) marks, from ``values`` (B,T,...) or (M,...)."""
-    return values.flatten(0, frames.dim() - 1) if frames.all() else values[frames]
-
-
-def _restore(values: Tensor, frames: Tensor) -> Tensor:
-    """(B,T,...) with the rows of ``values`` (N,...) at the N frames that ``frames`` marks, else zeros."""
-    if len(values) == frames.numel():
-        return values.unflatten(0, frames.shape)
-    restored = values.new_zeros(*frames.shape, *values.shape[1:])
-    restored[frames] = values
-    return restored

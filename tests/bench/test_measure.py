@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from avsbench_harness.bench import measure as module
-from avsbench_harness.bench.measure import measure, random_batch, waiting_share
+from avsbench_harness.bench.measure import measure, waiting_share
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.method import from_folder
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
-from avsbench_harness.tasks import AVSS, MS3, S4, Task
+from avsbench_harness.tasks import S4
 
 
 def recipe(**changes) -> Recipe:
@@ -25,20 +26,6 @@ def recipe(**changes) -> Recipe:
 def network(tiny: str) -> Model:
     torch.manual_seed(0)
     return from_folder(Path(tiny)).build(S4, "r50", variant="released", width=4)
-
-
-@pytest.mark.parametrize(("task", "annotated"), [(S4, 1), (MS3, 5), (AVSS, 10)])
-def test_random_clips_are_annotated_as_in_training(task: Task, annotated: int) -> None:
-    frames = random_batch(task, clips=2, side=8).annotated_frames()
-    assert frames.sum(1).tolist() == [annotated] * 2
-    assert frames[:, 0].all()
-
-
-def test_supervision_can_be_chosen() -> None:
-    assert random_batch(S4, side=8, annotated="all").annotated_frames().sum() == 5
-    assert random_batch(AVSS, side=8, annotated="first").annotated_frames().sum() == 1
-    first, second = random_batch(S4, side=8), random_batch(S4, side=8, annotated="all")
-    assert torch.equal(first.images, second.images)
 
 
 def test_multiples_are_independent_of_the_drift_of_the_machine(tiny: str, monkeypatch) -> None:

@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.data.cache.decoded import DecodedClips
 from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.clip_source import ClipSource, FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.tasks import MS3
 
@@ -52,7 +53,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 @pytest.fixture
 def dataset(clips: list[Clip]) -> ClipDataset:
-    return ClipDataset(clips, MS3, {clip.id: np.zeros((5, 128), np.float32) for clip in clips}, size=224)
+    return with_source(FileDecoder(clips, MS3, 224))
+
+
+def with_source(source: ClipSource) -> ClipDataset:
+    return ClipDataset(source, {clip.id: np.zeros((5, 128), np.float32) for clip in source.clips})
 
 
 def plain(clips: list[Clip]) -> int:
@@ -88,10 +93,11 @@ def rates(calls: dict[str, Callable[[], int]]) -> dict[str, float]:
     return best
 
 
-def test_from_the_cache(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_path: Path) -> None:
+def test_from_the_cache(clips: list[Clip], monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
-    dataset.source = kept = DecodedClips(dataset.decoder)
-    kept.fill()
+    decoded = DecodedClips(FileDecoder(clips, MS3, 224))
+    decoded.fill()
+    dataset = with_source(decoded)
     found = rates(
         {
             "plain": lambda: plain(clips),
@@ -113,7 +119,7 @@ def test_from_files(clips: list[Clip], dataset: ClipDataset, monkeypatch, tmp_pa
 
     def build() -> int:
         monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / str(next(numbers))))
-        return DecodedClips(dataset.decoder).fill()[0]
+        return DecodedClips(FileDecoder(clips, MS3, 224)).fill()[0]
 
     found = rates(
         {

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbench_harness.bench.measure import measure, random_batch
+from avsbench_harness.bench.measure import measure
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.method import get_method
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.recipe.resolve import resolve

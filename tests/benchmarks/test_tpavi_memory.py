@@ -14,7 +14,7 @@ LIMIT = 1.2
 PROGRAM = """
 import pathlib, re, resource, sys
 import torch
-from avsbench_harness.bench.measure import random_batch
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.method import build
 from avsbench_harness.tasks import get_task
 

@@ -33,7 +33,7 @@ def test_names_are_not_truncated_on_a_narrow_terminal(
     impossible = avsb("ablate", "run", "catr/table3", *quick_options, "--dry-run")
     assert impossible.code == 1
     missing = impossible.out
-    assert "holds no MS3" in " ".join(
+    assert "contains no MS3" in " ".join(
         line.split("│")[4].strip() for line in missing.splitlines() if "│" in line
     )
     assert "visual_frames" not in missing

@@ -144,7 +144,7 @@ def test_all_installed_methods(quick, tiny: str, tmp_path: Path, monkeypatch) ->
     result = quick()
     assert result.code == 1
     assert "broken test_resnet: n/a (Method 'broken' from a test cannot be loaded: ImportError" in result.out
-    assert "other test_resnet: n/a (other has no model for s4; it does avss.)" in result.out
+    assert "other test_resnet: n/a (other has no model for s4; it supports avss.)" in result.out
     assert len(list((tmp_path / "results" / "bench").iterdir())) == 1
     del entries["broken"]
     assert quick().code == 0

@@ -52,16 +52,16 @@ def test_cache_decodes_clips_before_runs(avsb, real_s4: Path, tmp_path: Path, mo
     assert all(part["decoded"] == part["clips"] > 0 for part in first)
     # Five frames of three colours and a mask.
     assert [part["bytes"] for part in first] == [part["clips"] * 5 * 4 * 32 * 32 for part in first]
-    log_mels = [(part["sound"]["form"], part["sound"]["clips"]) for part in first]
+    log_mels = [(part["audio"]["form"], part["audio"]["clips"]) for part in first]
     assert log_mels == [("log-mels", part["clips"]) for part in first]
-    kept = tmp_path / "cache" / "log-mels" / "5x1x96x64" / "arrays.bin"
+    (kept,) = (tmp_path / "cache" / "log-mels").glob("*/data.bin")
     assert kept.stat().st_size == sum(part["clips"] for part in first) * 5 * 96 * 64 * 4
     again = avsb(*common, "--split", "test")
     assert again.code == 0
     assert again.out.startswith(f"test: 0 of {first[2]['clips']} clips decoded, 0.0 MB written to ")
     assert str(tmp_path / "cache") in again.out
-    assert f"test: sound of {first[2]['clips']} clips as log-mels" in again.out
-    assert "sound" not in avsb(*common, "--no-sound").out
+    assert f"test: audio of {first[2]['clips']} clips as log-mels" in again.out
+    assert "audio" not in avsb(*common, "--no-audio").out
     unpainted = avsb(*common, "--maskige", "felzenszwalb")
     assert unpainted.code == 4
     assert "`avsb data maskige" in unpainted.err

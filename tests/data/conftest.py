@@ -173,7 +173,7 @@ def write_wav(tmp_path: Path) -> WriteWav:
 
 @pytest.fixture
 def make_clip() -> Callable[..., Clip]:
-    """A clip of ``frames`` frames with that sound; its pictures are never opened."""
+    """A clip of ``frames`` frames with that audio; its pictures are never opened."""
 
     def make(audio: Path | None = None, logmel: Path | None = None, frames: int = 5) -> Clip:
         pictures = tuple(Path(f"{index}.png") for index in range(frames))
@@ -184,5 +184,5 @@ def make_clip() -> Callable[..., Clip]:
 
 @pytest.fixture
 def noise() -> Callable[[int], np.ndarray]:
-    """So many samples of reproducible noise at half of full scale."""
+    """Reproducible noise of a number of samples at half of full scale."""
     return lambda count: np.random.default_rng(7).uniform(-0.5, 0.5, count)

@@ -26,7 +26,7 @@ def test_shapes_are_checked(changes, message: str) -> None:
         batch(**changes)
 
 
-def test_frames_that_carry_ground_truth_exist() -> None:
+def test_annotated_frames_are_valid() -> None:
     assert batch().valid_frames().all()
     assert batch().annotated_frames().all()
     valid = torch.tensor([[True] * 3 + [False] * 2] * 2)
@@ -36,7 +36,7 @@ def test_frames_that_carry_ground_truth_exist() -> None:
     assert torch.equal(batch(valid=valid).annotated_frames(), valid)
 
 
-def test_moving_keeps_what_is_absent_absent() -> None:
+def test_moving_keeps_absent_fields_absent() -> None:
     moved = batch(masks=torch.zeros(2, 5, 8, 6, dtype=torch.int64)).to("meta")
     assert moved.images.device.type == "meta"
     assert moved.masks is not None

@@ -1,4 +1,4 @@
-"""Frames and masks of clips: geometry as published, damaged files named."""
+"""Frames and masks of clips: geometry as published, errors of damaged files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_crop_geometry_is_the_published_one(rng):
 @pytest.mark.parametrize(
     ("width", "left"), [(224, 0), (225, 0), (226, 1), (227, 2), (229, 2), (231, 4), (398, 87)]
 )
-def test_half_a_pixel_goes_to_the_even_neighbour(width, left):
+def test_half_pixels_are_rounded_to_even(width, left):
     assert crop_box(width, 224, 224) == (left, 0, left + 224, 224)
 
 
@@ -55,7 +55,7 @@ def test_frame_of_any_mode_is_rgb_at_the_wanted_size(tmp_path, rng, mode):
     np.testing.assert_array_equal(frame, np.asarray(expected))
 
 
-def test_frame_of_the_stored_size_is_untouched(tmp_path, rng):
+def test_a_frame_of_the_stored_size_is_unchanged(tmp_path, rng):
     image = picture(rng, 224, 224)
     image.save(tmp_path / "frame.png")
     np.testing.assert_array_equal(read_frame(tmp_path / "frame.png", 224), np.asarray(image))
@@ -63,8 +63,8 @@ def test_frame_of_the_stored_size_is_untouched(tmp_path, rng):
 
 
 @pytest.mark.parametrize("size", [(640, 360), (360, 640), (225, 224), (100, 100), (31, 77)])
-def test_frame_and_mask_are_cropped_alike(tmp_path, size):
-    """A mask drawn in the frame stays on what it covers."""
+def test_frame_and_mask_are_cropped_equally(tmp_path, size):
+    """A mask covers the same object before and after cropping."""
     width, height = size
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height // 2, width // 4 : -width // 3] = 1
@@ -155,7 +155,7 @@ def test_folder_in_place_of_an_image(tmp_path):
 
 
 def outcome(path: Path, monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> object:
-    """What comes of reading a file by the fast decoder or without it: mode and pixels, or the error."""
+    """Read a file with or without the fast decoder: mode and pixels, or the error."""
     with monkeypatch.context() as patch:
         if not fast:
             patch.setattr(pixels, "_fast_decoder", lambda: None)
@@ -221,10 +221,10 @@ def test_frames_are_the_same_with_the_fast_decoder(
 
 
 @pytest.mark.parametrize("name", ["colours", "greys"])
-def test_damaged_files_come_to_the_same_with_the_fast_decoder(
+def test_damaged_files_give_the_same_with_the_fast_decoder(
     name: str, fast_decoder, tmp_path: Path, monkeypatch
 ) -> None:
-    """A changed byte or a lost end: Pillow's error or pixels, or what the file said before the damage."""
+    """A changed byte or a truncated file: Pillow's error or pixels, or those of the undamaged file."""
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     print(f"seed {seed}")
     draw = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.images import read_frame
 from avsbench_harness.data.loader import ClipDataset, epoch_order, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
@@ -39,7 +40,7 @@ def silent(clips, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {clip.id: np.full(shape, index, np.float32) for index, clip in enumerate(clips)}
 
 
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
+def test_an_epoch_is_a_permutation_determined_by_seed_and_epoch() -> None:
     order = epoch_order(10, 4, seed=1, epoch=2)
     assert [len(batch) for batch in order] == [4, 4, 2]
     assert sorted(index for batch in order for index, _ in batch) == list(range(10))
@@ -52,11 +53,11 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
     assert in_order(3, 2) == [[(0, 0), (1, 0)], [(2, 0)]]
 
 
-def test_a_batch_holds_what_the_files_hold(clips) -> None:
-    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=64)
+def test_a_batch_has_the_contents_of_the_files(clips) -> None:
+    dataset = ClipDataset(FileDecoder(clips, S4, 64), silent(clips, (5, 128)))
     (batch,) = load(dataset, [[(1, 0), (0, 0)]])
     assert batch.images.shape == (2, 5, 3, 64, 64)
-    frame = normalise(np.stack([read_frame(clips[1].frames[3], 64)]))[0]
+    frame = normalise(torch.tensor(read_frame(clips[1].frames[3], 64)).permute(2, 0, 1)[None])[0]
     assert torch.equal(batch.images[0, 3], frame)
     assert batch.audio[:, 0, 0].tolist() == [1.0, 0.0]
     assert batch.valid is not None
@@ -70,14 +71,14 @@ def test_a_batch_holds_what_the_files_hold(clips) -> None:
 
 
 def test_normalising_gives_imagenet_statistics() -> None:
-    frames = np.stack([np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)])
+    frames = torch.stack([torch.zeros(3, 2, 2), torch.full((3, 2, 2), 255)]).byte()
     low, high = normalise(frames)
     assert low[:, 0, 0].tolist() == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     assert (high - low)[:, 0, 0].tolist() == pytest.approx([1 / 0.229, 1 / 0.224, 1 / 0.225])
 
 
-def test_processes_decode_the_same(clips) -> None:
-    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=3)
+def test_worker_processes_give_the_same_batches(clips) -> None:
+    dataset = ClipDataset(FileDecoder(clips, S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=3)
     order = epoch_order(len(clips), 2, seed=3, epoch=1)
     for one, two in zip(load(dataset, order), load(dataset, order, workers=2), strict=True):
         assert torch.equal(one.images, two.images)
@@ -85,18 +86,18 @@ def test_processes_decode_the_same(clips) -> None:
 
 # After an error DataLoader waits five seconds for each of its processes.
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_file_that_is_missing_ends_the_batches_with_its_name(clips, tmp_path: Path, workers: int) -> None:
+def test_a_missing_file_is_named(clips, tmp_path: Path, workers: int) -> None:
     gone = tmp_path / "gone.png"
     broken = dataclasses.replace(clips[1], frames=(gone, *clips[1].frames[1:]))
-    dataset = ClipDataset([clips[0], broken], S4, silent([clips[0], broken], (5, 128)), size=32)
+    dataset = ClipDataset(FileDecoder([clips[0], broken], S4, 32), silent([clips[0], broken], (5, 128)))
     batches = iter(load(dataset, in_order(2, 1), workers=workers))
     assert next(batches).images.shape == (1, 5, 3, 32, 32)
     with pytest.raises(MissingDataError, match=r"gone\.png"):
         next(batches)
 
 
-def test_a_pass_may_be_left_in_the_middle(clips) -> None:
-    dataset = ClipDataset(clips, S4, silent(clips, (5, 128)), size=32)
+def test_a_pass_may_be_abandoned(clips) -> None:
+    dataset = ClipDataset(FileDecoder(clips, S4, 32), silent(clips, (5, 128)))
     before = threading.active_count()
     batches = iter(load(dataset, in_order(len(clips), 1)))
     next(batches)
@@ -105,10 +106,10 @@ def test_a_pass_may_be_left_in_the_middle(clips) -> None:
     assert len(list(load(dataset, in_order(len(clips), 2)))) == -(-len(clips) // 2)
 
 
-def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
+def test_a_flip_mirrors_frames_and_masks_of_a_clip_equally(clips) -> None:
     audio = silent(clips, (5, 128))
-    plain = ClipDataset(clips, S4, audio, size=32)
-    flipped = ClipDataset(clips, S4, audio, size=32, augment=Augment(flip=0.5))
+    plain = ClipDataset(FileDecoder(clips, S4, 32), audio)
+    flipped = ClipDataset(FileDecoder(clips, S4, 32), audio, augment=Augment(flip=0.5))
     seen = set()
     for epoch in range(8):
         one, two = plain[0, epoch], flipped[0, epoch]
@@ -122,22 +123,22 @@ def test_a_flip_mirrors_frames_and_masks_of_a_clip_alike(clips) -> None:
     assert seen == {True, False}
 
 
-def test_what_scaling_leaves_free_is_padded_and_ignored(clips) -> None:
+def test_scaled_frames_are_padded_and_the_padding_is_ignored(clips) -> None:
     half = Augment.parse({"scale": {"factors": [0.5], "fill": 128}, "outside": "ignore"}, "here")
-    sample = ClipDataset(clips, S4, silent(clips, (5, 128)), size=64, augment=half)[0, 0]
+    sample = ClipDataset(FileDecoder(clips, S4, 64), silent(clips, (5, 128)), augment=half)[0, 0]
     assert sample.masks.shape == (5, 64, 64)
     assert sample.masks[:, :32, :32].max() <= 1
     assert (sample.masks[:, 32:] == IGNORED).all()
     assert (sample.masks[:, :, 32:] == IGNORED).all()
-    grey = normalise(np.full((1, 1, 1, 3), 128, np.uint8))[0]
+    grey = normalise(torch.full((1, 3, 1, 1), 128, dtype=torch.uint8))[0]
     assert torch.equal(sample.images[:, :, 32:], grey.expand(5, 3, 32, 64))
     background = Augment.parse({"scale": {"factors": [0.5]}}, "here")
-    plain = ClipDataset(clips, S4, silent(clips, (5, 128)), size=64, augment=background)[0, 0]
+    plain = ClipDataset(FileDecoder(clips, S4, 64), silent(clips, (5, 128)), augment=background)[0, 0]
     assert plain.masks[:, 32:].sum() == 0
 
 
 def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
-    """A wide frame fills the width, zeros the rest; masks and maskiges lie under it."""
+    """A wide frame fills the width and zeros the rest, equally in frames, masks and maskiges."""
     clip = clips[0]
     frames, masks = [], []
     for number in range(5):
@@ -148,9 +149,8 @@ def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
         Image.fromarray(picture).save(frames[-1])
         Image.fromarray(mask).save(masks[-1])
     wide = dataclasses.replace(clip, frames=tuple(frames), masks=tuple(masks))
-    dataset = ClipDataset(
-        [wide], S4, silent([wide], (5, 128)), size=32, fit="pad", maskiges={wide.id: frames}
-    )
+    padded = FileDecoder([wide], S4, 32, "pad", {wide.id: frames})
+    dataset = ClipDataset(padded, silent([wide], (5, 128)))
     assert dataset.content(0) == (32, 16)
     sample = dataset[0, 0]
     assert sample.maskige is not None
@@ -161,15 +161,17 @@ def test_padding_keeps_aspect_and_contents(clips, tmp_path: Path) -> None:
     expected = torch.zeros(32, 32, dtype=torch.int64)
     expected[:8, :16] = 1
     assert torch.equal(sample.masks, expected.expand(5, 32, 32))
-    assert ClipDataset([wide], S4, silent([wide], (5, 128)), size=32).content(0) == (32, 32)
+    assert ClipDataset(FileDecoder([wide], S4, 32), silent([wide], (5, 128))).content(0) == (32, 32)
 
 
-def test_every_epoch_and_clip_draws_its_own(clips) -> None:
-    dataset = ClipDataset(clips[:1] * 2, S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=3)
+def test_every_epoch_and_clip_has_its_own_augmentation(clips) -> None:
+    dataset = ClipDataset(
+        FileDecoder(clips[:1] * 2, S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=3
+    )
     epochs = [dataset[0, epoch].images for epoch in range(4)]
     assert len({images.numpy().tobytes() for images in epochs}) == 4
     assert torch.equal(dataset[1, 2].images, epochs[2])  # the clip's id decides, not its place
-    other = ClipDataset(clips[:1], S4, silent(clips, (5, 128)), size=32, augment=EVERYTHING, seed=4)
+    other = ClipDataset(FileDecoder(clips[:1], S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=4)
     assert not torch.equal(other[0, 2].images, epochs[2])
 
 
@@ -177,7 +179,7 @@ def test_short_clips_are_padded(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "avss", AVSS, (0, 0, 6), seed=2, jobs=1)
     clips = open_dataset(tmp_path / "avss", AVSS).clips("test")
     assert {len(clip.frames) for clip in clips} == {5, 10}
-    dataset = ClipDataset(clips, AVSS, silent(clips, (10, 128)), size=32)
+    dataset = ClipDataset(FileDecoder(clips, AVSS, 32), silent(clips, (10, 128)))
     (batch,) = load(dataset, in_order(len(clips), len(clips)))
     assert batch.valid is not None
     assert batch.valid.sum(1).tolist() == [len(clip.frames) for clip in clips]

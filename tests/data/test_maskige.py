@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from avsbench_harness.data import maskige
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -68,7 +70,7 @@ def test_published_files_are_found_where_the_authors_keep_them(tmp_path: Path) -
     assert maskige.maskige_files(dataset, clip, "published")[0] == processed
 
 
-def test_making_goes_on_where_it_stopped(
+def test_an_interrupted_call_is_resumed(
     real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
@@ -87,21 +89,22 @@ def test_making_goes_on_where_it_stopped(
     assert {tuple(colour) for colour in maskige.read_maskige(path, 60).reshape(-1, 3)} <= colours
 
 
-def test_the_loader_puts_them_into_batches(real_s4: Path, tmp_path: Path, monkeypatch) -> None:
+def test_batches_contain_maskiges(real_s4: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
     dataset = open_dataset(real_s4, S4)
     clips = dataset.clips("val")
     maskige.make_maskiges(clips, "felzenszwalb", jobs=1)
     files = {clip.id: maskige.maskige_files(dataset, clip, "felzenszwalb") for clip in clips}
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
-    (batch,) = load(ClipDataset(clips, S4, audio, size=32, maskiges=files), in_order(2, 2))
+    (batch,) = load(ClipDataset(FileDecoder(clips, S4, 32, maskiges=files), audio), in_order(2, 2))
     assert batch.maskige is not None
     assert batch.maskige.shape == batch.images.shape
-    first = normalise(np.stack([maskige.read_maskige(files[clips[1].id][4], 32)]))[0]
+    colours = maskige.read_maskige(files[clips[1].id][4], 32)
+    first = normalise(torch.tensor(colours).permute(2, 0, 1)[None])[0]
     assert (batch.maskige[1, 4] == first).all()
 
 
-def test_what_is_missing_or_unknown_is_named(real_s4: Path, tmp_path: Path) -> None:
+def test_missing_files_and_unknown_names_are_reported(real_s4: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(real_s4, root)
     dataset = open_dataset(root, S4)
@@ -122,7 +125,7 @@ def test_what_is_missing_or_unknown_is_named(real_s4: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def sam_folder(tmp_path: Path) -> Path:
-    """A tiny Segment Anything model with random weights, whose masks are sharp enough to be kept."""
+    """A tiny Segment Anything model with random weights, whose masks pass the stability filter."""
     transformers = pytest.importorskip("transformers", reason="needs transformers (the extra sam)")
     import torch
 
@@ -231,10 +234,10 @@ def test_what_is_no_segment_anything_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"no \.safetensors file"):
         Sam(tmp_path / "absent")
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="holds no Segment Anything model"):
+    with pytest.raises(UsageError, match="contains no Segment Anything model"):
         Sam(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UsageError, match="holds no Segment Anything model"):
+    with pytest.raises(UsageError, match="contains no Segment Anything model"):
         Sam(tmp_path)
 
 
@@ -263,4 +266,4 @@ def test_sources_of_recipes(real_s4: Path) -> None:
         maskige.check_source("sam")
     with pytest.raises(UsageError, match="Unknown source of maskiges 'sam-0123'"):
         maskige.check_source("sam-0123")
-    assert maskige.making(dataset, "felzenszwalb") == f"avsb data maskige {real_s4} --task s4"
+    assert maskige.maskige_command(dataset, "felzenszwalb") == f"avsb data maskige {real_s4} --task s4"

@@ -1,4 +1,4 @@
-"""Masks: every way to write one, every way to get it wrong."""
+"""Masks in all image modes, and invalid masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VOC_COLOURS = [  # of PASCAL VOC 2012, background first
 ]  # fmt: skip
 
 
-def test_palette_is_vocs():
+def test_palette_is_that_of_voc():
     assert PALETTE.shape == (71, 3)
     assert [tuple(colour) for colour in PALETTE[:21].tolist()] == VOC_COLOURS
     assert tuple(PALETTE[70].tolist()) == (32, 128, 128)
@@ -91,7 +91,7 @@ def test_object_mask_in_every_mode(tmp_path, mask, encoding, empty):
 
 
 @pytest.mark.parametrize("encoding", ZERO_ONE_ENCODINGS)
-def test_zero_one_object_mask_warns_once_for_a_set(tmp_path, mask, encoding):
+def test_zero_one_object_masks_warn_once_per_data_set(tmp_path, mask, encoding):
     paths = [tmp_path / f"{k}.png" for k in range(3)]
     for path in paths:
         ZERO_ONE_ENCODINGS[encoding](mask).save(path)
@@ -102,7 +102,7 @@ def test_zero_one_object_mask_warns_once_for_a_set(tmp_path, mask, encoding):
     assert [warning.category for warning in caught] == [ZeroOneMaskWarning]
 
 
-def test_plain_mask_is_what_the_published_conversions_read(tmp_path, mask):
+def test_a_plain_mask_is_read_as_by_the_published_conversions(tmp_path, mask):
     path = tmp_path / "mask.png"
     grey(mask).save(path)
     read = read_object_mask(path)
@@ -182,7 +182,7 @@ def test_empty_semantic_mask_in_every_mode(tmp_path, encoding):
     np.testing.assert_array_equal(read_semantic_mask(path), labels)
 
 
-def test_semantic_mask_is_what_the_published_loader_reads(tmp_path, labels):
+def test_a_semantic_mask_is_read_as_by_the_published_loader(tmp_path, labels):
     """AVS: one-hot by exact colour over the palette, then argmax."""
     path = tmp_path / "mask.png"
     palette_file(labels).save(path)
@@ -250,7 +250,7 @@ def test_missing_and_unreadable_masks_are_named(tmp_path, read):
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (360, 640), (100, 37), (224, 300)])
-def test_resize_is_pillows_nearest_of_the_mask_file(rng, shape):
+def test_resizing_is_that_of_pillows_nearest(rng, shape):
     mask = (rng.random(shape) < 0.5).astype(np.uint8)
     resized = grey(mask).convert("1").resize((224, 224))  # Pillow forces NEAREST on this mode
     np.testing.assert_array_equal(resize_mask(mask, 224), np.asarray(resized))

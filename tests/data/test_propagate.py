@@ -9,6 +9,7 @@ from PIL import Image
 
 from avsbench_harness.data import propagate as module
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.masks import read_object_mask
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -18,7 +19,7 @@ STEP = 5
 
 
 def moving_square(frames: int, size: int = 96) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Frames in which a textured square moves over a textured ground, and its masks."""
+    """Frames of a textured square that moves over a textured background, and its masks."""
     draw = np.random.default_rng(0)
     ground = np.repeat(np.repeat(draw.integers(0, 120, (size // 4, size // 4)), 4, 0), 4, 1)
     square = np.repeat(np.repeat(draw.integers(130, 256, (8, 8)), 4, 0), 4, 1)
@@ -37,9 +38,9 @@ def iou(one: np.ndarray, two: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("flow", module.FLOWS)
-def test_a_mask_follows_what_moves(flow: str) -> None:
+def test_a_mask_follows_a_moving_object(flow: str) -> None:
     frames, masks = moving_square(4)
-    carried = module.carry(masks[0], frames, module.FLOWS[flow])
+    carried = module.propagate_mask(masks[0], frames, module.FLOWS[flow])
     assert len(carried) == 3
     for truth, mask in zip(masks[1:], carried, strict=True):
         assert mask.dtype == np.uint8
@@ -49,19 +50,19 @@ def test_a_mask_follows_what_moves(flow: str) -> None:
 
 @pytest.fixture
 def dataset(real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """The real training clips, whose later frames have no masks, a cache of their own, and a quick flow."""
+    """The real training clips, whose later frames are not annotated, an empty cache, and a fast flow."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setitem(module.FLOWS, "ilk", lambda frame, _: np.full((2, *frame.shape), 3.0, np.float32))
     return open_dataset(real_s4, S4)
 
 
-def test_making_goes_on_where_it_stopped(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_is_resumed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = dataset.clips("train")
-    folder = module.supplement_folder(dataset, "ilk")
+    folder = module.pseudo_mask_folder(dataset, "ilk")
     done: list[int] = []
     assert module.propagate(dataset, "ilk", jobs=1, progress=done.append) == 4 * len(clips)
     assert done == [1] * len(clips)
-    first, *rest = (path for clip in clips for path in module.unlabelled(clip).values())
+    first, *rest = (path for clip in clips for path in module.missing_mask_paths(clip).values())
     old = {path: (folder / path).stat().st_mtime_ns for path in rest}
     (folder / first).unlink()
     assert module.propagate(dataset, "ilk", jobs=1) == 1
@@ -73,12 +74,12 @@ def test_making_goes_on_where_it_stopped(dataset: Dataset, monkeypatch: pytest.M
 def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
     clips = dataset.clips("train")
     with pytest.raises(MissingDataError, match=r"`avsb data propagate .* --flow ilk` makes them"):
-        module.supplemented(dataset, clips, "ilk")
+        module.with_pseudo_masks(dataset, clips, "ilk")
     module.propagate(dataset, "ilk", jobs=1)
-    more = module.supplemented(dataset, clips, "ilk")
+    more = module.with_pseudo_masks(dataset, clips, "ilk")
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
     (plain,), (batch,) = (
-        load(ClipDataset(given, S4, audio, size=224), in_order(1, 1)) for given in (clips, more)
+        load(ClipDataset(FileDecoder(given, S4, 224), audio), in_order(1, 1)) for given in (clips, more)
     )
     assert plain.annotated_frames().tolist() == [[True] + [False] * 4]
     assert batch.annotated_frames().all()
@@ -91,33 +92,33 @@ def test_training_clips_get_masks_for_all_frames(dataset: Dataset) -> None:
     assert batch.ground_truth()[0, 1:].any(dim=(1, 2)).any()
 
 
-def test_masks_of_another_source_are_taken_over(dataset: Dataset, tmp_path: Path) -> None:
+def test_masks_of_another_source_are_imported(dataset: Dataset, tmp_path: Path) -> None:
     given = tmp_path / "aot"
     assert module.propagate(dataset, "ilk", out=given, jobs=1) > 0
-    source, taken = module.take(dataset, given, jobs=1)
+    source, taken = module.import_masks(dataset, given, jobs=1)
     clips = dataset.clips("train")
     assert taken == 4 * len(clips)
-    assert module.take(dataset, given, jobs=1) == (source, 0)
-    for clip in module.supplemented(dataset, clips, source):
-        for frame, path in module.unlabelled(clips[0]).items():
+    assert module.import_masks(dataset, given, jobs=1) == (source, 0)
+    for clip in module.with_pseudo_masks(dataset, clips, source):
+        for frame, path in module.missing_mask_paths(clips[0]).items():
             if clip.id == clips[0].id:
                 assert np.array_equal(read_object_mask(clip.masks[frame]), read_object_mask(given / path))
 
     # Laid out as the official tree; other masks are another source.
     tree = tmp_path / "tree"
     shutil.copytree(given, tree / "s4_data" / "gt_masks")
-    path = next(iter(module.unlabelled(clips[0]).values()))
+    path = next(iter(module.missing_mask_paths(clips[0]).values()))
     changed = tree / "s4_data" / "gt_masks" / path
     Image.fromarray(255 - np.asarray(Image.open(changed))).save(changed)
-    assert module.take(dataset, tree, jobs=1)[0] != source
+    assert module.import_masks(dataset, tree, jobs=1)[0] != source
     Image.fromarray(np.full((8, 8), 100, np.uint8)).save(changed)
     with pytest.raises(UsageError, match=f"{path.name}.* has the value 100"):
-        module.take(dataset, tree, jobs=1)
+        module.import_masks(dataset, tree, jobs=1)
     changed.unlink()
     with pytest.raises(MissingDataError, match=f"no mask .*{path.name}"):
-        module.take(dataset, tree, jobs=1)
+        module.import_masks(dataset, tree, jobs=1)
     with pytest.raises(MissingDataError, match="has no folder 'train'"):
-        module.take(dataset, tmp_path)
+        module.import_masks(dataset, tmp_path)
 
 
 def test_sources_and_tasks_are_checked() -> None:

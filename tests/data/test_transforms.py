@@ -45,7 +45,7 @@ GEOMETRIES = {
 
 @pytest.mark.parametrize("wanted", GEOMETRIES.values(), ids=GEOMETRIES)
 @pytest.mark.parametrize("seed", range(4))
-def test_frames_masks_and_maskiges_go_through_one_geometry(wanted: dict[str, object], seed: int) -> None:
+def test_frames_masks_and_maskiges_have_one_geometry(wanted: dict[str, object], seed: int) -> None:
     before = clip()
     after = augment(before, settings(**wanted), SIZE, drawn(seed))
     assert after.images.dtype == after.masks.dtype == torch.uint8
@@ -61,7 +61,7 @@ def test_frames_masks_and_maskiges_go_through_one_geometry(wanted: dict[str, obj
         assert ((values[:, 0] > 127) ^ where).float().mean() < 0.02
 
 
-def test_a_mirror_is_exact_and_as_frequent_as_asked_for() -> None:
+def test_a_flip_is_exact_and_has_the_configured_probability() -> None:
     before, wanted, mirrored = clip(), settings(flip=0.25), 0
     for seed in range(400):
         after = augment(before, wanted, SIZE, drawn(seed))
@@ -74,7 +74,7 @@ def test_a_mirror_is_exact_and_as_frequent_as_asked_for() -> None:
     assert 70 <= mirrored <= 130  # 100 with a standard deviation of 8.7
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
+def test_no_augmentation_is_the_identity() -> None:
     before = clip()
     assert augment(before, Augment(), SIZE, drawn(0)) is before
 
@@ -89,7 +89,7 @@ def test_the_same_draws_give_the_same_clip() -> None:
     assert one.sides != other.sides or not torch.equal(one.images, other.images)
 
 
-def test_scaled_frames_have_the_chosen_sides_and_are_cropped_anywhere() -> None:
+def test_scaled_frames_have_the_chosen_size_and_random_crops() -> None:
     wanted, sides, corners = settings(scale={"factors": FACTORS}), set(), set()
     ramp = torch.arange(SIZE, dtype=torch.uint8)
     place = torch.stack(
@@ -107,8 +107,8 @@ def test_scaled_frames_have_the_chosen_sides_and_are_cropped_anywhere() -> None:
     assert len({column for _, column in corners}) > 5
 
 
-def test_an_affine_map_is_the_one_that_its_numbers_say() -> None:
-    """A shift by whole pixels and a scale about the centre, against the same done by hand."""
+def test_an_affine_map_matches_its_parameters() -> None:
+    """A shift by whole pixels and a scaling about the centre, against a manual computation."""
     masks = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
     masks[0, 16:48, 16:48] = 1
     images = (masks * 200).unsqueeze(1).repeat(1, 3, 1, 1)
@@ -123,7 +123,7 @@ def test_an_affine_map_is_the_one_that_its_numbers_say() -> None:
 
 
 def test_an_affine_map_keeps_within_its_limits() -> None:
-    """The area tells the scale, the longer axis of a bar the rotation."""
+    """The scale is measured by the area, the rotation by the longer axis of a bar."""
     bar = torch.zeros(1, 128, 128, dtype=torch.uint8)
     bar[0, 60:68, 34:94] = 1
     before = Pixels((bar * 255).unsqueeze(1).repeat(1, 3, 1, 1), bar)
@@ -168,7 +168,7 @@ def colours(images: Tensor) -> Tensor:
         ("hue", 36, lambda old, new: (new.amax(1) - old.amax(1)).abs().max() <= 1),
     ],
 )  # fmt: skip
-def test_each_part_of_the_jitter_changes_what_it_names(
+def test_each_part_of_the_jitter_changes_its_property(
     part: str, values: object, holds: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     images = torch.tensor([90, 60, 40], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, SIZE, SIZE)
@@ -183,7 +183,7 @@ def test_each_part_of_the_jitter_changes_what_it_names(
     assert len(seen) > 10
 
 
-def test_frames_and_maskiges_draw_their_own_colours_where_asked_for() -> None:
+def test_frames_and_maskiges_have_their_own_colours_if_configured() -> None:
     images = torch.tensor([90, 60, 40], dtype=torch.uint8).view(1, 3, 1, 1).expand(5, 3, SIZE, SIZE)
     before = Pixels(images, torch.zeros(5, SIZE, SIZE, dtype=torch.uint8), images)
     own = settings(jitter={"probability": 1.0, "per_frame": True, "maskige": True})
@@ -197,7 +197,7 @@ def test_frames_and_maskiges_draw_their_own_colours_where_asked_for() -> None:
     assert torch.equal(after.images, after.maskige)
 
 
-def test_each_part_is_as_frequent_as_asked_for() -> None:
+def test_each_part_has_the_configured_probability() -> None:
     images = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
     before = Pixels(images, torch.zeros(1, 4, 4, dtype=torch.uint8))
     rare = settings(jitter=JITTER | {"probability": 0.25, "contrast": [0.5, 0.5]})
@@ -218,13 +218,13 @@ def test_each_part_is_as_frequent_as_asked_for() -> None:
         ({"rotate": 3}, "Unknown key 'rotate' in here"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, object], message: str) -> None:
+def test_invalid_augmentations_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         settings(**values)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_resizing_is_pillows(factor: float) -> None:
+def test_resizing_is_that_of_pillow(factor: float) -> None:
     """Frames as the published code resizes them, to within rounding; masks take the nearest pixel."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (1, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What other tests rely on in tests/fixtures/real_s4, and what its README promises."""
+"""Properties of tests/fixtures/real_s4 that its README states and other tests rely on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORDINGS = (
 
 def test_readers_find_every_file() -> None:
     faults = check_dataset(ROOT, [S4]).faults
-    # It is no AVSBench: only the number of clips is not the official one.
+    # Only the number of clips differs from the official dataset.
     assert {fault.kind for fault in faults} == {"count"}
     dataset = open_dataset(ROOT, S4)
     assert not dataset.synthetic
@@ -31,7 +31,7 @@ def test_readers_find_every_file() -> None:
     assert dataset.counts() == {"train": 4, "val": 2, "test": 3}
 
 
-def test_masks_are_there_and_one_is_empty() -> None:
+def test_masks_exist_and_one_is_empty() -> None:
     empty = []
     for split in SPLITS:
         for clip in open_dataset(ROOT, S4).clips(split):
@@ -47,7 +47,7 @@ def test_masks_are_there_and_one_is_empty() -> None:
     assert empty == [("dog_03", 4)]
 
 
-def test_recordings_sound_where_masks_say_so() -> None:
+def test_audio_is_silent_only_where_the_mask_is_empty() -> None:
     suffixes = set()
     for split in SPLITS:
         for clip in open_dataset(ROOT, S4).clips(split):
@@ -68,7 +68,7 @@ def test_recordings_sound_where_masks_say_so() -> None:
 
 
 @pytest.mark.parametrize("stem", RECORDINGS)
-def test_recordings_travel_with_their_attribution(stem: str) -> None:
+def test_recordings_have_their_attribution(stem: str) -> None:
     assert (DATA / "audio" / f"{stem}.hq.ogg").is_file()
     assert "creativecommons.org/licenses/by/3.0" in (DATA / "audio" / f"{stem}.txt").read_text()
 

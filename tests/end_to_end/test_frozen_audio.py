@@ -1,4 +1,4 @@
-"""A run whose audio encoder is frozen, as in all five papers."""
+"""Runs with a frozen audio encoder, as in all five papers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_vggish_weights_in_the_store_are_frozen_and_recorded(
     assert avsb("weights", "add", "vggish", named).code == 0
 
     ahead = avsb("data", "cache", real_s4, "--task", "s4", "--json").json
-    assert {part["sound"]["form"] for part in ahead} == {"embeddings"}
-    kept = tmp_path / "cache" / "embeddings" / "5x128" / "arrays.bin"
+    assert {part["audio"]["form"] for part in ahead} == {"embeddings"}
+    (kept,) = (tmp_path / "cache" / "embeddings").glob("*/data.bin")
     before = kept.stat().st_mtime_ns
     assert kept.stat().st_size == 9 * 5 * 128 * 4
 
@@ -37,7 +37,7 @@ def test_vggish_weights_in_the_store_are_frozen_and_recorded(
     record = avsb(*common, *frozen).json
     assert record["spec"]["audio"] == {"encoder": "vggish", "weights": digest, "trained": False}
     assert not any("audio encoder" in note for note in record["notes"])
-    assert kept.stat().st_mtime_ns == before  # the run found all of it
+    assert kept.stat().st_mtime_ns == before  # the run reused the cached embeddings
 
     trained = avsb(*common, *frozen[:2], "--set", "audio.freeze=false", "--set", "iterations=1").json
     assert trained["spec"]["audio"]["trained"]

@@ -1,4 +1,4 @@
-"""A run that is killed at random moments ends with the same bits as one that is not."""
+"""A run that is killed at random times is bitwise identical to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def command(tiny: str, real_s4: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def surroundings(cache: Path, **extra: str) -> dict[str, str]:
+def environment(cache: Path, **extra: str) -> dict[str, str]:
     return {**os.environ, "AVSB_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", **extra}
 
 
 @pytest.mark.slow
-def test_kill_9_changes_nothing(tiny: str, real_s4: Path, tmp_path: Path, cache: Path) -> None:
+def test_sigkill_does_not_change_the_result(tiny: str, real_s4: Path, tmp_path: Path, cache: Path) -> None:
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     print(f"seed {seed}")
     draw = random.Random(seed)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(tiny, real_s4, whole), check=True, env=surroundings(cache))
-    # Slow steps and a checkpoint after each leave time to be killed in the middle of either.
-    slow = surroundings(cache, AVSB_TEST_STEP_SECONDS="0.2", AVSB_CHECKPOINT_SECONDS="0")
-    deaths = 0
+    subprocess.run(command(tiny, real_s4, whole), check=True, env=environment(cache))
+    # Slow steps, each followed by a checkpoint, so that kills hit both.
+    slow = environment(cache, AVSB_TEST_STEP_SECONDS="0.2", AVSB_CHECKPOINT_SECONDS="0")
+    kills = 0
     for _ in range(KILLS):
         process = subprocess.Popen(
             command(tiny, real_s4, killed), env=slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -47,9 +47,9 @@ def test_kill_9_changes_nothing(tiny: str, real_s4: Path, tmp_path: Path, cache:
         wait_for_a_step(killed, process)
         time.sleep(draw.uniform(0, 1.2))
         process.send_signal(signal.SIGKILL)
-        deaths += process.wait() == -signal.SIGKILL
-    assert deaths >= 2, "the run was over before it could be killed"
-    subprocess.run(command(tiny, real_s4, killed), check=True, env=surroundings(cache))
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2, "the run ended before it was killed"
+    subprocess.run(command(tiny, real_s4, killed), check=True, env=environment(cache))
 
     (one,), (two,) = (read_records(folder / "results") for folder in (whole, killed))
     assert one.training is not None
@@ -66,7 +66,7 @@ def test_kill_9_changes_nothing(tiny: str, real_s4: Path, tmp_path: Path, cache:
 
 
 def wait_for_a_step(out: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    """Wait until the run has written a line to its log since now, or is over."""
+    """Wait until the run writes another line to its log, or ends."""
     end = time.monotonic() + seconds
     before = sum(path.stat().st_size for path in out.glob("runs/*/log.jsonl"))
     while time.monotonic() < end and process.poll() is None:

@@ -1,4 +1,4 @@
-"""Methods learn from the sound: on synthetic clips they beat every prediction that does not listen."""
+"""Methods learn from the audio: on synthetic clips they beat predictions that ignore it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Case:
-    """A method's layout at a fraction of its width, trained for a few epochs on 96 clips.
+    """A narrow variant of a method, trained for a few epochs on 96 clips.
 
     Attributes:
-        hears: how much J falls at least when every clip is given the next one's recording.
-        better: how much J, and on s4 F too, is at least above that of predicting nothing, or everything.
+        audio_drop: minimum decrease of J when every clip gets the audio of the next clip.
+        margin: minimum difference of J (and on s4 F) to predicting nothing, or everything.
     """
 
     task: str
     options: dict[str, Any]
     recipe: dict[str, Any]
-    hears: float
-    better: float
+    audio_drop: float
+    margin: float
 
 
 CASES = {
@@ -44,30 +44,30 @@ CASES = {
         {"queries": 16, "dim": 64, "encoder_layers": 1, "decoder_layers": 2, "generator_layers": 1,
          "ffn_dim": 128, "mask_mlp_dim": 64, "mask_channels": 32, "dropout": 0.0},
         {"epochs": 6},
-        hears=0.15, better=0.3,
+        audio_drop=0.15, margin=0.3,
     ),
     "aqformer": Case(
         "ms3",
         {"dim": 64, "heads": 4, "ffn_dim": 128, "encoder_layers": 1, "encoder_ffn_dim": 128, "abti_dim": 64,
          "stages": 1},
         {"epochs": 12, "optimizer.backbone_lr_scale": 1.0},
-        hears=0.15, better=0.15,
+        audio_drop=0.15, margin=0.15,
     ),
-    # J falls by 0.046 only; where all sounds get the same codes, as with `codebook_init: normal` in so short
-    # a training, it does not fall at all. That is what this case guards against.
+    # J falls by 0.046. If all audio tokens get the same codes, as with `codebook_init: normal` in so short a
+    # training, it does not fall; this case tests for that.
     "qdformer": Case(
         "ms3",
         {"dim": 64, "heads": 4, "ffn_dim": 128, "encoder_layers": 1, "semantic_layers": 1,
          "decoder_layers": 2, "codebook_size": 16, "dropout": 0.0},
         {"epochs": 16, "optimizer.backbone_lr_scale": 1.0},
-        hears=0.02, better=0.15,
+        audio_drop=0.02, margin=0.15,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_audio_matters(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_depend_on_the_audio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     write_synthetic(tmp_path / "data", get_task(case.task), (96, 8, 32), seed=SEED, kinds=2)
     epochs = case.recipe["epochs"]
@@ -92,18 +92,18 @@ def test_audio_matters(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     record = execute(run)
     assert record.data.synthetic
     learned = record.scores[0].metrics
-    permuted = score_with_foreign_audio(run, monkeypatch)
+    permuted = score_with_permuted_audio(run, monkeypatch)
     with read_solution(solution_file(run.dataset, "test")) as solution:
         masks = np.stack([truth for _, truth in solution])
-    deaf = [score_object(np.full_like(masks, value), masks).metrics for value in (0, 255)]
-    print({"seed": SEED, "learned": learned, "permuted": permuted, "nothing, everything": deaf})
+    constant = [score_object(np.full_like(masks, value), masks).metrics for value in (0, 255)]
+    print({"seed": SEED, "learned": learned, "permuted": permuted, "nothing, everything": constant})
     for metric in ("J", "F") if case.task == "s4" else ("J",):
-        assert learned[metric] > max(scores[metric] for scores in deaf) + case.better, (metric, SEED)
-    assert learned["J"] > permuted["J"] + case.hears, SEED
+        assert learned[metric] > max(scores[metric] for scores in constant) + case.margin, (metric, SEED)
+    assert learned["J"] > permuted["J"] + case.audio_drop, SEED
 
 
-def score_with_foreign_audio(run: Run, monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
-    """The scores of the same weights when every clip is given the next one's recording."""
+def score_with_permuted_audio(run: Run, monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
+    """Score the same weights with every clip given the audio of the next clip."""
     real = engine.audio_inputs
 
     def shifted(run, split):

@@ -1,4 +1,4 @@
-"""The wheel is complete: from another folder, with nothing of the source tree, methods are there and run."""
+"""The wheel is complete: its methods run outside the source tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = (
 @pytest.mark.slow
 def test_methods_and_run_work_from_the_wheel(tmp_path: Path, real_s4: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # A copy, so that the build leaves nothing in the source tree and takes nothing that is not committed.
+    # Build from a clone, to include only committed files and leave the source tree unchanged.
     source = tmp_path / "source"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
     subprocess.run(
@@ -55,16 +55,8 @@ def test_methods_and_run_work_from_the_wheel(tmp_path: Path, real_s4: Path) -> N
     assert "avsegformer" in [entry["name"] for entry in json.loads(avsb("methods", "--json"))]
     assert "AVSegFormer" in avsb("methods", "avsegformer")
     changes = [part for change in SMALL for part in ("--set", change)]
-    where_to = [
-        "--method",
-        "avsegformer",
-        "--backbone",
-        "resnet10t",
-        "--data",
-        str(real_s4),
-        "--device",
-        "cpu",
-    ]
-    record = json.loads(avsb("run", *where_to, "--preset", "smoke", "--json", *changes))
+    network = ["--method", "avsegformer", "--backbone", "resnet10t"]
+    place = ["--data", str(real_s4), "--device", "cpu"]
+    record = json.loads(avsb("run", *network, *place, "--preset", "smoke", "--json", *changes))
     assert record["scores"][0]["metrics"]["J"] is not None
     assert (away / "results" / "LEADERBOARD.md").is_file()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from avsbench_harness.bench.measure import random_batch
+from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.engine.step import Stepper
 from avsbench_harness.engine.system import System
 from avsbench_harness.method import from_folder

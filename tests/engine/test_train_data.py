@@ -16,7 +16,6 @@ from avsbench_harness.data.avsbench.layout import open_dataset
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import predict as prediction
 from avsbench_harness.engine import train as engine
-from avsbench_harness.engine.predict import without_padding
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.execute import execute
@@ -115,14 +114,6 @@ def test_options_without_effect_are_refused_before_training(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         planned(tmp_path, assignment)
-
-
-def test_predictions_without_padding() -> None:
-    values = torch.arange(2 * 32 * 32).view(2, 32, 32)
-    assert torch.equal(without_padding(values, (64, 64), 64), values)
-    assert torch.equal(without_padding(values, (64, 32), 64), values[:, :16])
-    assert torch.equal(without_padding(values, (48, 64), 64), values[:, :, :24])
-    assert without_padding(values, (1, 64), 64).shape == (2, 32, 1)
 
 
 def test_padding_is_removed_before_resizing(planned, tmp_path: Path, real_s4: Path) -> None:

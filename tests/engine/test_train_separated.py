@@ -12,8 +12,8 @@ import torch
 from avsbench_harness.data.audio.logmel import clip_log_mel
 from avsbench_harness.data.audio.separation import SEPARATORS, separate
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.data.cache.audio import embed_clips, log_mel_clips
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.engine.embeddings import embed_clips, log_mel_clips
 from avsbench_harness.engine.system import System
 from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.request import Request, plan

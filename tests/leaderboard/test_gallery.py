@@ -34,4 +34,4 @@ def test_clips_with_the_same_id_keep_their_own_audio(tmp_path: Path) -> None:
         assert (
             tmp_path / "site" / _copy_audio(clip, tmp_path / "site")[1]
         ).read_bytes() == sound.read_bytes()
-    assert len({picture for picture, _ in found}) == len({sound for _, sound in found}) == 2
+    assert len({waveform for waveform, _ in found}) == len({audio for _, audio in found}) == 2

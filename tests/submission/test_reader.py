@@ -228,9 +228,9 @@ def test_zip_bomb_with_a_wrong_size_declared(savez):
     path = repack(savez(), lambda e: [(n, d if n != "b.2.npy" else good + bytes(100_000_000)) for n, d in e])
     patch_directory(path, "b.2.npy", 24, len(good))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     assert f"clip 'b.2': it does not decompress to the declared {len(good)} bytes" in refused(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
 
@@ -365,10 +365,10 @@ def test_mutated_files_are_accepted_or_refused(savez, tmp_path, task):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for i in range(1500):
         path.write_bytes(mutate(rng.choice(originals), rng))
-        start = time.perf_counter()
+        start = time.process_time()
         message = error_of(path)
         assert (message is None) == (check_submission(path) == [])
-        assert time.perf_counter() - start < 1, f"file {i}"
+        assert time.process_time() - start < 1, f"file {i}"
         assert "\n" not in (message or "")
         accepted += message is None
     assert 0 < accepted < 1000

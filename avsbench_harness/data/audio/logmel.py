@@ -1,8 +1,8 @@
-"""The VGGish front end: 16 kHz samples to log-mel examples, and a clip's recording to its ``T`` examples.
+"""The VGGish front end: log-mel examples of 16 kHz samples, and the ``T`` examples of a clip.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017), with the constants of
-the published code that every method of this benchmark uses. Example ``i`` covers ``i * 0.96`` to
-``i * 0.96 + 0.975`` s, which is not second ``i``: the end of a 5 s clip is not heard.
+the published code that all methods of this benchmark use. Example ``i`` covers ``i * 0.96`` to
+``i * 0.96 + 0.975`` s, which is not second ``i``: the end of a 5 s clip is not used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.safe_pickle import read_float_tensor
 from avsbench_harness.tasks import Task
 
-#: Changes whenever the numbers that this module computes change; part of every cache key.
+#: Changes whenever the values that this module computes change; part of every cache key.
 FRONT_END_VERSION = 1
 
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms, next power of two, in samples
@@ -27,10 +27,10 @@ BANDS, LOW_HZ, HIGH_HZ = 64, 125.0, 7500.0
 LOG_OFFSET = 0.01
 EXAMPLE_FRAMES = 96  # 0.96 s
 
-#: Samples that one example needs: 96 windows, 10 ms apart.
+#: Samples of one example: 96 windows, 10 ms apart.
 EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP + WINDOW
 
-#: Most examples that a published pickle may hold; AVSBench's have 5 (objects) or 10 (semantic).
+#: Maximum number of examples in a published pickle; AVSBench's have 5 (objects) or 10 (semantic).
 _MAX_PICKLED = 64
 
 
@@ -41,7 +41,7 @@ def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def mel_matrix() -> NDArray[np.float64]:
-    """(257, 64) weights from the bins of a magnitude spectrum to mel bands.
+    """Return the weights (257,64) from the bins of a magnitude spectrum to mel bands.
 
     Triangles are linear in mel (not in Hz), have height 1 (not area 1), and leave out the constant bin.
     """
@@ -60,7 +60,7 @@ def mel_matrix() -> NDArray[np.float64]:
 def log_mel_examples(
     samples_16k: NDArray[np.floating], max_examples: int | None = None
 ) -> NDArray[np.float32]:
-    """Log-mel examples (n,1,96,64) of mono samples in [-1, 1] at 16 kHz.
+    """Return log-mel examples (n,1,96,64) of mono samples in [-1, 1] at 16 kHz.
 
     Windows of 25 ms every 10 ms without padding or centring, periodic Hann, magnitude spectrum, 64 mel
     bands, ``log(mel + 0.01)``; digital silence is -4.605. Samples after the last whole example are dropped,
@@ -68,7 +68,7 @@ def log_mel_examples(
 
     Args:
         samples_16k: (samples,).
-        max_examples: stop after so many examples.
+        max_examples: maximum number of examples.
     """
     samples = np.asarray(samples_16k, dtype=np.float64)
     frames = max(0, 1 + (len(samples) - WINDOW) // HOP)
@@ -84,11 +84,11 @@ def log_mel_examples(
     return log_mel.reshape(count, 1, EXAMPLE_FRAMES, BANDS).astype(np.float32)
 
 
-def sound_file(clip: Clip) -> Path:
-    """The file that a clip's sound comes from: the recording, else the published pickle.
+def audio_file(clip: Clip) -> Path:
+    """Return the file with a clip's audio: the recording, else the published pickle.
 
     Raises:
-        MissingDataError: the clip has neither, or the one it has is not on disk.
+        MissingDataError: the clip has neither, or the file does not exist.
     """
     path = clip.audio or clip.logmel
     if path is None:
@@ -99,23 +99,23 @@ def sound_file(clip: Clip) -> Path:
 
 
 def length_rule(task: Task) -> str:
-    """How :func:`clip_log_mel` fills up short clips, as a name; part of every cache key."""
+    """Return the name of the rule by which :func:`clip_log_mel` pads short clips; part of every cache key."""
     return f"{'zeros' if task.semantic else 'repeat'}-{task.frames}"
 
 
 def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
-    """A clip's log-mel examples (T,1,96,64), ``T = task.frames``, from its recording or published pickle.
+    """Return a clip's log-mel examples (T,1,96,64), ``T = task.frames``, from its recording or pickle.
 
-    Too few examples: in s4 and ms3 the last one is repeated, as when AVSBench's pickles were made; in avss
-    zeros follow (zeros, not the -4.605 of silence), as in the published loader. A recording under one example
-    (0.975 s), on which the published s4 and ms3 script fails, counts there as followed by silence. Too many:
-    the first T are kept, where the published scripts raise.
+    If there are too few examples, in s4 and ms3 the last one is repeated, as in AVSBench's pickles; in avss
+    zeros are appended (zeros, not the -4.605 of silence), as in the published loader. In s4 and ms3 a
+    recording shorter than one example (0.975 s), on which the published script fails, is padded with silence.
+    If there are too many, the first T are kept, where the published scripts raise an error.
 
     Raises:
-        MissingDataError: the clip has no sound on disk.
-        UsageError: the file is not what it should be.
+        MissingDataError: the clip has no audio on disk.
+        UsageError: the file is not a valid recording or pickle.
     """
-    path = sound_file(clip)
+    path = audio_file(clip)
     if clip.audio is not None:
         examples = _recorded_examples(path, task)
     else:
@@ -128,7 +128,7 @@ def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
 
 
 def _recorded_examples(path: Path, task: Task) -> NDArray[np.float32]:
-    """Up to T examples of a recording; at least one where the last one has to be repeated."""
+    """Up to T examples of a recording; in s4 and ms3 at least one."""
     samples = to_16k(*read_audio(path))
     if not task.semantic and len(samples) < EXAMPLE_SAMPLES:
         samples = np.pad(samples, (0, EXAMPLE_SAMPLES - len(samples)))
@@ -136,12 +136,12 @@ def _recorded_examples(path: Path, task: Task) -> NDArray[np.float32]:
 
 
 def read_log_mel_pickle(path: Path) -> NDArray[np.float32]:
-    """The log-mel examples (n,1,96,64) of one of AVSBench's ``audio_log_mel/*.pkl``, without unpickling.
+    """Read the log-mel examples (n,1,96,64) of one of AVSBench's ``audio_log_mel/*.pkl``, without unpickling.
 
     Raises:
-        UsageError: the file holds anything but a finite float tensor of that shape, 1 <= n <= 64.
+        UsageError: the file is not a finite float tensor of that shape with 1 <= n <= 64.
     """
     examples = read_float_tensor(path, (None, 1, EXAMPLE_FRAMES, BANDS), max_rows=_MAX_PICKLED)
     if not np.isfinite(examples).all():
-        raise UsageError(f"{path} holds values that are NaN or infinite; make it again or use the recording.")
+        raise UsageError(f"{path} has values that are NaN or infinite; make it again or use the recording.")
     return examples

@@ -1,11 +1,11 @@
-"""Sound separated into sources before a model hears it, on the log-mel spectrogram.
+"""Audio source separation on the log-mel spectrogram, before the audio encoder.
 
-Stand-ins for the learned separator that works on the waveform (Chen et al., "Zero-shot audio source
-separation", AAAI 2022) in the ablation of Li et al., "QDFormer" (CVPR 2024, Table 2): they know nothing of
-what things sound like, need no weights, and split the spectrogram by its shape alone. Sources are masked
-copies of the mixture's mel spectrum and add up to it.
+These separators replace the learned one that works on the waveform (Chen et al., "Zero-shot audio source
+separation", AAAI 2022) in the ablation of Li et al., "QDFormer" (CVPR 2024, Table 2). They have no weights
+and use only the shape of the spectrogram. Sources are masked copies of the mixture's mel spectrum and sum to
+it.
 
-Another separator is one more entry of :data:`SEPARATORS`, which a plugin may add when it is imported.
+A plugin may add another separator to :data:`SEPARATORS` when it is imported.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from scipy.ndimage import median_filter
 from avsbench_harness.data.audio.logmel import LOG_OFFSET
 from avsbench_harness.errors import unknown
 
-#: A recipe's word for sound that is left as it is.
+#: The name of no separation in a recipe.
 NO_SEPARATOR = "none"
 
-#: (frames, bands) mel magnitudes -> (sources, frames, bands) shares of each source, which sum to 1.
+#: (frames, bands) mel magnitudes -> (sources, frames, bands) masks of the sources, which sum to 1.
 Masks: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 #: Median filters of HPSS: 0.31 s of time, and 9 of 64 mel bands.
 _HPSS_FRAMES, _HPSS_BANDS = 31, 9
-#: Components of the factorisation, each of which counts as a source, and its multiplicative updates.
+#: Components of the factorisation, each a source, and number of multiplicative updates.
 _NMF_SOURCES, _NMF_UPDATES = 3, 100
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Separator:
-    """One way to separate.
+    """A separation method.
 
     Attributes:
-        sources: how many sources it gives, S.
-        masks: the shares of each in every cell of a spectrogram.
-        version: changes whenever its numbers do; part of every cache key.
+        sources: number of sources, S.
+        masks: the function that computes the soft masks of a spectrogram.
+        version: changes whenever its values change; part of every cache key.
     """
 
     sources: int
@@ -50,15 +50,15 @@ class Separator:
 
 
 def hpss_masks(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Harmonic and percussive share by median filters (FitzGerald 2010), soft masks with squares.
+    """Return harmonic and percussive soft masks by median filters (FitzGerald 2010), of squared magnitudes.
 
-    What lasts survives a median over time, what is sudden one over frequency.
+    Sustained components pass a median filter over time, transients one over frequency.
 
     Args:
         magnitude: (frames, bands), 0 or more.
 
     Returns:
-        (2, frames, bands); halves where there is nothing.
+        (2, frames, bands); one half each for magnitude 0.
     """
     harmonic = median_filter(magnitude, size=(_HPSS_FRAMES, 1), mode="nearest")
     percussive = median_filter(magnitude, size=(1, _HPSS_BANDS), mode="nearest")
@@ -66,10 +66,9 @@ def hpss_masks(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nmf_masks(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares of the components of a non-negative matrix factorisation (Lee and Seung 2001).
+    """Return soft masks of the components of a non-negative matrix factorisation (Lee and Seung 2001).
 
-    Euclidean updates, which start from the same random numbers whatever the sound: equal sounds are separated
-    equally.
+    The Euclidean updates always start from the same random numbers, so that the result is deterministic.
 
     Args:
         magnitude: (frames, bands), 0 or more.
@@ -87,7 +86,7 @@ def nmf_masks(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
     return _shares(gains.T[:, :, None] * spectra[:, None, :])
 
 
-#: The separators that a recipe's ``audio.separator`` may name beside ``none``.
+#: The values of a recipe's ``audio.separator`` besides ``none``.
 SEPARATORS: dict[str, Separator] = {
     "hpss": Separator(sources=2, masks=hpss_masks),
     "nmf": Separator(sources=_NMF_SOURCES, masks=nmf_masks),
@@ -95,24 +94,24 @@ SEPARATORS: dict[str, Separator] = {
 
 
 def check_separator(name: str) -> None:
-    """Refuse a name that nothing answers to.
+    """Check the name of a separator.
 
     Raises:
-        UsageError: it is neither ``none`` nor a separator's.
+        UsageError: it is neither ``none`` nor in :data:`SEPARATORS`.
     """
     if name != NO_SEPARATOR and name not in SEPARATORS:
         raise unknown("audio.separator", name, [NO_SEPARATOR, *SEPARATORS])
 
 
 def separate(examples: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """A clip's sources as log-mel examples.
+    """Separate a clip's log-mel examples into sources.
 
-    The examples of a clip follow each other without a gap and are separated together; those that are all
-    zeros, which fill up short clips of avss, hold no sound and stay what they are.
+    The examples of a clip are contiguous and are separated together. Examples of zeros, the padding of short
+    clips of avss, stay zero.
 
     Args:
         examples: (T,1,frames,bands) log-mel of the mixture.
-        name: of one of :data:`SEPARATORS`.
+        name: a name in :data:`SEPARATORS`.
 
     Returns:
         (T,S,1,frames,bands) float32.
@@ -120,20 +119,20 @@ def separate(examples: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     separator = SEPARATORS[name]
     shape = (len(examples), separator.sources, *examples.shape[1:])
     separated = np.zeros(shape, np.float32)
-    heard = examples.any(axis=(1, 2, 3))
-    if not heard.any():
+    valid = examples.any(axis=(1, 2, 3))
+    if not valid.any():
         return separated
     frames, bands = examples.shape[2:]
-    mixture = np.exp(examples[heard].astype(np.float64)).reshape(-1, bands) - LOG_OFFSET
+    mixture = np.exp(examples[valid].astype(np.float64)).reshape(-1, bands) - LOG_OFFSET
     magnitude = np.maximum(mixture, 0.0)
     sources = np.log(separator.masks(magnitude) * magnitude + LOG_OFFSET)
     split = sources.reshape(separator.sources, -1, 1, frames, bands).swapaxes(0, 1)
-    separated[heard] = split.astype(np.float32)
+    separated[valid] = split.astype(np.float32)
     return separated
 
 
 def _shares(strengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(S,...) strengths, 0 or more, as shares that sum to 1 along the first axis."""
+    """Normalise (S,...) strengths, 0 or more, to sum to 1 along the first axis."""
     total = strengths.sum(axis=0)
     even = np.full_like(strengths, 1 / len(strengths))
     shares: NDArray[np.float64] = np.divide(strengths, total, out=even, where=total > _TINY)

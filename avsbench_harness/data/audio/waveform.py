@@ -1,4 +1,4 @@
-"""Reading recordings: wav, flac and ogg of any rate and number of channels, as mono at 16 kHz."""
+"""Recordings: wav, flac and ogg of any rate and number of channels, read as mono and resampled to 16 kHz."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from avsbench_harness.errors import UsageError
 
-#: Samples per second that the VGGish front end works on.
+#: Sample rate of the VGGish front end, Hz.
 SAMPLE_RATE = 16_000
 
-#: Longest recording that is read. Clips last 5 or 10 s; a small compressed file can declare days of silence.
+#: Maximum length of a recording. Clips last 5 or 10 s; a small compressed file can contain days of silence.
 MAX_SECONDS = 3_600
 
 
@@ -26,7 +26,7 @@ def read_audio(path: Path) -> tuple[NDArray[np.float64], int]:
         Samples (n,) in [-1, 1], n > 0, and the file's rate in Hz.
 
     Raises:
-        UsageError: the file is not there, not a recording, empty, over an hour long, or holds NaN.
+        UsageError: the file is missing, not a recording, empty, over an hour long, or contains NaN.
     """
     import soundfile
 
@@ -45,23 +45,23 @@ def read_audio(path: Path) -> tuple[NDArray[np.float64], int]:
             raise UsageError(f"There is no recording {path}.") from None
         raise UsageError(f"{path} cannot be read as wav, flac or ogg ({error}).") from error
     if len(channels) == 0:
-        raise UsageError(f"{path} holds no samples; fetch or extract the recording again.")
+        raise UsageError(f"{path} has no samples; fetch or extract the recording again.")
     samples = channels.mean(axis=1)
     if not np.isfinite(samples).all():
-        raise UsageError(f"{path} holds samples that are NaN or infinite; extract the recording again.")
+        raise UsageError(f"{path} has samples that are NaN or infinite; extract the recording again.")
     return np.clip(samples, -1.0, 1.0), rate
 
 
 def to_16k(samples: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     """Resample mono samples (n,) from ``rate`` Hz to 16 kHz.
 
-    The filter is resampy's ``kaiser_best``, as published: it decides the log-mel bands next to 8 kHz, so
+    The filter is resampy's ``kaiser_best``, as published: it affects the log-mel bands next to 8 kHz, so
     another resampler gives other embeddings. A recording too short for one output sample gives none.
     """
     if rate == SAMPLE_RATE:
         return samples
     if len(samples) * SAMPLE_RATE < rate:
         return np.zeros(0)
-    import resampy  # compiles its loops with numba at import, so only where it is needed
+    import resampy  # slow to import: it compiles loops with numba
 
     return np.asarray(resampy.resample(samples, rate, SAMPLE_RATE, filter="kaiser_best"), dtype=np.float64)

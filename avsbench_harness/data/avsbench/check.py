@@ -1,4 +1,4 @@
-"""Whether a data root holds what it should: every file is opened, and no fault hides another."""
+"""The check of a data root: opens every file and reports all faults."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def check_dataset(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Open every file that the tables name, and compare their numbers with the official ones.
+    """Open every file of the tables' clips, and compare the numbers of clips with the official ones.
 
     Args:
         root: as for :func:`~avsbench_harness.data.avsbench.layout.open_dataset`.
-        tasks: which tasks must be there; by default those that are found, or all if none is.
-        progress: called with (clips done, clips in all) after every clip.
-        workers: threads that decode; by default one per processor.
+        tasks: the required tasks; by default those that are found, or all if none is found.
+        progress: called with (clips done, total clips) after every clip.
+        workers: decoding threads; by default one per core.
     """
     root = root.expanduser().absolute()
     opened = [_open(root, task) for task in tasks or found_tasks(root) or TASKS.values()]
@@ -62,15 +62,15 @@ def check_dataset(
                         progress(done, total)
             reports.append(_report(root, one, results))
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the clips that are queued
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for queued clips
     return Report(root, reports)
 
 
 def expected_clips(dataset: Dataset) -> dict[Split, int] | None:
-    """The number of clips per split that a data set should have.
+    """Return the expected number of clips per split.
 
-    The official one, or for synthetic data what ``clips`` in their ``synthetic.json`` says: a number for each
-    split, by name or in the order of the splits. ``None`` where that file does not speak of this task.
+    This is the official number, for synthetic data that of ``clips`` in their ``synthetic.json``: a number
+    for each split, by name or in the order of the splits. ``None`` if that file does not cover this task.
 
     Raises:
         BadFileError: the file is malformed.
@@ -96,7 +96,7 @@ def expected_clips(dataset: Dataset) -> dict[Split, int] | None:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A task before its files are looked at; ``clips`` is empty where the table could not be read."""
+    """A task before its files are opened; ``clips`` is empty if the table could not be read."""
 
     task: Task
     folder: Path | None
@@ -127,9 +127,9 @@ def _open(root: Path, task: Task) -> _Opened:
 
 
 def _missing_table(root: Path, folder: Path | None, task: Task) -> Fault:
-    """The fault of a task that cannot be opened at all."""
+    """The fault of a task without a table."""
     if folder is None:
-        message = f"holds no {task.title} data" if root.is_dir() else "is no folder"
+        message = f"contains no {task.title} data" if root.is_dir() else "is no folder"
         return Fault(task.name, "missing", ".", message)
     message = "is not there" if task.semantic else "is not there, nor a metadata.csv to rebuild it from"
     return Fault(task.name, "missing", _relative(folder / table_name(task), root), message)
@@ -151,7 +151,7 @@ def _report(root: Path, opened: _Opened, results: dict[Split, list[_ClipCheck]])
     notes = []
     if zero_one:
         notes.append(
-            f"{zero_one:,} masks are written in 0 and 1. They are read as 0 and 255 here, but as empty by"
+            f"{zero_one:,} masks have the values 0 and 1. They are read as 0 and 255 here, but as empty by"
             " other codes."
         )
     return TaskReport(
@@ -166,12 +166,12 @@ def _report(root: Path, opened: _Opened, results: dict[Split, list[_ClipCheck]])
 
 
 class _ClipCheck:
-    """One clip's files, each opened.
+    """The check of one clip's files.
 
     Attributes:
-        faults: what is wrong with them.
-        present: how many there are, by ``frame``, ``mask`` and ``audio``.
-        zero_one: how many masks are written in 0 and 1.
+        faults: the faults of the files.
+        present: number of files found, by ``frame``, ``mask`` and ``audio``.
+        zero_one: number of masks with the values 0 and 1.
     """
 
     def __init__(self, root: Path, task: Task, clip: Clip) -> None:
@@ -181,7 +181,7 @@ class _ClipCheck:
         self.zero_one = 0
         for frame, mask in zip(clip.frames, clip.masks, strict=True):
             picture = self._image(frame, "frame")
-            # S4 and MS3 come as squares; an AVSS frame has a size of its own, and its mask the same.
+            # S4 and MS3 are square; AVSS frames have any size, and their masks have the same.
             size = (picture.size if picture else None) if task.semantic else (MASK_SIZE, MASK_SIZE)
             if picture is not None:
                 self._size(frame, picture, size)
@@ -189,7 +189,7 @@ class _ClipCheck:
                 self._mask(mask, size)
         if clip.audio is not None:
             self._audio(clip.audio)
-        elif clip.logmel is not None:  # named only where it was listed
+        elif clip.logmel is not None:  # it was listed in its folder
             self.present["audio"] += 1
 
     def _fault(self, kind: FaultKind, path: Path, message: str) -> None:
@@ -239,5 +239,5 @@ class _ClipCheck:
 
 
 def _relative(path: Path, root: Path) -> str:
-    """A path as seen from the data root, with forward slashes; a table may lie above the root."""
+    """A path relative to the data root, with forward slashes; a table may lie above the root."""
     return Path(os.path.relpath(path, root)).as_posix()

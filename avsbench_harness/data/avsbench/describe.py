@@ -1,4 +1,4 @@
-"""What a data root holds, from its tables and file sizes alone."""
+"""The description of a data root, from its tables and file sizes alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split: its clips, their frames, how many of them have ground truth, and the split's fingerprint."""
+    """One split: numbers of clips, frames and annotated frames, and the split's fingerprint."""
 
     clips: int
     frames: int
@@ -40,22 +40,22 @@ class TaskInfo:
     splits: dict[Split, SplitInfo]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The attributes as JSON values."""
         return asdict(self)
 
 
 def describe_dataset(root: Path, tasks: Sequence[Task] | None = None) -> list[TaskInfo]:
-    """What is found of the tasks (by default of all) under a data root; nothing is decoded.
+    """Describe the tasks (by default all) under a data root, without decoding any file.
 
     Raises:
-        MissingDataError: none of the tasks is there, or a table is missing.
+        MissingDataError: none of the tasks is found, or a table is missing.
         UsageError: a table is malformed.
     """
     root = root.expanduser().absolute()
     chosen = tasks or found_tasks(root)
     if not chosen:
         raise MissingDataError(
-            f"{root} holds none of the tasks {', '.join(TASKS)}."
+            f"{root} contains none of the tasks {', '.join(TASKS)}."
             f" `avsb data check {root}` shows the expected trees."
         )
     return [_describe(root, task) for task in chosen]
@@ -85,7 +85,7 @@ def _describe(root: Path, task: Task) -> TaskInfo:
 
 
 def render_description(infos: Sequence[TaskInfo]) -> Table:
-    """A table for ``rich``, one row per split; fingerprints are cut to 12 digits."""
+    """Return a ``rich`` table with one row per split; fingerprints are shortened to 12 digits."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,7 +1,7 @@
-"""A task's data set on disk: from its table to clips, without decoding anything.
+"""A task's data set on disk: its table and clips, without decoding any file.
 
-Folders and file names are those of the released AVSBench, see :data:`.tree.EXPECTED`. Clips are lists of
-file names derived from the table; readers and :mod:`avsbench_harness.data.avsbench.check` find missing files.
+Folders and file names are those of the released AVSBench, see :data:`.tree.EXPECTED`. Clips are lists of file
+names derived from the table. Missing files are found when they are read, or by :mod:`.check`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from avsbench_harness.errors import MissingDataError
 from avsbench_harness.files import sha256_json
 from avsbench_harness.tasks import MS3, S4, SPLITS, Split, Task
 
-#: Recordings are looked for in this order; the released ones are wav.
+#: Suffixes of recordings in the order of preference; the released ones are wav.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
 #: Frames per clip in the parts of AVSBench-semantic.
@@ -37,8 +37,8 @@ class Dataset:
         task: the task.
         root: the data root that was opened.
         folder: the task's folder in it (or the root itself).
-        table: the csv file that names the clips.
-        synthetic: whether the folder or its root says that the data are synthetic; so must every score on it.
+        table: the csv file with the clips.
+        synthetic: whether the data are marked as synthetic; every score on them is marked too.
         rows: the table, in its order.
     """
 
@@ -51,30 +51,30 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """``synthetic``; ``avsbench`` where the table has the official number of clips; else ``custom``."""
+        """``synthetic``; ``avsbench`` if the table has the official number of clips; else ``custom``."""
         if self.synthetic:
             return "synthetic"
         return "avsbench" if self.counts() == self.task.clips else "custom"
 
     def counts(self) -> dict[Split, int]:
-        """Number of clips per split."""
+        """Return the number of clips per split."""
         return {split: sum(row.split == split for row in self.rows) for split in SPLITS}
 
     def clips(self, split: Split) -> list[Clip]:
-        """The clips of a split in the table's order. Files that they name may be missing."""
+        """Return the clips of a split in the table's order. Their files may be missing."""
         rows = [row for row in self.rows if row.split == split]
         return _CLIPS[self.task.name](self.folder, rows)
 
     def fingerprint(self) -> str:
-        """SHA-256 (64 hexadecimal digits) that tells this data set from others; made of its splits'."""
+        """Return the SHA-256 (64 hexadecimal digits) over the fingerprints of the splits."""
         return sha256_json(self.fingerprints())
 
     def fingerprints(self) -> dict[Split, str]:
-        """SHA-256 (64 hexadecimal digits) of each split.
+        """Return the SHA-256 (64 hexadecimal digits) of each split.
 
-        Covers the clips' ids, split and order (training order and batch-wise metrics follow it), and the
-        name and size of every file they name; ``null`` is the size of a missing one. Contents are not read,
-        and where the data lie does not matter.
+        It covers the clips' ids, split and order (training order and batch-wise metrics depend on it), and
+        the name and size of each of their files; the size of a missing file is ``null``. Contents are not
+        read, and the location of the data does not matter.
         """
         return {split: self._split_fingerprint(split) for split in SPLITS}
 
@@ -99,9 +99,9 @@ def open_dataset(root: Path, task: Task) -> Dataset:
     """Find a task under a data root and read its table.
 
     Args:
-        root: the folder that holds ``Single-source``, ``Multi-sources`` and ``AVSBench_semantic`` (or
-            ``AVSBench_object`` and ``AVSS``, as other codes have it), or the task's own folder.
-        task: which task.
+        root: the folder with ``Single-source``, ``Multi-sources`` and ``AVSBench_semantic`` (or with
+            ``AVSBench_object`` and ``AVSS``, as in other codes), or the task's own folder.
+        task: the task.
 
     Raises:
         MissingDataError: there is no such folder, or no table; the message shows the expected tree.
@@ -115,7 +115,7 @@ def open_dataset(root: Path, task: Task) -> Dataset:
 
 @dataclass(frozen=True)
 class _TableFile:
-    """A task's own table, and how it is rebuilt from ``metadata.csv`` without it."""
+    """The readers of a task's own table, and of ``metadata.csv`` if that table is missing."""
 
     name: str
     read: Callable[[Path], list[Row]]
@@ -130,7 +130,7 @@ _TABLES = {
 
 
 def table_name(task: Task) -> str:
-    """The file name of a task's own table."""
+    """Return the file name of a task's own table."""
     return _TABLES[task.name].name
 
 
@@ -147,7 +147,7 @@ def _read_table(root: Path, folder: Path, task: Task) -> tuple[Path, list[Row]]:
 
 def _s4_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
     data = folder / "s4_data"
-    sound = _sound_finder(data)
+    audio = _audio_finder(data)
     clips = []
     for row in rows:
         place = f"{row.split}/{row.category}"
@@ -158,7 +158,7 @@ def _s4_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
                 row,
                 [data / f"visual_frames/{clip}_{k}.png" for k in range(1, S4.frames + 1)],
                 [data / f"gt_masks/{clip}_{k}.png" for k in range(1, annotated + 1)],
-                *sound(place, row.id),
+                *audio(place, row.id),
             )
         )
     return clips
@@ -166,14 +166,14 @@ def _s4_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
 
 def _ms3_clips(folder: Path, rows: Sequence[Row]) -> list[Clip]:
     data = folder / "ms3_data"
-    sound = _sound_finder(data)
+    audio = _audio_finder(data)
     numbers = range(1, MS3.frames + 1)
     return [
         _clip(
             row,
             [data / f"visual_frames/{row.id}/{row.id}.mp4_{k}.png" for k in numbers],
             [data / f"gt_masks/{row.split}/{row.id}/{row.id}_{k}.png" for k in numbers],
-            *sound(row.split, row.id),
+            *audio(row.split, row.id),
         )
         for row in rows
     ]
@@ -204,15 +204,15 @@ _CLIPS = {"s4": _s4_clips, "ms3": _ms3_clips, "avss": _avss_clips}
 def _clip(
     row: Row, frames: Sequence[Path], masks: Sequence[Path], audio: Path | None, logmel: Path | None
 ) -> Clip:
-    """A clip whose first frames have masks."""
-    unlabelled = (None,) * (len(frames) - len(masks))
-    return Clip(row.id, tuple(frames), (*masks, *unlabelled), audio, logmel, row.category, row.subset)
+    """A clip whose first frames are annotated."""
+    not_annotated = (None,) * (len(frames) - len(masks))
+    return Clip(row.id, tuple(frames), (*masks, *not_annotated), audio, logmel, row.category, row.subset)
 
 
-def _sound_finder(data: Path) -> Callable[[str, str], tuple[Path | None, Path | None]]:
-    """A function (place, name) -> (recording, log-mel pickle) that lists each folder once.
+def _audio_finder(data: Path) -> Callable[[str, str], tuple[Path | None, Path | None]]:
+    """Return a function (place, name) -> (recording, log-mel pickle) that lists each folder once.
 
-    A clip that has neither gets the name of the wav file that should be there.
+    For a clip with neither it returns the expected name of the wav file.
     """
     listing = cache(_names_in)
 
@@ -228,9 +228,9 @@ def _sound_finder(data: Path) -> Callable[[str, str], tuple[Path | None, Path | 
 
 
 def _avss_names(folder: Path, rows: Iterable[Row]) -> tuple[str, str]:
-    """The names of the mask folder and of the recording, which all clips share.
+    """The names of the mask folder and of the recording, which are the same in all clips.
 
-    Taken from the first clip that is there: listing all 11,356 folders takes long on a network disk.
+    They are read from the first clip on disk: listing all 11,356 folders is slow on a network disk.
     """
     for row in rows:
         names = _names_in(folder / row.subset / row.id)
@@ -242,7 +242,7 @@ def _avss_names(folder: Path, rows: Iterable[Row]) -> tuple[str, str]:
 
 
 def _names_in(folder: Path) -> frozenset[str]:
-    """The names in a folder; none if it is not there."""
+    """The names in a folder; none if it does not exist."""
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
     except OSError:

@@ -1,4 +1,4 @@
-"""What a data check found, as values, as JSON and as a page for the terminal."""
+"""The report of a data check, as values, as JSON and as text for the terminal."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-#: What can be wrong: a file is not there; the table is malformed; a split has not the number of clips that
-#: it should have; a file cannot be decoded; an image has the wrong size; a mask has a value or colour that
-#: stands for no class.
+#: Kinds of faults: a missing file, a malformed table, a wrong number of clips, a file that cannot be decoded,
+#: an image of the wrong size, a mask with a value or colour of no class.
 FaultKind = Literal["missing", "table", "count", "unreadable", "size", "colour"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault.
 
     Attributes:
         task: the task's name.
-        kind: what is wrong.
+        kind: the kind of fault.
         path: the file, relative to the data root, with forward slashes.
-        message: the rest of the sentence that begins with the path.
+        message: the message without the path in front.
     """
 
     task: str
@@ -38,7 +37,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Count:
-    """How many there are; ``expected`` is ``None`` where nothing says how many there should be."""
+    """A number found; ``expected`` is ``None`` if the expected number is unknown."""
 
     found: int
     expected: int | None
@@ -51,7 +50,7 @@ class Count:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Clips in the table against the official number; files present against those that the clips name."""
+    """Clips in the table vs. the official number; files found vs. files of the clips."""
 
     clips: Count
     frames: Count
@@ -61,16 +60,16 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What was found of one task.
+    """The report of one task.
 
     Attributes:
         task: the task's name.
         folder: its folder, ``None`` if there is none.
-        synthetic: whether the data say that they are synthetic.
-        tree: what lies in that folder (or in the root), as lines.
+        synthetic: whether the data are marked as synthetic.
+        tree: the content of that folder (or of the root), as lines.
         counts: per split; empty if the table could not be read.
-        faults: everything that is wrong, in the order of the table.
-        notes: what is no fault but worth knowing, as sentences.
+        faults: all faults, in the order of the table.
+        notes: remarks that are not faults, as sentences.
     """
 
     task: str
@@ -84,29 +83,29 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found under a data root."""
+    """The report of a data root."""
 
     root: Path
     tasks: list[TaskReport]
 
     @property
     def faults(self) -> list[Fault]:
-        """Everything that is wrong, task by task."""
+        """All faults, task by task."""
         return [fault for task in self.tasks for fault in task.faults]
 
     @property
     def counts(self) -> dict[str, dict[Split, SplitCounts]]:
-        """Per task and split, how many clips and files there are."""
+        """The numbers of clips and files per task and split."""
         return {task.task: task.counts for task in self.tasks}
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Whether there is no fault."""
         return not self.faults
 
     @property
     def missing(self) -> bool:
-        """A file, a table or a clip is not there."""
+        """Whether a file, a table or a clip is missing."""
         return any(fault.kind in ("missing", "count") for fault in self.faults)
 
     def to_json(self) -> dict[str, Any]:
@@ -116,11 +115,11 @@ class Report:
 
 
 def render_report(report: Report, limit: int = 20) -> RenderableType:
-    """A page for ``rich``: per task the expected tree beside the found one, the counts, and the faults.
+    """Return ``rich`` text: per task the expected tree beside the found one, the counts, and the faults.
 
     Args:
-        report: what a check found.
-        limit: how many faults to name; the others are counted.
+        report: the report.
+        limit: number of faults to list; the others are counted.
     """
     from rich.console import Group
     from rich.text import Text

@@ -1,8 +1,8 @@
-"""The tables of AVSBench: which clips there are, in which split, in which order.
+"""The tables of AVSBench: the clips, their splits and their order.
 
 Facts from the published tables: ``s4_meta_data.csv`` (name, start, category, split), ``ms3_meta_data.csv``
 (video_id, split) and AVSBench-semantic's ``metadata.csv`` (vid, uid, s_min, s_sec, a_obj, split, label). The
-last one names all clips, so the other two can be rebuilt from it, but for the order of their rows. Start
+last one lists all clips, so the other two can be rebuilt from it except for the order of their rows. Start
 times are not read: the released frames and recordings are already cut.
 """
 
@@ -21,7 +21,7 @@ from avsbench_harness.tasks import SPLITS, Split
 #: The parts of AVSBench-semantic: the clips of S4, those of MS3, and the new ones.
 SUBSETS = ("v1s", "v1m", "v2")
 
-#: AVSBench-semantic's word for a sounding object -> S4's folder. "h orse" is one row of the real table.
+#: AVSBench-semantic's name of a sounding object -> S4's folder. "h orse" is one row of the real table.
 S4_CATEGORIES = {
     "baby": "baby_laughter",
     "bird": "mynah_bird_singing",
@@ -50,18 +50,18 @@ S4_CATEGORIES = {
 }
 
 # Names of clips and categories become parts of paths: no separators, no drive letters, and no leading dot,
-# so that neither ".." nor a hidden file can be named.
+# which excludes ".." and hidden files.
 _SAFE_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip of a task, as its table names it.
+    """One clip of a task in its table.
 
     Attributes:
         id: the clip's name in its task: S4 ``name``, MS3 ``video_id``, AVSS ``uid``.
         split: train, val or test.
-        category: S4's category folder; AVSS's ``a_obj`` as written, oddities included; empty in MS3.
+        category: S4's category folder; AVSS's ``a_obj`` unchanged; empty in MS3.
         subset: ``v1s``, ``v1m`` or ``v2`` in AVSS, else the task's name.
     """
 
@@ -73,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """One row of AVSBench-semantic's ``metadata.csv``; its times are left out."""
+    """One row of AVSBench-semantic's ``metadata.csv``, without its times."""
 
     vid: str
     uid: str
@@ -83,7 +83,7 @@ class MetadataRow:
 
 
 def read_s4(path: Path) -> list[Row]:
-    """The rows of ``s4_meta_data.csv`` in their order."""
+    """Read the rows of ``s4_meta_data.csv`` in their order."""
     return _distinct(
         path,
         [
@@ -94,7 +94,7 @@ def read_s4(path: Path) -> list[Row]:
 
 
 def read_ms3(path: Path) -> list[Row]:
-    """The rows of ``ms3_meta_data.csv`` in their order."""
+    """Read the rows of ``ms3_meta_data.csv`` in their order."""
     rows = [
         Row(row.name("video_id"), row.split(), "", "ms3") for row in _records(path, ("video_id", "split"))
     ]
@@ -102,7 +102,7 @@ def read_ms3(path: Path) -> list[Row]:
 
 
 def read_metadata(path: Path) -> list[MetadataRow]:
-    """The rows of AVSBench-semantic's ``metadata.csv`` in their order."""
+    """Read the rows of AVSBench-semantic's ``metadata.csv`` in their order."""
     return [
         MetadataRow(row.name("vid"), row.name("uid"), row.text("a_obj"), row.split(), row.subset("label"))
         for row in _records(path, ("vid", "uid", "a_obj", "split", "label"))
@@ -110,12 +110,12 @@ def read_metadata(path: Path) -> list[MetadataRow]:
 
 
 def read_avss(path: Path) -> list[Row]:
-    """The clips of AVSS from ``metadata.csv`` in its order; ``uid`` is unique across the subsets."""
+    """Read the clips of AVSS from ``metadata.csv`` in its order; ``uid`` is unique across the subsets."""
     return _distinct(path, [Row(row.uid, row.split, row.a_obj, row.label) for row in read_metadata(path)])
 
 
 def rebuild_s4(path: Path) -> list[Row]:
-    """S4's table from the ``v1s`` rows of ``metadata.csv``: the same clips, in another order."""
+    """Rebuild S4's table from the ``v1s`` rows of ``metadata.csv``: the same clips, in another order."""
     rows = [row for row in read_metadata(path) if row.label == "v1s"]
     for row in rows:
         if row.a_obj not in S4_CATEGORIES:
@@ -129,14 +129,14 @@ def rebuild_s4(path: Path) -> list[Row]:
 
 
 def rebuild_ms3(path: Path) -> list[Row]:
-    """MS3's table from the ``v1m`` rows of ``metadata.csv``: the same clips, in another order."""
+    """Rebuild MS3's table from the ``v1m`` rows of ``metadata.csv``: the same clips, in another order."""
     rows = [row for row in read_metadata(path) if row.label == "v1m"]
     return _distinct(path, [Row(row.uid, row.split, "", "ms3") for row in rows])
 
 
 @dataclass(frozen=True)
 class _Record:
-    """The cells of one line and where they stand, so that a bad cell can be named."""
+    """The cells of one line and their position, for error messages."""
 
     path: Path
     line: int
@@ -146,11 +146,11 @@ class _Record:
         return self.cells[column]
 
     def name(self, column: str) -> str:
-        """A cell that will be part of a path."""
+        """A cell that becomes part of a path."""
         value = self.cells[column]
         if not _SAFE_NAME.fullmatch(value):
             raise self._bad(
-                column, "cannot be the name of a file (not empty, no dot in front, no '/', '\\' or ':')"
+                column, "cannot be the name of a file (not empty, no leading dot, no '/', '\\' or ':')"
             )
         return value
 
@@ -185,7 +185,7 @@ def _records(path: Path, columns: Sequence[str]) -> Iterator[_Record]:
                 )
             for cells in reader:
                 if any(cells[column] is None for column in columns):
-                    raise BadFileError(path, f"has in line {reader.line_num} a row that is cut short")
+                    raise BadFileError(path, f"has in line {reader.line_num} a truncated row")
                 yield _Record(path, reader.line_num, {column: cells[column].strip() for column in columns})
     except FileNotFoundError as error:
         raise MissingDataError(f"There is no table {path}.") from error
@@ -194,7 +194,7 @@ def _records(path: Path, columns: Sequence[str]) -> Iterator[_Record]:
 
 
 def _distinct(path: Path, rows: Iterable[Row]) -> list[Row]:
-    """The rows, once it is sure that an id names one clip."""
+    """The rows, after checking that every id is unique."""
     seen: dict[str, Row] = {}
     for row in rows:
         if row.id in seen:

@@ -1,4 +1,4 @@
-"""Where the tasks lie under a data root: the expected trees, and the folders that are found."""
+"""The directory tree of each task under a data root: the expected trees, and the folders that are found."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FOLDERS = {
     "ms3": ("Multi-sources", "AVSBench_object/Multi-sources"),
     "avss": ("AVSBench_semantic", "AVSS", "avs_released"),
 }
-# A folder is a task's if one of these lies in it. Not metadata.csv: it may be there only to rebuild tables.
+# A folder belongs to a task if it contains one of these. metadata.csv may only serve to rebuild tables.
 _MARKS = {
     "s4": ("s4_meta_data.csv", "s4_data"),
     "ms3": ("ms3_meta_data.csv", "ms3_data"),
@@ -69,7 +69,7 @@ _MARKERS_OF_SYNTHETIC = ("synthetic.json", "SYNTHETIC.md")
 
 
 def data_root(given: Path | None) -> Path | None:
-    """The given data root, else that of ``AVSB_DATA_DIR``, else ``None``."""
+    """Return the given data root, else that of ``AVSB_DATA_DIR``, else ``None``."""
     if given is not None:
         return given
     variable = os.environ.get(VARIABLE)
@@ -77,7 +77,7 @@ def data_root(given: Path | None) -> Path | None:
 
 
 def find_task_folder(root: Path, task: Task) -> Path | None:
-    """The task's folder in (or at) a data root, or ``None``."""
+    """Return the task's folder in (or at) a data root, or ``None``."""
     for folder in (*(root / name for name in _FOLDERS[task.name]), root):
         if any((folder / mark).exists() for mark in _MARKS[task.name]):
             return folder
@@ -85,7 +85,7 @@ def find_task_folder(root: Path, task: Task) -> Path | None:
 
 
 def task_folder(root: Path, task: Task) -> Path:
-    """The task's folder in (or at) a data root.
+    """Return the task's folder in (or at) a data root.
 
     Raises:
         MissingDataError: there is none; the message shows the expected tree.
@@ -94,17 +94,17 @@ def task_folder(root: Path, task: Task) -> Path:
         raise MissingDataError(f"There is no folder {root}.\n{expectation(task)}")
     folder = find_task_folder(root, task)
     if folder is None:
-        raise MissingDataError(f"{root} holds no {task.title} data.\n{expectation(task)}")
+        raise MissingDataError(f"{root} contains no {task.title} data.\n{expectation(task)}")
     return folder
 
 
 def found_tasks(root: Path) -> list[Task]:
-    """The tasks that have a folder in (or at) a data root."""
+    """Return the tasks that have a folder in (or at) a data root."""
     return [task for task in TASKS.values() if find_task_folder(root, task) is not None]
 
 
 def find_metadata(root: Path, folder: Path) -> Path | None:
-    """AVSBench-semantic's ``metadata.csv``: in a task's folder, in the root or in the AVSS folder."""
+    """Return AVSBench-semantic's ``metadata.csv``: in a task's folder, in the root or in the AVSS folder."""
     for base in (folder, root, folder.parent):
         for path in (base / "metadata.csv", *(base / name / "metadata.csv" for name in _FOLDERS["avss"])):
             if path.is_file():
@@ -113,7 +113,7 @@ def find_metadata(root: Path, folder: Path) -> Path | None:
 
 
 def find_synthetic_marker(root: Path, folder: Path) -> Path | None:
-    """The file that says that the data are synthetic: in the task's folder, above it, or in the root."""
+    """Return the file that marks data as synthetic: in the task's folder, above it, or in the root."""
     for base in (folder, folder.parent, root):
         for name in _MARKERS_OF_SYNTHETIC:
             if (base / name).is_file():
@@ -122,16 +122,16 @@ def find_synthetic_marker(root: Path, folder: Path) -> Path | None:
 
 
 def expectation(task: Task) -> str:
-    """A sentence and the expected tree, to end an error with."""
+    """Return a sentence with the expected tree, for the end of an error message."""
     tree = "\n".join("  " + line for line in EXPECTED[task.name].splitlines())
-    return f"Give the folder that holds this tree, by --data or AVSB_DATA_DIR:\n{tree}"
+    return f"Pass the folder that contains this tree, by --data or AVSB_DATA_DIR:\n{tree}"
 
 
 def found_tree(folder: Path) -> list[str]:
-    """What lies in a folder, as indented lines.
+    """Return the content of a folder as indented lines.
 
-    The first level is shown up to 8 names. Below it, a folder of many is shown by one example, and from the
-    third level on only the first folder of a few is opened.
+    The first level lists up to 8 names. Below it, a folder with many entries is represented by one example,
+    and from the third level on only the first folder is opened.
     """
     lines = [f"{folder.name}/"]
     _walk(folder, 1, lines)

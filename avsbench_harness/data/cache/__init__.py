@@ -1,1 +1,1 @@
-"""Arrays that are computed once and kept on disk."""
+"""One array store on disk for decoded clips, log-mels, embeddings and packed solutions."""

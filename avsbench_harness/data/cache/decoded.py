@@ -1,132 +1,39 @@
-"""Clips decoded once: frames, masks and maskiges of a list of clips at one size, kept in the cache.
+"""Clips that are decoded once: frames, masks and maskiges of a list of clips at one size, in the cache.
 
-Where they are not kept yet they come from their files, and are kept then; :meth:`DecodedClips.fill` does so
-for all at once, in threads (Pillow decodes and resizes without the interpreter's lock).
+A clip that is not cached is decoded from its files and stored. :meth:`DecodedClips.fill` does so for all
+clips at once, in threads (Pillow decodes and resizes without the interpreter's lock).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from avsbench_harness.data.cache.clip_store import ClipStore
+from avsbench_harness.data.cache.eviction import make_room
+from avsbench_harness.data.cache.store import ArrayStore, array_key
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.images import read_clip_masks, read_frame
-from avsbench_harness.data.maskige import read_maskige
-from avsbench_harness.data.pixels import Fit as FileFit
-from avsbench_harness.data.pixels import Size, content_size, load_image
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.transforms import Pixels
-from avsbench_harness.files import cache_dir, sha256_json
-from avsbench_harness.recipe.schema import Fit
+from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-#: Changes whenever decoding or resizing gives other pixels for the same files.
-VERSION = 1
-
-#: Bytes of disk that the decoded clips leave free, for checkpoints and all else.
-RESERVE = 2 * 10**9
-
-#: Bytes per pixel of a frame: its colours and its mask, and its maskige's colours.
-_PLANES, _MASKIGE_PLANES = 4, 3
-
-
-class ClipSource(Protocol):
-    """Where a loader takes its pixels from."""
-
-    def read(self, index: int) -> Pixels:
-        """A clip's pixels."""
-
-    def content(self, index: int) -> tuple[int, int]:
-        """(width, height) of a clip's frames, pixels."""
-
-
-@dataclass(frozen=True)
-class FileDecoder:
-    """Clips from their files, decoded at every reading.
-
-    Attributes:
-        clips: which clips, in the order of their indices.
-        task: whose masks they have.
-        size: longest side of the results, pixels.
-        fit: how frames and masks get to that size.
-        maskiges: per clip id one maskige file per frame; ``None`` for none.
-    """
-
-    clips: Sequence[Clip]
-    task: Task
-    size: int
-    fit: Fit = "squeeze"
-    maskiges: Mapping[str, Sequence[Path]] | None = None
-
-    def read(self, index: int) -> Pixels:
-        """A clip's pixels: squares of ``size``, or with ``pad`` what the frame fills of one."""
-        clip = self.clips[index]
-        size: Size = self.size
-        fit: FileFit = "squeeze"
-        if self.fit == "pad":  # all files of a clip get the shape that its first frame asks for
-            size = self.content(index)
-        else:
-            fit = self.fit
-        frames = [read_frame(path, size, fit) for path in clip.frames]
-        masks, _ = read_clip_masks(clip, self.task, size, fit)
-        painted = None
-        if self.maskiges is not None:
-            painted = _channels_first([read_maskige(path, size, fit) for path in self.maskiges[clip.id]])
-        return Pixels(_channels_first(frames), torch.from_numpy(masks), painted)
-
-    def content(self, index: int) -> tuple[int, int]:
-        """(width, height) of a clip's frames, pixels."""
-        if self.fit != "pad":
-            return self.size, self.size
-        return content_size(*load_image(self.clips[index].frames[0]).size, self.size)
-
-    def key(self) -> str:
-        """A hash (64 hexadecimal digits) of all that decides the pixels.
-
-        As in the data set's fingerprint files count by name and size, and here by the time of their last
-        change too, so that one edited in place is decoded again; where the data lie does not matter.
-        """
-        clips = [
-            [clip.id, [path if path is None else _signature(path) for path in self._files(clip)]]
-            for clip in self.clips
-        ]
-        semantic = self.task.semantic
-        return sha256_json(
-            {"version": VERSION, "semantic": semantic, "size": self.size, "fit": self.fit, "clips": clips}
-        )
-
-    def planes(self, index: int) -> int:
-        """Values that a pixel's place has in all frames of a clip."""
-        per_frame = _PLANES + (0 if self.maskiges is None else _MASKIGE_PLANES)
-        return len(self.clips[index].frames) * per_frame
-
-    def _files(self, clip: Clip) -> Iterator[Path | None]:
-        yield from (*clip.frames, *clip.masks)
-        if self.maskiges is not None:
-            yield from self.maskiges[clip.id]
-
 
 class DecodedClips:
-    """Clips that are decoded once and then read from a memory-mapped file of the cache.
+    """A clip source that decodes each clip once and reads it from the cache afterwards.
 
-    A clip whose contents are damaged there is decoded again. If the disk fills up, clips come from their
+    A clip that is damaged in the cache is decoded again. When the disk is full, clips are decoded from their
     files from then on.
 
     Args:
-        decoder: reads what is not kept yet.
+        decoder: decodes the clips that are not cached.
 
     Raises:
         OSError: the cache folder cannot be written.
@@ -135,62 +42,71 @@ class DecodedClips:
     def __init__(self, decoder: FileDecoder) -> None:
         self.decoder = decoder
         self._full = False
-        square = decoder.size**2
-        lengths = [decoder.planes(index) * square for index in range(len(decoder.clips))]
         name = f"{decoder.task.name}-{decoder.size}-{decoder.key()[:16]}"
-        self.store = ClipStore(cache_dir() / "decoded" / name, lengths)
+        self.store = ArrayStore(cache_dir() / "decoded" / name)
+        self.store.open()
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """The clips, in the order of their indices."""
+        return self.decoder.clips
+
+    @property
+    def task(self) -> Task:
+        """The clips' task."""
+        return self.decoder.task
+
+    @property
+    def size(self) -> int:
+        """Side of the network input, pixels."""
+        return self.decoder.size
 
     def read(self, index: int) -> Pixels:
-        """A clip's pixels, bit for bit those of the decoder."""
-        if self.store.written(index):
-            kept = self.store.read(index, self.decoder.planes(index))
-            if kept is not None:
-                return _unpack(kept, len(self.decoder.clips[index].frames))
-            clip = self.decoder.clips[index].id
-            logger.warning(f"Clip {clip} is damaged in {self.store.folder}; it is decoded again.")
+        """Return a clip's pixels, bit for bit those of the decoder."""
+        clip = self.clips[index]
+        stored = self.store.load(_key(index), f"Clip {clip.id}")
+        if stored is not None:
+            return _unpack(stored, len(clip.frames))
         pixels = self.decoder.read(index)
-        self._keep(index, pixels)
+        self._store(index, pixels)
         return pixels
 
     def content(self, index: int) -> tuple[int, int]:
-        """(width, height) of a clip's frames, pixels."""
+        """Return (width, height) of a clip's frames, pixels."""
         if self.decoder.fit != "pad":
             return self.decoder.content(index)
         height, width = self.read(index).sides
         return width, height
 
-    def shortage(self) -> str | None:
-        """A sentence if the disk has too little room for what is still to be written."""
-        wanted = sum(self.store.lengths[index] for index in self.store.missing())
-        free = shutil.disk_usage(self.store.folder).free
-        if wanted == 0 or wanted + RESERVE <= free:
-            return None
-        return (
-            f"The decoded clips need {wanted / 1e9:.1f} GB in {self.store.folder}, where "
-            f"{free / 1e9:.1f} GB are free, of which {RESERVE / 1e9:.0f} are left; make room or set "
-            "AVSB_CACHE_DIR to a larger disk."
-        )
+    def missing(self) -> list[int]:
+        """The indices of the clips that are not cached."""
+        indices = {_key(index): index for index in range(len(self.clips))}
+        return [indices[key] for key in self.store.missing(indices)]
+
+    def make_room(self) -> str | None:
+        """Make room for the missing clips, see :func:`~avsbench_harness.data.cache.eviction.make_room`."""
+        return make_room(sum(map(self.decoder.max_bytes, self.missing())))
 
     def fill(self, progress: Callable[[int], None] | None = None, jobs: int | None = None) -> tuple[int, int]:
-        """Decode what is not kept yet; returns how many clips that were, and their bytes.
+        """Decode the missing clips; returns how many these were, and their bytes.
 
-        A call that is cut off leaves the clips that it wrote; another process that fills the same store is
-        waited for.
+        An interrupted call keeps the clips it has stored. If another process fills the same collection, wait
+        for it.
 
         Args:
-            progress: called with the number of clips done since the last call, those that were there too.
+            progress: called with the number of clips done since the last call, cached ones included.
             jobs: threads; by default one per core.
 
         Raises:
-            MissingDataError, BadFileError: as by the decoder.
+            MissingDataError, BadFileError: a file is missing or cannot be decoded.
         """
         report = progress or (lambda count: None)
-        if not self.store.missing():
-            report(len(self.decoder.clips))
+        if not self.missing():
+            report(len(self.clips))
             return 0, 0
-        with self.store.lock:
-            todo = self.store.missing()
-            report(len(self.decoder.clips) - len(todo))
+        with self.store.filling:
+            todo = self.missing()
+            report(len(self.clips) - len(todo))
             written = 0
             for size in _in_threads(self._decode, todo, jobs or os.cpu_count() or 1):
                 written += size
@@ -198,27 +114,30 @@ class DecodedClips:
         return len(todo), written
 
     def _decode(self, index: int) -> int:
-        pixels = self.decoder.read(index)
-        return self._keep(index, pixels)
+        return self._store(index, self.decoder.read(index))
 
-    def _keep(self, index: int, pixels: Pixels) -> int:
-        """Write a clip's pixels; returns their bytes, 0 where they could not be written."""
+    def _store(self, index: int, pixels: Pixels) -> int:
+        """Write a clip's pixels; returns their bytes, 0 if they could not be written."""
         if self._full:
             return 0
         packed = _pack(pixels)
         try:
-            self.store.write(index, packed)
+            self.store.store(_key(index), packed)
         except OSError as error:
             self._full = True
             logger.warning(
-                f"{self.store.folder} cannot be written ({error.strerror}); clips come from files."
+                f"{self.store.folder} cannot be written ({error.strerror}); clips are decoded from files."
             )
             return 0
         return packed.size
 
 
+def _key(index: int) -> str:
+    return array_key(clip=index)
+
+
 def _in_threads(work: Callable[[int], int], todo: Sequence[int], jobs: int) -> Iterator[int]:
-    """The results as they come; the first error ends it, with no work begun after."""
+    """Yield results as they are completed; after the first error no new work is started."""
     remaining, running = iter(todo), set[Future[int]]()
     with ThreadPoolExecutor(jobs) as pool:
         while True:
@@ -234,7 +153,7 @@ def _in_threads(work: Callable[[int], int], todo: Sequence[int], jobs: int) -> I
 
 
 def _pack(pixels: Pixels) -> NDArray[np.uint8]:
-    """A clip as planes (n,h,w): colours of all frames, masks, colours of the maskiges."""
+    """A clip as planes (n,h,w): RGB of all frames, masks, RGB of all maskiges."""
     parts = [pixels.images.flatten(0, 1), pixels.masks]
     if pixels.maskige is not None:
         parts.append(pixels.maskige.flatten(0, 1))
@@ -244,19 +163,5 @@ def _pack(pixels: Pixels) -> NDArray[np.uint8]:
 
 def _unpack(packed: NDArray[np.uint8], frames: int) -> Pixels:
     planes, shape = torch.from_numpy(packed), (frames, 3, *packed.shape[1:])
-    colours, masks, painted = planes[: 3 * frames], planes[3 * frames : 4 * frames], planes[4 * frames :]
-    return Pixels(colours.reshape(shape), masks, painted.reshape(shape) if len(painted) else None)
-
-
-def _signature(path: Path) -> tuple[str, int | None, int | None]:
-    """A file's name, size and time of its last change; ``None`` where it is missing."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - twice as fast as through the Path
-    except OSError:
-        return path.name, None, None
-    return path.name, found.st_size, found.st_mtime_ns
-
-
-def _channels_first(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Frames (h,w,3) as one tensor (t,3,h,w)."""
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+    images, masks, maskiges = planes[: 3 * frames], planes[3 * frames : 4 * frames], planes[4 * frames :]
+    return Pixels(images.reshape(shape), masks, maskiges.reshape(shape) if len(maskiges) else None)

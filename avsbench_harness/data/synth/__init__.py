@@ -1,12 +1,12 @@
 """A synthetic audio-visual benchmark, written in the official layouts.
 
-Objects of several kinds move over textured backgrounds; each kind has its own shape, texture and timbre,
-and only some of the visible ones sound. Which ones is drawn apart from the picture, so that a model that
-does not listen can only guess. For trying the harness out without AVSBench; a score made on it says nothing
-about AVSBench.
+Objects of several kinds move over textured backgrounds. Each kind has its own shape, texture and timbre, and
+only some of the visible objects sound. These are drawn independently of the picture, so that a model that
+ignores the audio can only guess. The benchmark serves to try the harness without AVSBench; its scores are not
+comparable with scores on AVSBench.
 
-:mod:`kinds` lists the kinds, :mod:`scene` plans a clip, :mod:`shapes`, :mod:`textures` and :mod:`sounds`
-render it, :mod:`write` puts a benchmark on disk. :mod:`draws` holds what makes all of it the same on every
+:mod:`kinds` defines the kinds, :mod:`scene` plans a clip, :mod:`shapes`, :mod:`textures` and :mod:`sounds`
+render it, :mod:`write` writes a benchmark to disk. :mod:`draws` makes the data bitwise reproducible on every
 machine: integers, tables of rounded sines, and random numbers from the raw stream of a Philox generator.
 """
 

@@ -1,11 +1,11 @@
-"""Random draws and tables that are the same bits on every machine.
+"""Random draws and tables that are bitwise equal on every machine.
 
-Three things usually differ between machines: NumPy's distributions (their streams may change with its
-version), the last bit of ``sin``, ``exp`` or ``pow`` (it depends on the C library and on the processor's
-vector unit), and sums of floats (their order depends on the vector width). So random numbers come from
-``random_raw`` of a Philox generator, whose stream is fixed by its paper; sines and decibels come from tables
-rounded to integers so coarsely that the last bit cannot matter; and what is left are integers, and
-elementwise + - x / and square roots of float64, which IEEE 754 fixes to the bit.
+Three things may differ between machines: NumPy's distributions (their streams may change with its version),
+the last bit of ``sin``, ``exp`` or ``pow`` (it depends on the C library and on the processor's vector unit),
+and sums of floats (their order depends on the vector width). Therefore random numbers come from
+``random_raw`` of a Philox generator, whose stream is defined by its paper; sines and decibels come from
+tables of coarsely rounded integers, which do not depend on the last bit; everything else uses integers, or
+elementwise + - x / and square roots of float64, whose results are defined by IEEE 754.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: Angles are counted in 4096ths of a turn.
+#: Unit of angles: 4096ths of a turn.
 TURN = 4096
 #: ``SIN[a]`` = 32767 sin(2 pi a / TURN), rounded.
 SIN: Ints = np.array([round(32767 * math.sin(2 * math.pi * a / TURN)) for a in range(TURN)], dtype=np.int64)
@@ -30,12 +30,12 @@ ATTENUATION: Floats = np.array([round(4096 * 10 ** (-d / 20)) for d in range(61)
 
 
 class Draws:
-    """The random numbers of one named part of one clip.
+    """The random stream of one named part of one clip.
 
     Args:
         seed: the benchmark's seed, 0 .. 2**64 - 1.
-        name: what is drawn, such as ``s4/train/picture``; parts with other names are independent.
-        index: number of the clip, so that a longer benchmark begins with the clips of a shorter one.
+        name: name of the part, such as ``s4/train/picture``; streams of different names are independent.
+        index: index of the clip; a longer benchmark starts with the clips of a shorter one.
     """
 
     def __init__(self, seed: int, name: str, index: int = 0) -> None:
@@ -43,16 +43,16 @@ class Draws:
         self._bits = np.random.Philox(key=np.array(key, dtype=np.uint64))
 
     def integer(self, low: int, high: int) -> int:
-        """Uniform among ``low .. high``, both included (the bias of the multiplication is below 2**-40)."""
+        """Draw uniformly from ``low .. high``, both included (the multiplication's bias is below 2**-40)."""
         raw = int(self._bits.random_raw()) >> 11
         return low + (raw * (high - low + 1) >> 53)
 
     def chance(self, numerator: int, denominator: int) -> bool:
-        """True with that probability."""
+        """Return ``True`` with probability ``numerator / denominator``."""
         return self.integer(1, denominator) <= numerator
 
     def sample(self, count: int, total: int) -> list[int]:
-        """``count`` different numbers of ``0 .. total - 1`` in random order (Fisher and Yates)."""
+        """Draw ``count`` different numbers of ``0 .. total - 1`` in random order (Fisher-Yates)."""
         pool = list(range(total))
         for i in range(count):
             j = self.integer(i, total - 1)
@@ -60,7 +60,7 @@ class Draws:
         return pool[:count]
 
     def noise(self, count: int) -> Ints:
-        """(count,) bell-shaped integers of mean 0 and standard deviation 37,837: sums of four 16-bit ones."""
+        """Draw (count,) bell-shaped integers of mean 0 and standard deviation 37,837: sums of 16-bit ones."""
         raw = self._bits.random_raw(count).astype("<u8").view("<i2").reshape(count, 4)
         total: Ints = raw.astype(np.int64).sum(axis=1)
         return total

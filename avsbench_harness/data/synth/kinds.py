@@ -1,7 +1,7 @@
-"""The 70 kinds of objects: how each looks and how each sounds.
+"""The 70 kinds of objects: their appearance and their timbre.
 
-Shape, texture, hue and timbre run through their lists at different strides, so that no two kinds share
-shape and texture, or timbre and register, and neighbouring kinds differ in everything.
+Shape, texture, hue and timbre cycle through their lists at different strides, so that no two kinds share
+shape and texture, or timbre and register, and neighbouring kinds differ in all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from avsbench_harness.tasks import CLASSES
 
-#: The categories of S4 as its table lists them; kind ``k`` goes into the folder of the k-th.
+#: The categories of S4 in the order of its table; kind ``k`` is written to the folder of the k-th.
 S4_CATEGORIES: tuple[str, ...] = (
     "helicopter", "mynah_bird_singing", "typing_on_computer_keyboard", "playing_violin",
     "playing_glockenspiel", "playing_piano", "lions_roaring", "baby_laughter", "male_speech", "lawn_mowing",
@@ -32,7 +32,7 @@ TIMBRES: tuple[str, ...] = (
     "warble",
 )  # fmt: skip
 
-#: Hues are counted in 1536ths of the colour circle.
+#: Unit of hues: 1536ths of the colour circle.
 HUES = 1536
 
 
@@ -41,12 +41,12 @@ class Kind:
     """One kind of object.
 
     Attributes:
-        index: its number, from 0; its class in AVSS is one more.
-        shape: name of its outline, see :mod:`shapes`.
-        texture: name of its pattern, see :mod:`textures`.
-        hue: its usual colour in 1536ths of the colour circle; instances lie within 100 of it.
-        timbre: name of its way of sounding, see :mod:`sounds`.
-        register: 0 to 5, where on the scale of that timbre it lies.
+        index: index, from 0; its class in AVSS is one more.
+        shape: name of the outline, see :mod:`shapes`.
+        texture: name of the texture, see :mod:`textures`.
+        hue: mean hue in 1536ths of the colour circle; instances differ from it by at most 100.
+        timbre: name of the timbre, see :mod:`sounds`.
+        register: 0 to 5, the pitch range within that timbre.
     """
 
     index: int
@@ -62,7 +62,7 @@ def _kind(index: int) -> Kind:
         index=index,
         shape=SHAPES[index % len(SHAPES)],
         texture=TEXTURES[4 * index % len(TEXTURES)],
-        hue=949 * index % HUES,  # the golden section of the circle: neighbours lie far apart
+        hue=949 * index % HUES,  # golden section of the circle: neighbours differ strongly
         timbre=TIMBRES[index % len(TIMBRES)],
         register=index // len(TIMBRES),
     )

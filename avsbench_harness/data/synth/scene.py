@@ -1,8 +1,8 @@
-"""One clip: what is seen, what is heard, and which pixels sound.
+"""One clip: frames, recording and masks.
 
-A clip is planned in two parts from independent streams of random numbers: the picture (kinds, colours,
-sizes, paths, which lies on top) and the sound (which of the objects sound when, levels, noise). The picture
-never looks at the sound, so nothing in it tells which object sounds.
+A clip consists of two parts from independent random streams: the picture (kinds, colours, sizes, paths,
+depth order) and the sound (the sounding objects per second, levels, noise). The picture does not depend on
+the sound, so it does not reveal the sounding object.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from avsbench_harness.tasks import MASK_SIZE as SIZE
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
-#: Each object shows at least this percentage of its pixels in each frame.
+#: Minimum percentage of an object's pixels that are visible in every frame.
 VISIBLE = 40
-#: One second in so many is silent.
+#: One second in this number is silent.
 SILENCE = 11
-#: Distance in 16ths of a pixel that a centre keeps from the border.
+#: Minimum distance of a centre from the border, in 16ths of a pixel.
 _MARGIN = 16 * 16
 
 
 @dataclass(frozen=True)
 class Style:
-    """What kinds of clips there are.
+    """The properties of the clips of a task or subset.
 
     Attributes:
         name: part of the names of the random streams.
         seconds: length; one frame per second.
-        objects: fewest and most visible objects.
-        changing: whether the set of sounding objects changes; else one object sounds throughout.
-        channels: of the recording.
+        objects: minimum and maximum number of visible objects.
+        changing: whether the set of sounding objects changes; else one object sounds all the time.
+        channels: number of channels of the recording.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Object:
-    """One object of a picture: its kind and its looks."""
+    """One object of a picture: its kind, colours and texture salt."""
 
     kind: Kind
     colours: tuple[Ints, Ints]
@@ -59,7 +59,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Track:
-    """Where an object is in each frame: (T,) centres and radii in 16ths of a pixel, angles."""
+    """The path of an object: (T,) centres and radii in 16ths of a pixel, and angles."""
 
     x: list[int]
     y: list[int]
@@ -68,13 +68,13 @@ class Track:
 
 
 class Picture:
-    """The visible half of a clip.
+    """The frames of a clip.
 
     Args:
-        style: kind of clip.
-        kinds: the first so many kinds occur.
-        plan: random numbers for the objects and their paths.
-        paint: random numbers for the background and the camera.
+        style: the style of the clip.
+        kinds: number of kinds that may occur, from the first.
+        plan: random stream of the objects and their paths.
+        paint: random stream of the background and the camera.
     """
 
     def __init__(self, style: Style, kinds: int, plan: Draws, paint: Draws) -> None:
@@ -87,7 +87,7 @@ class Picture:
 
     @cached_property
     def owners(self) -> Bytes:
-        """(T,SIZE,SIZE) the visible object of each pixel: 1 + its place in ``objects``, 0 for none."""
+        """(T,SIZE,SIZE) the visible object of each pixel: 1 + its index in ``objects``, 0 for none."""
         return np.stack([_stack(rasters) for rasters in self._rasters])
 
     @cached_property
@@ -108,11 +108,11 @@ class Picture:
         return frames
 
     def _paint_object(self, image: Ints, t: int, i: int) -> None:
-        """Colour the visible pixels of the i-th object in frame t."""
+        """Paint the visible pixels of the i-th object in frame t."""
         thing, track = self.objects[i], self.tracks[i]
         visible = self.owners[t] == i + 1
         y, x = np.nonzero(visible)
-        # Back from the picture into the object's coordinates: shift, scale, turn.
+        # From the picture's to the object's coordinates: shift, scale, rotate.
         u = (16 * x.astype(np.int64) - track.x[t]) * shapes.UNIT // track.radius[t]
         v = (16 * y.astype(np.int64) - track.y[t]) * shapes.UNIT // track.radius[t]
         u, v = shapes.rotate(u, v, -track.angle[t])
@@ -129,7 +129,7 @@ def _object(kind: Kind, draws: Draws) -> Object:
 
 
 def _tracks(objects: list[Object], seconds: int, draws: Draws) -> tuple[list[Track], list[list[shapes.Mask]]]:
-    """Paths on which every object stays visible, and the rasters (T lists of one mask per object)."""
+    """Paths with all objects visible in all frames, and the rasters (T lists of one mask per object)."""
     shrink = 256
     while True:
         tracks = [_track(seconds, shrink, draws) for _ in objects]
@@ -142,11 +142,11 @@ def _tracks(objects: list[Object], seconds: int, draws: Draws) -> tuple[list[Tra
         ]
         if all(_all_visible(masks) for masks in rasters):
             return tracks, rasters
-        shrink = shrink * 31 // 32  # a crowd that finds no room is drawn smaller: this ends
+        shrink = shrink * 31 // 32  # smaller objects always fit eventually
 
 
 def _track(seconds: int, shrink: int, draws: Draws) -> Track:
-    """A straight path that bounces off the borders, turning and growing or shrinking on the way."""
+    """A straight path that bounces off the borders, with rotation and a change of size."""
     radius = draws.integer(23 * 16, 50 * 16) * shrink >> 8
     growth = draws.integer(-16, 16)
     angle, spin = draws.integer(0, TURN - 1), draws.integer(-160, 160)
@@ -161,13 +161,13 @@ def _track(seconds: int, shrink: int, draws: Draws) -> Track:
 
 
 def _bounce(position: int) -> int:
-    """A position on an endless line, folded into the picture."""
+    """Reflect a position on an infinite line into the picture."""
     span = SIZE * 16 - 2 * _MARGIN
     return _MARGIN + span - abs((position - _MARGIN) % (2 * span) - span)
 
 
 def _stack(masks: list[shapes.Mask]) -> Bytes:
-    """(SIZE,SIZE) number, from 1, of the topmost mask at each pixel."""
+    """(SIZE,SIZE) index, from 1, of the topmost mask at each pixel."""
     owner = np.zeros(masks[0].shape, dtype=np.uint8)
     for i, mask in enumerate(masks, start=1):
         owner[mask] = i
@@ -182,23 +182,23 @@ def _all_visible(masks: list[shapes.Mask]) -> bool:
 
 
 class Sound:
-    """The audible half of a clip.
+    """The recording of a clip.
 
     Args:
-        style: kind of clip.
-        kinds: kind of each visible object; nothing else of the picture is known here.
-        schedule: random numbers for which objects sound when.
-        recording: random numbers for the samples.
+        style: the style of the clip.
+        kinds: the kinds of the visible objects.
+        schedule: random stream of the sounding objects per second.
+        recording: random stream of the samples.
     """
 
     def __init__(self, style: Style, kinds: list[Kind], schedule: Draws, recording: Draws) -> None:
-        #: (T,N) which objects sound in which second.
+        #: (T,N) whether an object sounds in a second.
         self.active: Flags = _schedule(style, len(kinds), schedule)
         self._style, self._kinds, self._draws = style, kinds, recording
 
     @cached_property
     def samples(self) -> NDArray[np.int16]:
-        """(n,channels) the recording at ``sounds.RATE``."""
+        """(n,channels) samples at ``sounds.RATE``."""
         draws, length = self._draws, self._style.seconds * sounds.RATE
         level = sounds.decibels(draws.integer(15, 26))
         floor, hum = level * sounds.decibels(draws.integer(18, 38)), draws.integer(0, 12)
@@ -212,19 +212,19 @@ class Sound:
 
 
 def _schedule(style: Style, objects: int, draws: Draws) -> Flags:
-    """(T,N) bool: the sounding set per second, drawn until something sounds (and changes, if it is to)."""
+    """(T,N) bool: the sounding objects per second, drawn until at least one sounds (and they change)."""
     while True:
         active = _sets(style, objects, draws)
         for t in range(style.seconds):
             if draws.chance(1, SILENCE):
                 active[t] = False
-        heard = {tuple(row) for row in active.tolist() if any(row)}
-        if len(heard) > style.changing:
+        sets = {tuple(row) for row in active.tolist() if any(row)}
+        if len(sets) > style.changing:
             return active
 
 
 def _sets(style: Style, objects: int, draws: Draws) -> Flags:
-    """(T,N) bool without silence: one object throughout, or a new set of 1 to 3 every second or two."""
+    """(T,N) bool without silence: one object all the time, or a new set of 1 to 3 every second or two."""
     active = np.zeros((style.seconds, objects), dtype=np.bool_)
     if not style.changing:
         active[:, draws.integer(0, objects - 1)] = True
@@ -241,11 +241,11 @@ class Scene:
     """A clip of the benchmark.
 
     Args:
-        style: kind of clip.
-        split: of the benchmark.
-        index: number of the clip in its split.
-        seed: of the benchmark.
-        kinds: the first so many kinds occur.
+        style: the style of the clip.
+        split: the split.
+        index: index of the clip in its split.
+        seed: seed of the benchmark.
+        kinds: number of kinds that may occur, from the first.
     """
 
     def __init__(self, style: Style, split: str, index: int, seed: int, kinds: int) -> None:
@@ -257,13 +257,13 @@ class Scene:
         self.sound = Sound(style, self.kinds, draws("schedule"), draws("recording"))
 
     @property
-    def heard(self) -> list[Kind]:
-        """Kinds that sound at some time, by number."""
-        sounding = [kind for i, kind in enumerate(self.kinds) if self.sound.active[:, i].any()]
-        return sorted(sounding, key=lambda kind: kind.index)
+    def sounding(self) -> list[Kind]:
+        """The kinds that sound at some time, sorted by index."""
+        kinds = [kind for i, kind in enumerate(self.kinds) if self.sound.active[:, i].any()]
+        return sorted(kinds, key=lambda kind: kind.index)
 
     def classes(self) -> Bytes:
-        """(T,SIZE,SIZE) kind + 1 where a sounding object is visible, else 0."""
+        """Return (T,SIZE,SIZE) class indices: kind + 1 for visible pixels of sounding objects, else 0."""
         labels = np.zeros(self.picture.owners.shape, dtype=np.uint8)
         for i, kind in enumerate(self.kinds):
             seen = self.picture.owners == i + 1

@@ -1,6 +1,6 @@
-"""Outlines of the kinds, and their rasters.
+"""Outlines of the kinds, and their rasterisation.
 
-Outlines are polygons in integer coordinates, x to the right and y down, 1024 to the object's radius.
+Outlines are polygons in integer coordinates, x to the right and y down; the object's radius is 1024.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from skimage import draw
 
 from avsbench_harness.data.synth.draws import COS, SIN, TURN, Ints
 
-#: Length of the radius in the coordinates of outlines and textures.
+#: The object's radius in the coordinates of outlines and textures.
 UNIT = 1024
 
 Polygon = list[tuple[int, int]]
@@ -23,7 +23,7 @@ _fill: Callable[..., tuple[Ints, Ints]] = draw.polygon
 
 
 def _polar(radii: list[int], start: int = -TURN // 4) -> Polygon:
-    """A closed polygon around the origin with its corners at equal angles; it starts at the top."""
+    """A closed polygon around the origin with corners at equal angles, starting at the top."""
     angles = [(start + TURN * i // len(radii)) % TURN for i in range(len(radii))]
     return [(r * int(COS[a]) >> 15, r * int(SIN[a]) >> 15) for r, a in zip(radii, angles, strict=True)]
 
@@ -35,7 +35,7 @@ def _arc(radius: int, first: int, last: int, steps: int, shift: int = 0) -> Poly
 
 
 def _mirrored(right: Polygon) -> Polygon:
-    """The right half of an outline, top to bottom, and its mirror image."""
+    """The outline with the given right half, top to bottom, and its mirror image."""
     return right + [(-x, y) for x, y in reversed(right)]
 
 
@@ -43,7 +43,7 @@ def _flower() -> Polygon:
     return _polar([740 + (284 * int(COS[5 * TURN * i // 40 % TURN]) >> 15) for i in range(40)])
 
 
-#: Polygons of each shape: the first is filled, the others are cut out of it.
+#: Polygons per shape: the first is filled, the others are holes.
 OUTLINES: dict[str, list[Polygon]] = {
     "disk": [_polar([1000] * 24)],
     "star": [_polar([1024, 430] * 5)],
@@ -70,7 +70,7 @@ OUTLINES: dict[str, list[Polygon]] = {
 
 
 def raster(name: str, x: int, y: int, radius: int, angle: int, size: int) -> Mask:
-    """(size,size) bool, the pixels of a shape.
+    """Return the pixels of a shape, (size,size) bool.
 
     Args:
         name: a key of ``OUTLINES``.
@@ -84,21 +84,21 @@ def raster(name: str, x: int, y: int, radius: int, angle: int, size: int) -> Mas
     for filled, polygon in zip([True, False, False], OUTLINES[name], strict=False):
         points = np.array(polygon, dtype=np.int64) * radius >> 10
         columns, rows = rotate(points[:, 0], points[:, 1], angle)
-        # Whole 16ths of a pixel: skimage's products of coordinates are then exact, so that no compiler's
-        # fused multiply-add can move a pixel across the edge.
+        # In whole 16ths of a pixel skimage's products of coordinates are exact, so that the result does not
+        # depend on fused multiply-adds of the compiler.
         pixels = _fill((rows + y) / 16, (columns + x) / 16, shape=mask.shape)
         mask[pixels] = filled
     return mask
 
 
 def rotate(x: Ints, y: Ints, angle: int) -> tuple[Ints, Ints]:
-    """Integer points turned clockwise (y points down) by an angle in 4096ths of a turn."""
+    """Rotate integer points clockwise (y points down) by an angle in 4096ths of a turn."""
     cos, sin = int(COS[angle % TURN]), int(SIN[angle % TURN])
     return (x * cos - y * sin) >> 15, (x * sin + y * cos) >> 15
 
 
 def rim(mask: Mask) -> Mask:
-    """The pixels of a mask within two pixels of its edge."""
+    """Return the pixels of a mask within two pixels of its edge."""
     inner = mask.copy()
     inner[2:] &= mask[:-2]
     inner[:-2] &= mask[2:]

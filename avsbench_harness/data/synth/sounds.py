@@ -1,8 +1,8 @@
-"""Timbres of the kinds, and recordings of several of them with noise.
+"""Timbres of the kinds, and noise.
 
-Built of wavetables, linearly interpolated noise and products, never of filters or transforms: see
-:mod:`draws` for why. Sounds run on without a pause longer than 0.4 s, so that every second of a sounding
-object is heard.
+Signals are made of wavetables, linearly interpolated noise and products, without filters or transforms (see
+:mod:`draws` for the reason). No pause within a sound is longer than 0.4 s, so that every second of a sounding
+object is audible.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from avsbench_harness.data.synth.draws import ATTENUATION, SIN, TURN, Draws, Flo
 
 #: Samples per second.
 RATE = 16000
-#: Highest partial, in Hz; the mel filters of VGGish end there.
+#: Highest partial, in Hz; the upper limit of VGGish's mel filters.
 TOP = 7500
-#: Samples of a fade at the beginning and the end of a sounding stretch (10 ms).
+#: Samples of a fade at the beginning and the end of a sounding interval (10 ms).
 FADE = 160
 
 
 class Voice:
-    """One instance of a kind: the means of which its timbre is made.
+    """The signal generators of one instance of a kind.
 
     Args:
-        samples: length.
-        pitch: its offset from the kind's pitch, in 1024ths.
-        draws: its own randomness: phases and noise.
+        samples: number of samples.
+        pitch: offset from the kind's pitch, in 1024ths.
+        draws: random stream of phases and noise.
     """
 
     def __init__(self, samples: int, pitch: int, draws: Draws) -> None:
@@ -37,7 +37,7 @@ class Voice:
         self._draws = draws
 
     def oscillator(self, hz: float | Floats, partials: Sequence[float] = (1.0,)) -> Floats:
-        """A periodic signal; ``partials`` are the amplitudes of the 1st, 2nd ... harmonic."""
+        """Return a periodic signal; ``partials`` are the amplitudes of the 1st, 2nd ... harmonic."""
         steps = np.rint(np.broadcast_to(hz, self._samples) * self._pitch * (2.0**32 / RATE)).astype(np.int64)
         start = self._draws.integer(0, 2**32 - 1)
         phase = (np.cumsum(steps) + start) & 0xFFFFFFFF
@@ -45,7 +45,7 @@ class Voice:
         return wave
 
     def noise(self, hz: int) -> Floats:
-        """Noise that changes ``hz`` times a second and is linear in between."""
+        """Return noise with ``hz`` random values per second, linearly interpolated."""
         step = RATE // hz
         knots = self._draws.noise(self._samples // step + 2) / 37837
         position = np.arange(self._samples)
@@ -53,17 +53,17 @@ class Voice:
         return knots[left] * (1 - fraction) + knots[left + 1] * fraction
 
     def band(self, hz: float, width: int) -> Floats:
-        """Noise around a centre."""
+        """Return band-limited noise around a centre frequency."""
         return self.noise(width) * self.oscillator(hz)
 
     def since(self, rate: float) -> Ints:
-        """Samples since the last of a row of even events, ``rate`` a second."""
+        """Return the samples since the last of ``rate`` periodic events per second."""
         period = round(RATE / rate)
         return (np.arange(self._samples) + self._draws.integer(0, period - 1)) % period
 
 
 def _wavetable(partials: Sequence[float]) -> Floats:
-    """(TURN,) one period of a sum of harmonics."""
+    """One period (TURN,) of a sum of harmonics."""
     turn = np.arange(TURN)
     wave = np.zeros(TURN)
     for number, amplitude in enumerate(partials, start=1):
@@ -79,18 +79,18 @@ def _decay(since: Ints, time: int) -> Floats:
 
 
 def _below(hz: float, amplitudes: Sequence[float]) -> list[float]:
-    """The amplitudes of those harmonics that lie under ``TOP`` (3 % off pitch included)."""
+    """The amplitudes of the harmonics below ``TOP``, with a margin of 3 % for the pitch."""
     return [a for number, a in enumerate(amplitudes, start=1) if number * hz * 1.03 < TOP]
 
 
 def _organ(voice: Voice, register: int) -> Floats:
-    """Steady harmonics falling as 1/k."""
+    """Steady harmonics with amplitudes 1/k."""
     hz = (262, 880, 165, 523, 1480, 349)[register]
     return voice.oscillator(hz, _below(hz, [1 / k for k in range(1, 13)]))
 
 
 def _bursts(voice: Voice, register: int) -> Floats:
-    """Bursts of band noise, half of the time."""
+    """Bursts of band noise with a duty cycle of one half."""
     hz, width, rate = (
         (3200, 1200, 5), (900, 500, 4), (5200, 1600, 6), (1700, 600, 7), (420, 260, 5), (2400, 300, 8)
     )[register]  # fmt: skip
@@ -99,7 +99,7 @@ def _bursts(voice: Voice, register: int) -> Floats:
 
 
 def _siren(voice: Voice, register: int) -> Floats:
-    """Two hollow tones (odd harmonics) in turn."""
+    """Two alternating tones of odd harmonics."""
     hz = (620, 1150, 440, 1900, 780, 310)[register]
     high = voice.since(2.5) < RATE // 5
     tone = np.where(high, hz * 1.3, float(hz))
@@ -107,7 +107,7 @@ def _siren(voice: Voice, register: int) -> Floats:
 
 
 def _clicks(voice: Voice, register: int) -> Floats:
-    """Short knocks of a broad resonance."""
+    """Short clicks with a broad resonance."""
     hz, rate = ((1300, 9), (4200, 13), (2300, 7), (650, 11), (6000, 8), (3100, 16))[register]
     since = voice.since(rate)
     ring = voice.oscillator(hz) * _decay(since, 300)
@@ -115,7 +115,7 @@ def _clicks(voice: Voice, register: int) -> Floats:
 
 
 def _vowel(voice: Voice, register: int) -> Floats:
-    """A buzz through two formants, with a slow vibrato."""
+    """A harmonic tone with two formants and a slow vibrato."""
     hz, first, second = (
         (118, 700, 1150), (210, 310, 2600), (95, 450, 850), (250, 820, 3100), (150, 560, 1800),
         (180, 350, 1300),
@@ -139,7 +139,7 @@ def _hiss(voice: Voice, register: int) -> Floats:
 
 
 def _pluck(voice: Voice, register: int) -> Floats:
-    """Plucked strings: a bright start, high harmonics dying first."""
+    """Plucked strings: the high harmonics decay first."""
     hz, rate = ((392, 4), (233, 3), (740, 5), (294, 6), (1046, 4), (466, 8))[register]
     since = voice.since(rate)
     low = voice.oscillator(hz, _below(hz, [1, 0.5, 0.35]))
@@ -166,7 +166,7 @@ def _motor(voice: Voice, register: int) -> Floats:
 
 
 def _bell(voice: Voice, register: int) -> Floats:
-    """Struck metal: inharmonic partials that ring on."""
+    """Struck metal: inharmonic partials with a long decay."""
     hz, rate = ((1050, 2.5), (520, 3), (1560, 4), (780, 3.5), (2100, 3), (390, 2.5))[register]
     since = voice.since(rate)
     ring = np.zeros(since.shape)
@@ -176,7 +176,7 @@ def _bell(voice: Voice, register: int) -> Floats:
 
 
 def _tremolo(voice: Voice, register: int) -> Floats:
-    """Two pure tones, beating in loudness."""
+    """Two pure tones with amplitude modulation."""
     hz, rate = ((330, 7), (1760, 11), (554, 15), (988, 9), (2640, 6), (220, 12))[register]
     return voice.oscillator(hz, (1, 0, 0.5)) * (1 + 0.9 * voice.oscillator(rate)) / 2
 
@@ -206,24 +206,24 @@ TIMBRES: dict[str, Callable[[Voice, int], Floats]] = {
 
 
 def tone(timbre: str, register: int, pitch: int, samples: int, draws: Draws) -> Floats:
-    """(samples,) the sound of one instance, of root mean square 1.
+    """Return the signal (samples,) of one instance, with root mean square 1.
 
     Args:
         timbre: a key of ``TIMBRES``.
         register: 0 to 5.
         pitch: offset in 1024ths.
-        samples: length at ``RATE``.
-        draws: randomness of this instance.
+        samples: number of samples at ``RATE``.
+        draws: random stream of this instance.
     """
     signal = TIMBRES[timbre](Voice(samples, pitch, draws), register)
-    # The sum runs over integers: that of floats would depend on the order of addition.
+    # A sum of integers: that of floats would depend on the order of addition.
     whole = np.rint(signal * 4096).astype(np.int64)
     power = int((whole * whole).sum()) / samples
     return whole / float(np.sqrt(power))
 
 
 def noise_floor(samples: int, hum: int, draws: Draws) -> Floats:
-    """(samples,) background noise of root mean square about 1: hiss and, ``hum`` 16ths of it, rumble."""
+    """Return background noise (samples,) of root mean square about 1, ``hum`` 16ths of it low-pass."""
     share = hum / 16
     voice = Voice(samples, 0, draws)
     rumble = 0.7 * voice.noise(900) + voice.noise(120)
@@ -231,7 +231,7 @@ def noise_floor(samples: int, hum: int, draws: Draws) -> Floats:
 
 
 def gate(active: NDArray[np.bool_]) -> Floats:
-    """(seconds * RATE,) 1 in active seconds and 0 in others, with a fade on the active side of a change."""
+    """Return (seconds * RATE,) 1 in active seconds, else 0, with fades on the active side of changes."""
     envelope = np.repeat(active.astype(np.float64), RATE)
     ramp = np.arange(1, FADE + 1) / (FADE + 1)
     for second in range(1, len(active)):
@@ -244,10 +244,10 @@ def gate(active: NDArray[np.bool_]) -> Floats:
 
 
 def decibels(level: int) -> float:
-    """The amplitude of -``level`` dB."""
+    """Return the amplitude of -``level`` dB."""
     return float(ATTENUATION[level])
 
 
 def to_pcm(signal: Floats) -> NDArray[np.int16]:
-    """16-bit samples of a signal in [-1,1]; what lies outside is clipped."""
+    """Convert a signal to 16-bit samples; values outside of [-1,1] are clipped."""
     return np.clip(np.rint(signal * 32767), -32768, 32767).astype(np.int16)

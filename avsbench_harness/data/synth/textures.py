@@ -1,7 +1,7 @@
 """Textures of objects and backgrounds, and colours; integer arithmetic throughout.
 
-A texture maps object coordinates (u to the right, v down, 1024 to the radius) to a blend of two colours:
-0 is the first, 256 the second.
+A texture maps object coordinates (u to the right, v down, radius 1024) to the weight of the second of two
+colours, 0 to 256.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Texture = Callable[[Ints, Ints, int], Ints]
 
 
 def _hash(a: Ints, b: Ints, salt: int) -> Ints:
-    """A number of 0..255 for each cell (a, b), as good as random."""
+    """A pseudo-random number of 0..255 for each cell (a, b)."""
     mixed = (a * 73856093 ^ b * 19349663 ^ salt * 83492791) & 0xFFFFFFFF
     mixed = (mixed ^ mixed >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
     mixed = (mixed ^ mixed >> 12) * 0x297A2D39 & 0xFFFFFFFF
@@ -26,7 +26,7 @@ def _hash(a: Ints, b: Ints, salt: int) -> Ints:
 
 
 def clouds(u: Ints, v: Ints, cell: int, salt: int) -> Ints:
-    """Values 0..255 at random on a square lattice of side ``cell``, bilinear in between."""
+    """Return random values 0..255 on a square lattice of side ``cell``, bilinearly interpolated."""
     a, b, du, dv = u // cell, v // cell, u % cell, v % cell
     top: Ints = _hash(a, b, salt) * (cell - du) + _hash(a + 1, b, salt) * du
     bottom: Ints = _hash(a, b + 1, salt) * (cell - du) + _hash(a + 1, b + 1, salt) * du
@@ -39,7 +39,7 @@ def _on(condition: NDArray[np.bool_]) -> Ints:
 
 
 def _sectors(u: Ints, v: Ints, _: int) -> Ints:
-    """Eight wedges of alternate colour: the parity of the number of lines that a point lies left of."""
+    """Eight wedges of alternating colours: the parity of the number of lines to the right of a point."""
     sides = [u * int(SIN[TURN * k // 8]) > v * int(COS[TURN * k // 8]) for k in range(4)]
     return _on(sides[0] ^ sides[1] ^ sides[2] ^ sides[3])
 
@@ -49,7 +49,7 @@ def _bricks(u: Ints, v: Ints, _: int) -> Ints:
     return _on((v % 360 < 90) | ((u + row % 2 * 320) % 640 < 90))
 
 
-#: Textures of the kinds; the third argument is a number that differs between instances.
+#: Textures of the kinds; the third argument is the salt of an instance.
 TEXTURES: dict[str, Texture] = {
     "plain": lambda u, v, _: np.clip((v + 1024) // 16, 0, 128),
     "stripes": lambda u, v, _: _on(v % 420 < 210),
@@ -66,20 +66,20 @@ TEXTURES: dict[str, Texture] = {
 
 
 def colour(hue: int, saturation: int, value: int) -> Ints:
-    """(3,) RGB 0..255 of a hue in 1536ths of a turn, a saturation and a value of 0..255."""
+    """Return RGB (3,), 0..255, of a hue in 1536ths of a turn and a saturation and value of 0..255."""
     ramp = [abs((hue + shift) % HUES - HUES // 2) - 256 for shift in (0, 1024, 512)]
     pure = np.clip(np.array(ramp, dtype=np.int64), 0, 255)
     return value * (255 * (255 - saturation) + saturation * pure) // (255 * 255)
 
 
 def blend(weight: Ints, first: Ints, second: Ints) -> Ints:
-    """(...,3) colours: ``first`` where the weight is 0, ``second`` where it is 256."""
+    """Blend two colours to (...,3): ``first`` for weight 0, ``second`` for weight 256."""
     mixed: Ints = (first * (256 - weight[..., None]) + second * weight[..., None]) >> 8
     return mixed
 
 
 def background(draws: Draws, size: int) -> Ints:
-    """(size,size,3) a dull picture to move before: clouds, with bands, tiles or a slope over them."""
+    """Return a background (size,size,3) of low saturation: clouds with bands, tiles or a gradient."""
     first = colour(draws.integer(0, HUES - 1), draws.integer(10, 90), draws.integer(50, 100))
     second = colour(draws.integer(0, HUES - 1), draws.integer(10, 90), draws.integer(140, 200))
     salt, angle, period = draws.integer(0, 1 << 20), draws.integer(0, TURN - 1), draws.integer(24, 80)

@@ -31,7 +31,7 @@ from avsbench_harness.errors import AvsbError, UsageError
 from avsbench_harness.files import write_json, write_text
 from avsbench_harness.tasks import CLASSES, SPLITS, Split, Task
 
-#: Changes with anything that changes a pixel or a sample: data of two versions are two data sets.
+#: Changes whenever a pixel or a sample of the same arguments changes.
 VERSION = 1
 
 Row = tuple[str, ...]
@@ -44,13 +44,13 @@ AVSS_STYLES = {
     "v1m": Style("v1m", seconds=5, objects=(2, 4), changing=True, channels=1),
     "v2": Style("v2", seconds=10, objects=(2, 4), changing=True, channels=1),
 }
-#: Subset of the i-th AVSS clip, in turn.
+#: Subsets of the AVSS clips, cyclically.
 _SUBSETS = ("v1s", "v2", "v1m", "v2")
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One clip to write, as it travels to a worker."""
+    """One clip to write, as sent to a worker."""
 
     split: Split
     index: int
@@ -59,7 +59,7 @@ class _Item:
 
     @property
     def id(self) -> str:
-        """Eleven characters, like a YouTube id; the same whatever the number of clips."""
+        """Eleven characters, like a YouTube id; independent of the number of clips."""
         return f"syn{self.split[:2]}{self.index:06d}"
 
     def scene(self, style: Style) -> Scene:
@@ -68,7 +68,7 @@ class _Item:
 
 def _write_s4(root: Path, item: _Item) -> Row:
     scene = item.scene(S4_STYLE)
-    category = S4_CATEGORIES[scene.heard[0].index]
+    category = S4_CATEGORIES[scene.sounding[0].index]
     place, data = Path(item.split, category), root / "Single-source" / "s4_data"
     masks = _binary(scene)
     for k, frame in enumerate(scene.picture.frames, start=1):
@@ -101,13 +101,13 @@ def _write_avss(root: Path, item: _Item) -> Row:
             _png(folder / "labels_semantic" / f"{k}.png", labels[k])
             _png(folder / "labels_rgb" / f"{k}.png", colourise(labels[k]))
     _wav(folder / "audio.wav", scene.sound.samples)
-    heard = "_".join(CLASSES[kind.index + 1] for kind in scene.heard)
-    return item.id, uid, "0", "0", heard, item.split, subset
+    classes = "_".join(CLASSES[kind.index + 1] for kind in scene.sounding)
+    return item.id, uid, "0", "0", classes, item.split, subset
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the clips of one task are written, and their table."""
+    """The writer of one task's clips, and their table."""
 
     write: Callable[[Path, _Item], Row]
     table: str
@@ -135,23 +135,23 @@ def write_synthetic(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a synthetic benchmark in the official layout of ``task``, whole or not at all.
+    """Write a synthetic benchmark in the official layout of ``task``, atomically.
 
-    The pixels and samples depend on the task, the seed, ``kinds`` and ``VERSION`` alone: not on the machine,
-    ``jobs`` or the number of clips (more clips only add to the end of each split). Bytes of the files can
-    differ between versions of Pillow, what they decode to cannot, save for the JPEG frames of AVSS.
+    Pixels and samples depend only on the task, the seed, ``kinds`` and ``VERSION``: not on the machine,
+    ``jobs`` or the number of clips (more clips are appended to each split). The bytes of the files may differ
+    between versions of Pillow, but not the decoded values, except those of the JPEG frames of AVSS.
 
     Args:
-        out: the folder to make, a data root for the readers; new, or an empty one.
+        out: the folder to write, a data root; it must not exist or be empty.
         task: S4, MS3 or AVSS.
         clips: numbers of training, validation and test clips.
         seed: 0 .. 2**64 - 1.
-        kinds: use the first so many kinds of objects only; all 23 (AVSS: 70) if ``None``.
-        jobs: worker processes, the number of processors if ``None``.
-        progress: called with (clips written, clips in all).
+        kinds: number of kinds of objects, from the first; all 23 (AVSS: 70) if ``None``.
+        jobs: worker processes; by default one per core.
+        progress: called with (clips written, total clips).
 
     Raises:
-        UsageError: ``out`` is taken, or a number is out of range.
+        UsageError: ``out`` is not empty, or a number is out of range.
         AvsbError: the disk is full or cannot be written, or a worker process died.
     """
     layout = _LAYOUTS[task.name]
@@ -160,7 +160,7 @@ def write_synthetic(
     _check(clips, seed, kinds, layout.kinds, jobs)
     out = out.expanduser().absolute()
     if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
-        raise UsageError(f"{out} exists and is not an empty folder: name a new one, or remove it first.")
+        raise UsageError(f"{out} exists and is not an empty folder; pass a new one, or remove it first.")
     items = [
         _Item(split, index, seed, kinds)
         for split, count in zip(SPLITS, clips, strict=True)
@@ -171,12 +171,7 @@ def write_synthetic(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             root = Path(temporary) / out.name
             root.mkdir()
-            rows: list[Row] = []
-            with closing(_each(partial(layout.write, root), items, jobs)) as written:
-                for row in written:
-                    rows.append(row)
-                    if progress is not None:
-                        progress(len(rows), len(items))
+            rows = _write_clips(partial(layout.write, root), items, jobs, progress)
             _describe(root, task, layout, rows, clips, seed, kinds)
             if out.exists():
                 out.rmdir()
@@ -188,6 +183,18 @@ def write_synthetic(
         ) from error
     except OSError as error:
         raise AvsbError(f"Cannot write the synthetic benchmark to {out}: {error}.") from error
+
+
+def _write_clips(
+    write: Callable[[_Item], Row], items: list[_Item], jobs: int, progress: Progress | None
+) -> list[Row]:
+    rows: list[Row] = []
+    with closing(_each(write, items, jobs)) as written:
+        for row in written:
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), len(items))
+    return rows
 
 
 def _check(clips: tuple[int, int, int], seed: int, kinds: int, most: int, jobs: int) -> None:
@@ -202,29 +209,31 @@ def _check(clips: tuple[int, int, int], seed: int, kinds: int, most: int, jobs: 
 
 
 def _each(write: Callable[[_Item], Row], items: list[_Item], jobs: int) -> Generator[Row, None, None]:
-    """The rows of all clips in order, written by up to ``jobs`` processes."""
+    """Yield the rows of all clips in order, written by up to ``jobs`` processes."""
     chunk = 4
     jobs = min(jobs, -(-len(items) // chunk))
     main = getattr(sys.modules["__main__"], "__file__", None)
-    if jobs == 1 or (main and not Path(main).exists()):  # workers import main: impossible if it came by stdin
+    if jobs == 1 or (
+        main and not Path(main).exists()
+    ):  # workers import main, which cannot be done if it came from stdin
         yield from map(write, items)
         return
-    # Fresh processes: forking one that has threads (torch, progress bars) can deadlock.
+    # Spawned: forking a process with threads (torch, progress bars) can deadlock.
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         yield from pool.map(write, items, chunksize=chunk)
-    finally:  # workers are gone before the caller removes the folder they write to
+    finally:  # the workers have ended when the caller removes the folder they write to
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C, which reaches the whole process group, to the parent, and never outlive it."""
+    """Ignore Ctrl-C, which the parent handles, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A pool's worker would wait for work forever once its parent is killed."""
+    """End when the parent is killed; a pool's worker would wait for work forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -240,7 +249,7 @@ def _describe(
     seed: int,
     kinds: int,
 ) -> None:
-    """The table of clips and what says that the benchmark is synthetic."""
+    """Write the table of clips and the markers of synthetic data."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(layout.header.split(","))
@@ -264,16 +273,16 @@ This folder is **not** AVSBench. It is a synthetic benchmark in the layout of {t
 avsbench-harness (generator version {version}, seed {seed}, {kinds} kinds of objects): {train} training,
 {val} validation and {test} test clips.
 
-Objects move before textured backgrounds. Each kind has its own shape, texture and timbre; some of the
-visible objects sound, and which ones is drawn apart from the picture. About one second in eleven is silent
-and its mask is empty. The names of categories and classes are those of AVSBench and mean nothing here.
+Objects move over textured backgrounds. Each kind has its own shape, texture and timbre. Some of the visible
+objects sound; they are drawn independently of the picture. About one second in eleven is silent and its mask
+is empty. The names of categories and classes are those of AVSBench, without their meaning.
 
-A score made on these clips says nothing about AVSBench and is never to be set beside one that does.
+Scores on these clips are not comparable with scores on AVSBench.
 """
 
 
 def _binary(scene: Scene) -> Bytes:
-    """(T,H,W) 255 where it sounds, else 0."""
+    """(T,H,W) masks: 255 for sounding objects, else 0."""
     return (scene.classes() > 0).astype(np.uint8) * np.uint8(255)
 
 
@@ -288,7 +297,7 @@ def _jpeg(path: Path, pixels: Bytes) -> None:
 
 
 def _wav(path: Path, samples: NDArray[np.int16]) -> None:
-    """16-bit wav of (n,channels) samples."""
+    """Write (n,channels) samples as 16-bit wav."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(samples.shape[1])

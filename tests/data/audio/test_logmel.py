@@ -96,7 +96,7 @@ def test_short_semantic_clips_end_in_zeros(write_wav, make_clip, noise, seconds,
 
 
 @pytest.mark.parametrize(("task", "frames"), [(S4, 5), (AVSS, 10)])
-def test_long_clips_are_cut(write_wav, make_clip, noise, task, frames):
+def test_long_clips_are_truncated(write_wav, make_clip, noise, task, frames):
     samples = noise(16_000 * 13)
     examples = clip_log_mel(make_clip(write_wav(samples), frames=frames), task)
     assert len(examples) == frames
@@ -107,7 +107,7 @@ def test_long_clips_are_cut(write_wav, make_clip, noise, task, frames):
 @pytest.mark.parametrize(
     ("stored", "task", "frames"), [(5, S4, 5), (3, MS3, 5), (10, AVSS, 10), (5, AVSS, 10)]
 )
-def test_the_published_pickle_serves_without_a_recording(tmp_path, make_clip, stored, task, frames):
+def test_the_published_pickle_is_used_without_a_recording(tmp_path, make_clip, stored, task, frames):
     tensor = torch.randn(stored, 1, 96, 64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     path = tmp_path / "clip.pkl"
     path.write_bytes(pickle.dumps(tensor))
@@ -122,16 +122,16 @@ def test_the_published_pickle_serves_without_a_recording(tmp_path, make_clip, st
 def test_a_pickle_with_nan_is_refused(tmp_path, make_clip):
     path = tmp_path / "clip.pkl"
     path.write_bytes(pickle.dumps(torch.full((5, 1, 96, 64), torch.nan)))
-    with pytest.raises(UsageError, match=r"clip\.pkl holds values that are NaN"):
+    with pytest.raises(UsageError, match=r"clip\.pkl has values that are NaN"):
         clip_log_mel(make_clip(logmel=path), S4)
 
 
-def test_a_clip_without_sound_is_named(make_clip, tmp_path):
+def test_a_clip_without_audio_is_named(make_clip, tmp_path):
     with pytest.raises(MissingDataError, match="'a-clip' has neither"):
         clip_log_mel(make_clip(), S4)
     with pytest.raises(MissingDataError, match=r"'a-clip': there is no file .*gone\.wav"):
         clip_log_mel(make_clip(tmp_path / "gone.wav"), S4)
 
 
-def test_tasks_that_fill_up_alike_share_a_rule():
+def test_tasks_with_equal_padding_share_a_rule():
     assert length_rule(S4) == length_rule(MS3) != length_rule(AVSS)

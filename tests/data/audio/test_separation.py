@@ -1,4 +1,4 @@
-"""Separated sources: shares of the mixture, told apart by their shape."""
+"""Separated sources: masked copies of the mixture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def examples(magnitude: np.ndarray) -> np.ndarray:
     return np.log(magnitude + LOG_OFFSET).reshape(-1, 1, 96, 64).astype(np.float32)
 
 
-def test_hpss_tells_what_lasts_from_what_is_sudden() -> None:
+def test_hpss_separates_sustained_sounds_from_transients() -> None:
     tone, clicks = tone_and_clicks()
     harmonic, percussive = hpss_masks(tone + clicks)
     quiet = np.ones(192, bool)
@@ -37,7 +37,7 @@ def test_hpss_tells_what_lasts_from_what_is_sudden() -> None:
     assert percussive[25::50, 40:].min() > 0.99
 
 
-def test_nmf_gives_each_spectrum_a_component() -> None:
+def test_nmf_assigns_a_component_to_each_spectrum() -> None:
     """Two sources with spectra that do not overlap, on at different times."""
     gains, spectra = np.zeros((192, 2)), np.zeros((2, 64))
     gains[:100, 0], gains[60:, 1] = 1.0, 2.0
@@ -62,7 +62,7 @@ def test_sources_add_up_to_the_mixture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEPARATORS)
-def test_silence_and_filled_up_examples(name: str) -> None:
+def test_silence_and_padded_examples(name: str) -> None:
     silent = examples(np.zeros((192, 64)))
     assert np.isfinite(separate(silent, name)).all()
     np.testing.assert_allclose(separate(silent, name), np.log(LOG_OFFSET), atol=1e-4)

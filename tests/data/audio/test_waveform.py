@@ -48,14 +48,14 @@ def test_float_samples_beyond_full_scale_are_clipped(write_wav):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_refused(write_wav, bad: float):
+def test_nan_and_infinite_samples_are_refused(write_wav, bad: float):
     path = write_wav(np.array([0.0, bad]), subtype="FLOAT")
     with pytest.raises(UsageError, match=rf"{path.name}.*NaN or infinite"):
         read_audio(path)
 
 
-def test_empty_missing_and_foreign_files_are_refused(write_wav, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"empty\.wav holds no samples"):
+def test_empty_missing_and_invalid_files_are_refused(write_wav, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"empty\.wav has no samples"):
         read_audio(write_wav(np.zeros(0), name="empty.wav"))
     with pytest.raises(UsageError, match=r"no recording .*absent\.wav"):
         read_audio(tmp_path / "absent.wav")
@@ -67,14 +67,14 @@ def test_empty_missing_and_foreign_files_are_refused(write_wav, tmp_path: Path):
         read_audio(tmp_path)
 
 
-def test_a_recording_over_the_limit_is_refused_before_it_is_unpacked(write_wav, monkeypatch):
+def test_a_too_long_recording_is_refused_before_decoding(write_wav, monkeypatch):
     monkeypatch.setattr(waveform, "MAX_SECONDS", 1)
     assert len(read_audio(write_wav(np.zeros(16_000)))[0]) == 16_000
     with pytest.raises(UsageError, match="lasts 2 s"):
         read_audio(write_wav(np.zeros(32_000)))
 
 
-def test_16_khz_is_left_alone_and_the_shortest_recording_gives_nothing():
+def test_16_khz_is_unchanged_and_the_shortest_recording_is_empty():
     samples = np.arange(5.0)
     assert to_16k(samples, SAMPLE_RATE) is samples
     assert len(to_16k(np.ones(2), 44_100)) == 0

@@ -1,4 +1,4 @@
-"""The data check: a whole tree is clean, and each fault is found, named and never hides another."""
+"""The data check: a complete tree has no fault, and all faults are found and named."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ MUTATIONS = {
     "mask/small": ("size", "has 10x20 pixels instead of 224x224", lambda p: Image.new("L", (10, 20)).save(p)),
     "mask/grey": (
         "colour",
-        r"has the value 90 \(50176 px\), but an object mask holds only 0 and 255",
+        r"has the value 90 \(50176 px\), but an object mask has only 0 and 255",
         lambda p: Image.new("L", (224, 224), 90).save(p),
     ),
     "audio/deleted": ("missing", "is not there", lambda p: p.unlink()),
@@ -225,11 +225,11 @@ def test_zero_one_masks_are_a_note_not_a_fault(tree):
             Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
     report = check_dataset(tree.root)
     assert report.ok
-    assert report.tasks[0].notes[0].startswith("15 masks are written in 0 and 1")
+    assert report.tasks[0].notes[0].startswith("15 masks have the values 0 and 1")
     assert "Note: 15 masks" in page(report)
 
 
-def test_log_mel_stands_in_for_a_recording(tree):
+def test_a_log_mel_pickle_replaces_a_recording(tree):
     top = tree.ms3()
     tree.synthetic("ms3", CLIPS["ms3"])
     (top / "ms3_data/audio_wav/val/xv7eM6-UmkY_36.wav").unlink()
@@ -239,7 +239,7 @@ def test_log_mel_stands_in_for_a_recording(tree):
     assert report.counts["ms3"]["val"].audio == Count(1, 1)
 
 
-def test_malformed_table_is_a_fault_and_other_tasks_go_on(tree):
+def test_a_malformed_table_is_a_fault_and_other_tasks_are_checked(tree):
     (tree.s4() / "s4_meta_data.csv").write_text("name,start,category,split\n../../etc,0,dog,train\n")
     tree.ms3()
     tree.synthetic("ms3", CLIPS["ms3"], "Multi-sources")
@@ -277,7 +277,7 @@ def test_missing_table_is_a_fault(tree, task):
     assert fault.message.startswith("is not there")
 
 
-def test_asked_for_task_that_is_not_there(tree):
+def test_a_requested_task_that_is_missing(tree):
     tree.s4()
     tree.synthetic("s4", CLIPS["s4"])
     assert check_dataset(tree.root).ok
@@ -337,7 +337,7 @@ def test_json_holds_every_fault_and_count(tree):
     assert task["folder"] == str(tree.root / "Multi-sources")
 
 
-def test_page_names_the_first_faults_and_counts_the_others(tree):
+def test_text_lists_the_first_faults_and_counts_the_others(tree):
     tree.ms3()
     tree.synthetic("ms3", CLIPS["ms3"])
     for path in tree.files:
@@ -349,8 +349,8 @@ def test_page_names_the_first_faults_and_counts_the_others(tree):
     assert f"has {len(tree.files)} faults" in text
 
 
-def test_page_prints_names_as_they_are(tree):
-    """Brackets in names are no markup, and the found tree stands beside the expected one."""
+def test_text_prints_names_without_markup(tree):
+    """Brackets in names are not markup, and the found tree is shown beside the expected one."""
     folder = tree.root / "[bold]odd[/red]" / "Multi-sources"
     folder.mkdir(parents=True)
     (folder / "ms3_data").mkdir()

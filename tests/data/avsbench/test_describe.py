@@ -1,4 +1,4 @@
-"""What `avsb data info` shows."""
+"""The output of `avsb data info`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avsbench_harness.errors import MissingDataError
 from avsbench_harness.tasks import AVSS, S4
 
 
-def test_every_task_that_is_there(tree):
+def test_every_task_is_described(tree):
     top = tree.s4()
     tree.avss()
     tree.synthetic("s4", [2, 1, 1], "Single-source")
@@ -31,7 +31,7 @@ def test_every_task_that_is_there(tree):
     assert json.loads(json.dumps(s4.to_json()))["splits"]["val"]["clips"] == 1
 
 
-def test_page_says_what_is_synthetic(tree):
+def test_text_marks_synthetic_data(tree):
     tree.ms3()
     tree.synthetic("ms3", [1, 1, 1])
     infos = describe_dataset(tree.root)
@@ -42,8 +42,8 @@ def test_page_says_what_is_synthetic(tree):
     assert infos[0].splits["val"].fingerprint[:12] in text
 
 
-def test_nothing_to_describe(tree):
-    with pytest.raises(MissingDataError, match=r"holds none of the tasks s4, ms3, avss.*avsb data check"):
+def test_a_root_without_tasks(tree):
+    with pytest.raises(MissingDataError, match=r"contains none of the tasks s4, ms3, avss.*avsb data check"):
         describe_dataset(tree.root)
-    with pytest.raises(MissingDataError, match=r"holds no AVSS"):
+    with pytest.raises(MissingDataError, match=r"contains no AVSS"):
         describe_dataset(tree.root, [AVSS])

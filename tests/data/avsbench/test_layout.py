@@ -1,4 +1,4 @@
-"""From the official layouts to clips: every path, every accepted root, and fingerprints."""
+"""Clips of the official layouts: all paths, accepted roots, and fingerprints."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ def test_ms3_table_is_rebuilt_from_avss_beside_it(tree):
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_missing_data_prints_the_expected_tree(tree, task, tmp_path):
     marks = {"s4": "<name>_<1..5>.png", "ms3": "<id>.mp4_<1..5>.png", "avss": "frames/<0..4 or 9>.jpg"}
-    for root, complaint in ((tmp_path / "nowhere", "There is no folder"), (tree.root, "holds no")):
+    for root, complaint in ((tmp_path / "nowhere", "There is no folder"), (tree.root, "contains no")):
         with pytest.raises(MissingDataError) as caught:
             open_dataset(root, task)
         message = str(caught.value)
-        assert message.startswith((f"There is no folder {root}", f"{root} holds no {task.title}"))
+        assert message.startswith((f"There is no folder {root}", f"{root} contains no {task.title}"))
         assert complaint in message
         assert marks[task.name] in message
         assert "AVSB_DATA_DIR" in message
@@ -137,7 +137,7 @@ def test_missing_table_prints_the_expected_tree(tree, task):
     top = getattr(tree, task.name)()
     (table,) = top.glob("*.csv")
     table.unlink()
-    with pytest.raises(MissingDataError, match=rf"has no table {table.name}\.\nGive the folder"):
+    with pytest.raises(MissingDataError, match=rf"has no table {table.name}\.\nPass the folder"):
         open_dataset(tree.root, task)
 
 
@@ -163,7 +163,7 @@ def test_recordings_of_any_format_and_log_mels(tree):
 @pytest.mark.parametrize("marker", ["synthetic.json", "SYNTHETIC.md"])
 @pytest.mark.parametrize("place", [".", "Single-source"])
 @pytest.mark.parametrize("given", [".", "Single-source"])
-def test_synthetic_data_are_known_by_their_marker(tree, marker, place, given):
+def test_synthetic_data_are_recognised_by_their_marker(tree, marker, place, given):
     tree.s4()
     assert not open_dataset(tree.root / given, S4).synthetic
     assert open_dataset(tree.root / given, S4).name == "custom"
@@ -173,7 +173,7 @@ def test_synthetic_data_are_known_by_their_marker(tree, marker, place, given):
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_fingerprint_does_not_depend_on_the_place(tree, task, tmp_path, monkeypatch):
+def test_fingerprint_does_not_depend_on_the_location(tree, task, tmp_path, monkeypatch):
     top = getattr(tree, task.name)()
     dataset = open_dataset(tree.root, task)
     before = dataset.fingerprint()
@@ -224,8 +224,8 @@ def test_fingerprint_depends_on_every_file_and_only_in_its_split(tree):
     assert [split for split in SPLITS if before[split] != after[split]] == ["test"]
 
 
-def test_clip_lists_need_no_look_at_the_files(tree, meta, monkeypatch):
-    """11,356 clips from the table alone: a handful of folder listings, no file is looked at."""
+def test_clip_lists_need_no_access_to_the_files(tree, meta, monkeypatch):
+    """11,356 clips are listed from the table and a few folder listings, without access to their files."""
     top = tree.root / "AVSBench_semantic"
     (top / "v1s" / "__GOGlHL23s_4000_9000" / "labels_rgb").mkdir(parents=True)
     shutil.copy(meta / "metadata.csv", top)
@@ -238,7 +238,7 @@ def test_clip_lists_need_no_look_at_the_files(tree, meta, monkeypatch):
     assert not calls
 
 
-def test_found_tree_opens_one_example(tree):
+def test_found_tree_shows_one_example(tree):
     lines = found_tree(tree.s4(rows=[(f"clip{n}", 0, "dog_barking", "test") for n in range(6)]))
     assert lines[:2] == ["Single-source/", "  s4_data/"]
     frames = lines.index("    visual_frames/")

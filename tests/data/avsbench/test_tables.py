@@ -1,4 +1,4 @@
-"""The tables: the real one, rebuilt ones, and rows that must not become paths."""
+"""The tables: real, rebuilt and malformed ones."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_table_as_spreadsheets_save_it(tmp_path, encoding, newline):
 
 
 @pytest.mark.parametrize("name", ["../a", "..", ".hidden", "a/b", "a\\b", "C:a", "", "a\x00b", "/etc/passwd"])
-def test_names_that_are_no_file_names_are_refused_by_line(tmp_path, name):
+def test_invalid_file_names_are_refused_with_their_line(tmp_path, name):
     s4 = write(tmp_path, f"name,start,category,split\nfine,0,dog,train\n{name},0,dog,train\n")
     with pytest.raises(
         UsageError, match=r"table\.csv (has in line 3 the name .* cannot be the name|cannot be read)"
@@ -114,11 +114,11 @@ def test_names_that_are_no_file_names_are_refused_by_line(tmp_path, name):
         ("video_id,split\na,trian\n", r"in line 2 the split 'trian', which is none of train, val, test\."),
         ("video_id\na\n", r"has no column split; its first line must name video_id, split"),
         ("", r"has no column video_id and no column split"),
-        ("video_id,split\na,train\nb\n", r"in line 3 a row that is cut short"),
+        ("video_id,split\na,train\nb\n", r"in line 3 a truncated row"),
         ("video_id,split\na,train\na,val\n", r"names the clip a twice"),
     ],
 )
-def test_malformed_table_says_what_is_wrong(tmp_path, text, message):
+def test_errors_of_malformed_tables(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         tables.read_ms3(write(tmp_path, text))
 

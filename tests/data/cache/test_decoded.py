@@ -1,4 +1,4 @@
-"""Clips decoded once: the same pixels as from files, whatever happens to the cache meanwhile."""
+"""Decoded clips: the same pixels as from files, whatever happens to the cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from avsbench_harness.data.avsbench.layout import open_dataset
-from avsbench_harness.data.cache import decoded as module
-from avsbench_harness.data.cache.decoded import DecodedClips, FileDecoder
+from avsbench_harness.data.cache.decoded import DecodedClips
+from avsbench_harness.data.cache.eviction import RESERVE
+from avsbench_harness.data.cache.store import RECORD_SIZE
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, epoch_order, load
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.errors import MissingDataError
@@ -44,7 +46,7 @@ def clips(real_s4: Path):
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Messages:
+def messages(caplog: pytest.LogCaptureFixture) -> Messages:
     """Messages logged so far."""
     caplog.set_level("INFO", logger="avsbench_harness")
     return lambda: caplog.messages
@@ -58,7 +60,7 @@ def same(one, two) -> bool:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on nothing can be decoded."""
+    """Make decoding fail."""
 
     def read(self, index: int):
         raise AssertionError(f"clip {index} is decoded again")
@@ -67,8 +69,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fit", ["squeeze", "crop", "pad"])
-@pytest.mark.parametrize("painted", [False, True])
-def test_the_cache_gives_what_the_files_give(tmp_path: Path, monkeypatch, fit: str, painted: bool) -> None:
+@pytest.mark.parametrize("maskige", [False, True])
+def test_cached_pixels_are_those_of_the_files(tmp_path: Path, monkeypatch, fit: str, maskige: bool) -> None:
     """Clips of 5 and 10 frames, of one wide shape and one tall, bit for bit."""
     write_synthetic(tmp_path / "avss", AVSS, (0, 0, 6), seed=2, jobs=1)
     clips = open_dataset(tmp_path / "avss", AVSS).clips("test")
@@ -78,7 +80,7 @@ def test_the_cache_gives_what_the_files_give(tmp_path: Path, monkeypatch, fit: s
             sides = (90, 60) if number else (50, 100)
             with Image.open(path) as image:
                 image.resize(sides).save(path)
-    maskiges = {clip.id: clip.frames for clip in clips} if painted else None
+    maskiges = {clip.id: clip.frames for clip in clips} if maskige else None
     files = FileDecoder(clips, AVSS, 48, fit, maskiges)
     expected = [files.read(index) for index in range(6)]
     contents = [files.content(index) for index in range(6)]
@@ -94,50 +96,53 @@ def test_the_cache_gives_what_the_files_give(tmp_path: Path, monkeypatch, fit: s
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_augmented_batches_are_the_same_with_and_without(clips, workers: int) -> None:
+def test_augmented_batches_are_the_same_with_and_without_cache(clips, workers: int) -> None:
     audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
-    plain, cached = (
-        ClipDataset(clips, S4, audio, size=64, augment=EVERYTHING, seed=3, fit="pad") for _ in range(2)
-    )
-    cached.source = DecodedClips(cached.decoder)
+    decoder = FileDecoder(clips, S4, 64, "pad")
+    decoded = DecodedClips(decoder)
+    plain, cached = (ClipDataset(source, audio, augment=EVERYTHING, seed=3) for source in (decoder, decoded))
     for epoch in range(2):  # the first fills the cache, the second reads it
         order = epoch_order(len(clips), 2, seed=3, epoch=epoch)
         for one, two in zip(load(plain, order), load(cached, order, workers=workers), strict=True):
             assert torch.equal(one.images, two.images)
             assert one.masks is not None
             assert torch.equal(one.masks, two.masks)
-    assert cached.source.store.missing() == []
+    assert decoded.missing() == []
 
 
-def test_what_was_read_may_be_changed(clips) -> None:
+def test_pixels_that_were_read_may_be_changed(clips) -> None:
     kept = DecodedClips(FileDecoder(clips, S4, 32))
     first = kept.read(0)
     kept.read(0).images.zero_()
     assert same(kept.read(0), first)
 
 
-@pytest.mark.parametrize("file", ["clips.bin", "index.bin"])
-def test_a_flipped_bit_is_found_and_mended(clips, folder: Path, said: Messages, monkeypatch, file) -> None:
+@pytest.mark.parametrize("file", ["data.bin", "index.bin"])
+def test_a_flipped_bit_is_found_and_repaired(
+    clips, folder: Path, messages: Messages, monkeypatch, file
+) -> None:
     decoder = FileDecoder(clips, S4, 32)
     DecodedClips(decoder).fill()
     (path,) = folder.rglob(file)
     content = bytearray(path.read_bytes())
-    place = len(content) // len(clips) + 2  # inside the second clip's slot, or its checksum
+    place = len(content) // len(clips) + 2  # inside the second clip's array, or its record
     content[place] ^= 4
     path.write_bytes(content)
     kept = DecodedClips(decoder)
     for index in range(len(clips)):
         assert same(kept.read(index), decoder.read(index))
-    assert len(said()) == 1
-    assert f"Clip {clips[1].id} is damaged in" in said()[0]
+    assert len(messages()) == 1
+    where = f"Clip {clips[1].id} in" if file == "data.bin" else "Record 1 of"
+    assert messages()[0].startswith(where)
+    assert " is damaged; it" in messages()[0]
     refuse(monkeypatch)
-    mended = DecodedClips(decoder)
+    repaired = DecodedClips(decoder)
     for index in range(len(clips)):
-        assert same(mended.read(index), kept.read(index))
+        assert same(repaired.read(index), kept.read(index))
 
 
-@pytest.mark.parametrize("place", range(9))
-def test_every_byte_of_an_entry_counts(clips, folder: Path, said: Messages, place: int) -> None:
+@pytest.mark.parametrize("place", range(RECORD_SIZE))
+def test_every_byte_of_a_record_is_checked(clips, folder: Path, messages: Messages, place: int) -> None:
     decoder = FileDecoder(clips[:1], S4, 32)
     DecodedClips(decoder).fill()
     (path,) = folder.rglob("index.bin")
@@ -148,20 +153,21 @@ def test_every_byte_of_an_entry_counts(clips, folder: Path, said: Messages, plac
     assert same(DecodedClips(decoder).read(0), decoder.read(0))
 
 
-def test_a_file_cut_short_is_filled_again(clips, folder: Path) -> None:
+def test_a_truncated_file_is_filled_again(clips, folder: Path) -> None:
     decoder = FileDecoder(clips, S4, 32)
     DecodedClips(decoder).fill()
-    (path,) = folder.rglob("clips.bin")
+    (path,) = folder.rglob("data.bin")
     path.write_bytes(path.read_bytes()[:-1000])
     kept = DecodedClips(decoder)
-    assert kept.fill()[0] == len(clips)
+    assert kept.fill()[0] == 1
     assert all(same(kept.read(index), decoder.read(index)) for index in range(len(clips)))
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from avsbench_harness.data.cache.decoded import DecodedClips, FileDecoder
+from avsbench_harness.data.cache.decoded import DecodedClips
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.avsbench.layout import open_dataset
 from avsbench_harness.tasks import S4
 read = FileDecoder.read
@@ -175,7 +181,7 @@ DecodedClips(FileDecoder(clips, S4, 32)).fill(jobs=1)
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on(clips, real_s4: Path, monkeypatch) -> None:
+def test_a_killed_build_is_resumed(clips, real_s4: Path, monkeypatch) -> None:
     assert subprocess.run([sys.executable, "-c", KILLED, str(real_s4)], check=False).returncode == 9
     decoder = FileDecoder(clips, S4, 32)
     expected = [decoder.read(index) for index in range(len(clips))]
@@ -191,7 +197,7 @@ def test_a_killed_build_goes_on(clips, real_s4: Path, monkeypatch) -> None:
     assert all(same(kept.read(index), expected[index]) for index in range(len(clips)))
 
 
-def test_two_that_fill_at_once_decode_each_clip_once(clips, monkeypatch) -> None:
+def test_concurrent_fills_decode_each_clip_once(clips, monkeypatch) -> None:
     decoder = FileDecoder(clips, S4, 32)
     decoded: list[int] = []
     real = FileDecoder.read
@@ -240,7 +246,7 @@ def test_files_that_changed_are_decoded_again(
     assert len({key(), key(size=33), key(fit="pad"), key(fit="crop"), key(maskiges=maskiges)}) == 5
 
 
-def test_a_missing_file_is_named_and_nothing_is_kept_of_its_clip(tmp_path: Path, real_s4: Path) -> None:
+def test_a_missing_file_is_named_and_its_clip_is_not_cached(tmp_path: Path, real_s4: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(real_s4, root)
     clips = open_dataset(root, S4).clips("train")
@@ -248,35 +254,37 @@ def test_a_missing_file_is_named_and_nothing_is_kept_of_its_clip(tmp_path: Path,
     kept = DecodedClips(FileDecoder(clips, S4, 32))
     with pytest.raises(MissingDataError, match=clips[1].frames[3].name):
         kept.fill(jobs=1)
-    assert not kept.store.written(1)
+    assert 1 in kept.missing()
 
 
-def test_a_full_disk_is_said_once_and_clips_come_from_files(clips, said: Messages, monkeypatch) -> None:
+def test_a_full_disk_is_logged_once_and_clips_are_decoded_from_files(
+    clips, messages: Messages, monkeypatch
+) -> None:
     decoder = FileDecoder(clips, S4, 32)
     kept = DecodedClips(decoder)
 
-    def write(index: int, contents: object) -> None:
+    def write(key: str, array: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept.store, "write", write)
+    monkeypatch.setattr(kept.store, "store", write)
     assert kept.fill() == (len(clips), 0)
     assert all(same(kept.read(index), decoder.read(index)) for index in range(len(clips)))
-    assert len(said()) == 1
-    assert "No space left on device" in said()[0]
+    assert len(messages()) == 1
+    assert "No space left on device" in messages()[0]
 
 
-def test_too_little_room_is_known_before_it_is_filled(clips, monkeypatch) -> None:
+def test_too_little_room_is_reported_before_filling(clips, monkeypatch) -> None:
     kept = DecodedClips(FileDecoder(clips, S4, 32))
-    assert kept.shortage() is None
+    assert kept.make_room() is None
     wanted = len(clips) * 5 * 4 * 32 * 32
-    usage = shutil.disk_usage("/")._replace(free=module.RESERVE + wanted - 1)
+    usage = shutil.disk_usage("/")._replace(free=RESERVE + wanted - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert "make room or set AVSB_CACHE_DIR" in str(kept.shortage())
-    kept.read(0)  # a clip that is there needs no room
-    assert kept.shortage() is None
+    assert "free disk space, set AVSB_CACHE_LIMIT to more GB, or set AVSB_CACHE_DIR" in str(kept.make_room())
+    kept.read(0)  # a cached clip needs no room
+    assert kept.make_room() is None
 
 
-def test_maps_do_not_travel_to_other_processes(clips) -> None:
+def test_pickles_do_not_contain_pixels(clips) -> None:
     kept = DecodedClips(FileDecoder(clips, S4, 64))
     kept.fill()
     kept.read(0)
@@ -291,14 +299,15 @@ from pathlib import Path
 import numpy as np
 from avsbench_harness.data.cache.decoded import DecodedClips
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.tasks import S4
 clips = open_dataset(Path(sys.argv[1]), S4).clips("train")
 clips = [clips[index % len(clips)] for index in range(int(sys.argv[2]))]
 audio = {clip.id: np.zeros((5, 128), np.float32) for clip in clips}
-dataset = ClipDataset(clips, S4, audio, size=224)
-dataset.source = DecodedClips(dataset.decoder)
-dataset.source.fill()
+decoded = DecodedClips(FileDecoder(clips, S4, 224))
+decoded.fill()
+dataset = ClipDataset(decoded, audio)
 own = lambda: int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 print(max(own() for batch in load(dataset, in_order(len(clips), 4))))
 """
@@ -306,7 +315,7 @@ print(max(own() for batch in load(dataset, in_order(len(clips), 4))))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from /proc")
-def test_memory_does_not_grow_with_the_clips(real_s4: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_clips(real_s4: Path) -> None:
     """Without the file's own pages, which the system drops when it needs room; a clip has 1 MB.
 
     Both counts are past those at which the loader's queues and the allocator's pools are still filling.

@@ -21,14 +21,14 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def test_reference_is_philox() -> None:
-    """The known answer that Random123 publishes for a zero counter and key."""
+    """The published test vector of Random123 for a zero counter and key."""
     assert philox([0] * 4, [0] * 2) == [
         0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B,
     ]  # fmt: skip
 
 
-def test_stream_is_that_of_the_paper() -> None:
-    """The draws follow from seed, name and index by the paper's function, not by a version of NumPy."""
+def test_the_stream_is_that_of_the_paper() -> None:
+    """The draws are the paper's function of seed, name and index, independent of NumPy's version."""
     name_crc = 0x352441C2  # CRC-32 of "abc"
     block = philox([1, 0, 0, 0], [77, name_crc << 32 | 5])
     draws = Draws(77, "abc", 5)
@@ -66,12 +66,12 @@ def test_sample_is_an_ordered_choice_without_repetition() -> None:
     [((1, "a", 0), (2, "a", 0)), ((1, "a", 0), (1, "b", 0)), ((1, "a", 0), (1, "a", 1))],
     ids=["seed", "name", "index"],
 )
-def test_streams_are_told_apart(first: tuple[int, str, int], second: tuple[int, str, int]) -> None:
+def test_streams_are_independent(first: tuple[int, str, int], second: tuple[int, str, int]) -> None:
     assert (Draws(*first).noise(8) != Draws(*second).noise(8)).any()
 
 
 def test_sines_are_rounded_far_from_a_tie() -> None:
-    """A last bit more or less in the C library's sine cannot change an entry."""
+    """The last bit of the C library's sine cannot change an entry."""
     exact = [32767 * math.sin(2 * math.pi * a / TURN) for a in range(TURN)]
     assert max(abs(value - entry) for value, entry in zip(exact, SIN.tolist(), strict=True)) < 0.5 - 1e-6
     assert COS[0] == 32767

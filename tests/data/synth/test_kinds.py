@@ -17,7 +17,7 @@ def test_categories_are_those_of_s4() -> None:
     assert set(S4_CATEGORIES) == set(tables.S4_CATEGORIES.values())
 
 
-def test_no_two_kinds_look_or_sound_alike() -> None:
+def test_no_two_kinds_have_the_same_appearance_or_timbre() -> None:
     assert len({(kind.shape, kind.texture) for kind in KINDS}) == len(KINDS)
     assert len({(kind.timbre, kind.register) for kind in KINDS}) == len(KINDS)
 
@@ -31,7 +31,7 @@ def test_neighbours_differ_in_everything() -> None:
         assert min(distance, HUES - distance) > 500  # more than the 200 by which instances stray
 
 
-def test_every_name_is_drawn_or_played() -> None:
+def test_every_name_is_implemented() -> None:
     assert set(SHAPES) == set(shapes.OUTLINES)
     assert set(TEXTURES) == set(textures.TEXTURES)
     assert set(TIMBRES) == set(sounds.TIMBRES)

@@ -24,7 +24,7 @@ def test_s4_has_one_sounding_object_and_silent_ones() -> None:
     for scene in planned(S4_STYLE, 50):
         assert len(scene.kinds) in (2, 3)
         assert len(set(scene.kinds)) == len(scene.kinds)
-        assert len(scene.heard) == 1
+        assert len(scene.sounding) == 1
 
 
 def test_sets_of_ms3_change_within_a_clip() -> None:
@@ -66,7 +66,7 @@ def test_objects_move_and_overlap() -> None:
     assert overlapping > 10
 
 
-def test_classes_are_the_visible_pixels_of_what_sounds() -> None:
+def test_classes_are_the_visible_pixels_of_sounding_objects() -> None:
     for scene in planned(MS3_STYLE, 10):
         classes, owners = scene.classes(), scene.picture.owners
         for t in range(MS3_STYLE.seconds):
@@ -77,14 +77,14 @@ def test_classes_are_the_visible_pixels_of_what_sounds() -> None:
 
 
 def test_objects_stand_out_from_the_background() -> None:
-    """The rim of an object is a third as bright as its inside, and inside it is coloured."""
+    """The rim of an object is a third as bright as its inside, which is coloured."""
     for scene in planned(S4_STYLE, 4):
         saturation = np.ptp(scene.picture.frames.astype(int), axis=-1)
         owners = scene.picture.owners
         assert saturation[owners > 0].mean() > saturation[owners == 0].mean() + 30
 
 
-def test_picture_does_not_change_with_what_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_does_not_depend_on_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same picture, to the bit, whichever of its objects sounds."""
     original = Scene(S4_STYLE, "train", 3, SEED, 23)
     sounding = int(original.sound.active.any(axis=0).argmax())
@@ -97,7 +97,7 @@ def test_picture_does_not_change_with_what_sounds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scenes, "_schedule", other)
     changed = Scene(S4_STYLE, "train", 3, SEED, 23)
     np.testing.assert_array_equal(changed.picture.frames, original.picture.frames)
-    assert changed.heard != original.heard
+    assert changed.sounding != original.sounding
     assert (changed.classes() != original.classes()).any()
     assert (changed.sound.samples != original.sound.samples).any()
 
@@ -124,8 +124,8 @@ FEATURES: dict[str, Callable[[Scene, int], float]] = {
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_guessing_from_the_picture_is_guessing(feature: str) -> None:
-    """Naming the object with the largest value of a visible feature is right as often as chance has it."""
+def test_the_picture_does_not_reveal_the_sounding_object(feature: str) -> None:
+    """Selecting the object with the largest value of a visible feature has chance accuracy."""
     hits = expected = variance = 0.0
     for scene in planned(S4_STYLE, 200):
         values = [FEATURES[feature](scene, i) for i in range(len(scene.kinds))]
@@ -137,7 +137,7 @@ def test_guessing_from_the_picture_is_guessing(feature: str) -> None:
     assert abs(z) < 3.3  # 1 in 1,000
 
 
-def test_silent_seconds_hold_only_noise() -> None:
+def test_silent_seconds_have_only_noise() -> None:
     compared = 0
     for scene in planned(S4_STYLE, 12):
         mono = scene.sound.samples.mean(axis=1).reshape(S4_STYLE.seconds, RATE)

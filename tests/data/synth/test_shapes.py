@@ -29,7 +29,7 @@ def test_shape_fills_its_radius_and_no_more(name: str) -> None:
 
 
 def test_shapes_differ_at_any_angle() -> None:
-    """No turned shape covers another one."""
+    """No rotated shape covers another one."""
     turned = {name: [at_centre(name, a) for a in range(0, TURN, TURN // 32)] for name in shapes.OUTLINES}
     for one, other in combinations(shapes.OUTLINES, 2):
         best = max(iou(turned[one][0], mask) for mask in turned[other])
@@ -51,7 +51,7 @@ def test_shape_is_cut_off_at_the_border() -> None:
 
 
 @pytest.mark.parametrize("name", ["ring", "gear"])
-def test_holes_are_open(name: str) -> None:
+def test_holes_are_not_filled(name: str) -> None:
     assert not at_centre(name)[64, 64]
 
 

@@ -26,7 +26,7 @@ def log_spectrum(signal: NDArray[np.floating]) -> Floats:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.timbre}{kind.register}")
-def test_every_second_of_a_sound_is_heard(kind: Kind) -> None:
+def test_every_second_of_a_sound_is_audible(kind: Kind) -> None:
     signal = play(kind, 0, seconds=5)
     assert np.sqrt((signal**2).mean()) == pytest.approx(1, rel=1e-6)
     loudness = np.sqrt((signal.reshape(5, RATE) ** 2).mean(axis=1))
@@ -35,7 +35,7 @@ def test_every_second_of_a_sound_is_heard(kind: Kind) -> None:
 
 
 def held_out_accuracy(kinds: tuple[Kind, ...]) -> float:
-    """Share of new noisy instances that lie nearest to the mean spectrum of their own kind."""
+    """Fraction of new noisy instances whose nearest mean spectrum is that of their own kind."""
     spectra = []
     for kind in kinds:
         for instance in range(8):
@@ -47,7 +47,7 @@ def held_out_accuracy(kinds: tuple[Kind, ...]) -> float:
     return float((distance.argmin(axis=-1) == np.arange(len(kinds))[:, None]).mean())
 
 
-def test_kinds_are_told_apart_by_their_spectra() -> None:
+def test_kinds_differ_in_their_spectra() -> None:
     assert held_out_accuracy(KINDS[:23]) > 0.97
     # Some of the 70 differ in time only (glides up and down, vibrato), which mean spectra do not see.
     assert held_out_accuracy(KINDS) > 0.9
@@ -67,8 +67,8 @@ def test_pitch_moves_the_spectrum() -> None:
     assert peak(31) == pytest.approx(880 * (1 + 31 / 1024), abs=1)
 
 
-def test_no_partial_is_folded_back() -> None:
-    """Harmonics beyond half the sampling rate would appear as false low tones; the highest is left out."""
+def test_no_partial_is_aliased() -> None:
+    """Harmonics above half the sample rate would be aliased to low tones; they are left out."""
     signal = sounds.tone("organ", 4, 31, RATE, Draws(1, "top"))  # 1480 Hz: five harmonics below 7500 Hz
     spectrum = np.abs(np.fft.rfft(signal * np.hanning(RATE)))
     harmonics = np.rint(1480 * (1 + 31 / 1024) * np.arange(1, 6)).astype(int)

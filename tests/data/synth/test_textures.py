@@ -42,7 +42,7 @@ def test_colour_is_hsv(hue: int) -> None:
     np.testing.assert_allclose(textures.colour(hue, 200, 240), expected, atol=2)
 
 
-def test_backgrounds_are_textured_and_dull() -> None:
+def test_backgrounds_are_textured_and_have_low_saturation() -> None:
     for seed in range(12):
         picture = textures.background(Draws(seed, "background"), 128)
         assert picture.shape == (128, 128, 3)

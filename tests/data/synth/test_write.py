@@ -122,7 +122,7 @@ def test_avss_labels_are_the_classes_of_the_table(benchmarks: dict[str, Path]) -
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_official_readers_find_no_fault(benchmarks: dict[str, Path], task: str) -> None:
+def test_the_data_check_finds_no_fault(benchmarks: dict[str, Path], task: str) -> None:
     report = check_dataset(benchmarks[task], [TASKS[task]])
     assert report.faults == []
     assert all(one.synthetic for one in report.tasks)
@@ -133,7 +133,7 @@ def test_files_decode_to_the_scene(benchmarks: dict[str, Path]) -> None:
     for row in table(benchmarks["s4"] / "Single-source/s4_meta_data.csv"):
         name, split, category = row["name"], row["split"], row["category"]
         scene = Scene(writer.S4_STYLE, split, int(name[-6:]), SEED, 23)
-        assert [S4_CATEGORIES[kind.index] for kind in scene.heard] == [category]
+        assert [S4_CATEGORIES[kind.index] for kind in scene.sounding] == [category]
         place = f"{split}/{category}"
         np.testing.assert_array_equal(
             samples(data / f"audio_wav/{place}/{name}.wav"), scene.sound.samples, strict=True
@@ -146,7 +146,7 @@ def test_files_decode_to_the_scene(benchmarks: dict[str, Path]) -> None:
             assert set(np.unique(mask)) <= {0, 255}
 
 
-def test_note_and_record_say_synthetic(benchmarks: dict[str, Path]) -> None:
+def test_the_data_are_marked_as_synthetic(benchmarks: dict[str, Path]) -> None:
     for name, kinds in (("s4", 23), ("ms3", 23), ("avss", 70)):
         record = json.loads((benchmarks[name] / "synthetic.json").read_text())
         clips = {"s4": (3, 1, 2), "ms3": (2, 1, 1), "avss": (4, 1, 1)}[name]
@@ -174,7 +174,7 @@ AVSS_FRAMES = 0x6DEA3E8E
 
 
 def checksums(root: Path) -> dict[str, int]:
-    """CRC-32 per kind of file, over what the files decode to, in the order of their names."""
+    """CRC-32 per kind of file, over the decoded contents, in the order of their names."""
     sums: dict[str, int] = {}
     for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).as_posix()):
         if path.suffix == ".wav":
@@ -189,11 +189,11 @@ def checksums(root: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_same_bits_on_every_machine(benchmarks: dict[str, Path], task: str) -> None:
+def test_the_data_are_bitwise_equal_on_every_machine(benchmarks: dict[str, Path], task: str) -> None:
     assert checksums(benchmarks[task]) == CHECKSUMS[task]
 
 
-def test_avss_frames_have_the_same_bits_before_they_are_compressed() -> None:
+def test_avss_frames_are_bitwise_equal_before_compression() -> None:
     frames = Scene(writer.AVSS_STYLES["v2"], "train", 1, SEED, 70).picture.frames
     assert zlib.crc32(frames.tobytes()) == AVSS_FRAMES
 
@@ -204,7 +204,7 @@ def test_number_of_processes_does_not_matter(tmp_path: Path) -> None:
     assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
-def test_seed_decides_and_more_clips_only_add(tmp_path: Path) -> None:
+def test_the_seed_determines_the_clips_and_more_clips_are_appended(tmp_path: Path) -> None:
     for name, clips, seed in (("few", (1, 1, 0), 5), ("more", (3, 1, 1), 5), ("other", (1, 1, 0), 6)):
         write_synthetic(tmp_path / name, MS3, clips, seed, jobs=1)
     few, more, other = (
@@ -258,7 +258,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path, jobs: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -306,7 +306,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_stopped_writer_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C removes what was written too; after kill -9 only the hidden temporary folder is left."""
+    """Ctrl-C removes partial results; after kill -9 only the hidden temporary folder is left."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     out = tmp_path / "out"
@@ -336,7 +336,7 @@ def test_stopped_writer_leaves_no_process(tmp_path: Path, number: signal.Signals
 
 
 def members_of(session: int) -> list[int]:
-    """Processes of a session that still run."""
+    """Running processes of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

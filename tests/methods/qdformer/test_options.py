@@ -1,0 +1,48 @@
+"""QDFormer: options and recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from avsbench_methods.qdformer import QDFormer
+from avsbench_methods.qdformer.options import Options
+
+from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import resolve
+from avsbench_harness.tasks import AVSS, MS3, S4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decomposition": "none", "recombination": True}, "recombination has no effect without"),
+        ({"decomposition": "none", "semantic_layers": 3}, "semantic_layers"),
+        ({"decomposition": "continuous", "codebook_size": 8}, "codebook_size"),
+        ({"recombination": False, "filter_tokens": "continuous"}, "filter_tokens"),
+        ({"calibration": False, "shared_prototypes": True}, "shared_prototypes"),
+        ({"decomposition": "continuous", "recombination": False}, "reach nothing"),
+        ({"dim": 96, "heads": 7}, "does not divide"),
+        ({"dim": 40}, "multiple of 32"),
+        ({"tokens": 0}, "tokens"),
+        ({"codebook": 5}, "Did you mean 'codebook_size'"),
+    ],
+)
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options.of(options, S4, "paper")
+
+
+def test_the_papers_values_are_the_defaults() -> None:
+    options = Options.of({}, S4, "paper")
+    assert (options.codebook_size, options.tokens) == (128, 5)
+    assert (options.decomposition, options.recombination, options.calibration) == ("quantized", True, True)
+    assert not options.revive_dead_codes
+    for task, epochs, milestone in ((S4, 13, 11), (MS3, 13, 11), (AVSS, 16, 14)):
+        recipe = resolve(QDFormer(), task, "r50")
+        assert (recipe.epochs, recipe.batch_size, recipe.schedule.milestones) == (epochs, 4, [milestone])
+        assert (recipe.schedule.name, recipe.schedule.gamma) == ("step", 0.1)
+        optimizer = recipe.optimizer
+        assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 1e-4, 5e-4)
+        assert optimizer.backbone_lr_scale == 0.5
+        assert recipe.protocols == (["confusion"] if task.semantic else ["davis"])
