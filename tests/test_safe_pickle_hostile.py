@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to limit memory")
 
@@ -218,7 +219,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "hash_in_dict.pkl": lambda: b"\x80\x02}" + TOWER + b"K\x01s.",
     "hash_in_dict_items.pkl": lambda: b"\x80\x02}(" + TOWER + b"K\x01u.",
     "hash_of_long_integers.pkl": lambda: (
-        b"\x80\x02](" + integer(1 << 2**22) + b"q\x00}(" + b"h\x00N" * 50_000 + b"ue."
+        b"\x80\x02](" + integer(1 << 2**22) + b"q\x00}(" + b"h\x00N" * 50_000 + b"u" + b"e."
     ),
     "print_of_data_type.pkl": lambda: state(glob("numpy.dtype") + TOWER + b"\x89\x88\x87R"),
     "compare_of_data_type_state.pkl": lambda: state(
@@ -289,7 +290,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "many_tensors.safetensors": many_tensors,
     "product_of_long_integers.pkl": lambda: (
         b"\x80\x02](" + integer(1 << 2**22) + b"q\x00" + glob("numpy.core.numeric._frombuffer") + b"("
-        + MEGABYTE + dtype("f4") + b"(" + b"h\x00" * 30 + b"t" + text("C") + b"tRe."
+        + MEGABYTE + dtype("f4") + b"(" + b"h\x00" * 30 + b"t" + text("C") + b"tR" + b"e."
     ),
     "long_decimal.pkl": lambda: b"I" + b"9" * 2**20 + b"\n.",
     "long_decimal_size.pth": lambda: zipped(b"\x80\x02L" + b"9" * 2**20 + b"L\n."),
@@ -379,7 +380,7 @@ import pickle, random, zipfile, io
 
 seed, count = int(sys.argv[2]), int(sys.argv[3])
 generator = random.Random(seed)
-originals = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
+originals = [(path.suffix, path.read_bytes()) for path in sorted(Path(sys.argv[1]).iterdir())]
 opcodes = b"()}]NR0.abeltuqhrjst\\x81\\x85\\x86\\x87\\x8a\\x8b\\x93\\x94\\x95\\x96"
 
 def mutate(content):
@@ -406,10 +407,10 @@ def mutate_member(content):
             new.writestr(name, mutate(part) if name.endswith("data.pkl") else part)
     return buffer.getvalue()
 
-path = Path(sys.argv[4]) / "mutated.pth"
 found = {"read": 0, "refused": 0, "seconds": 0.0, "failed": []}
 for turn in range(count):
-    content = originals[turn % len(originals)]
+    suffix, content = originals[turn % len(originals)]
+    path = Path(sys.argv[4]) / f"mutated{suffix}"
     inside = content.startswith(b"PK") and generator.random() < 0.8
     path.write_bytes(mutate_member(content) if inside else mutate(content))
     for read in (weights, log_mel):
@@ -438,6 +439,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     for protocol in (2, 3, 4, 5):
         content = {"model": arrays(value["model"]), "best": np.float64(0.5)}
         (tmp_path / "originals" / f"arrays{protocol}").write_bytes(pickle.dumps(content, protocol))
+    save_file(value["model"], tmp_path / "originals" / "state.safetensors")
     (tmp_path / "originals" / "mel").write_bytes(pickle.dumps(mel[:1, :, :4, :4].clone(), 4))
     seed = 20_271
     print(f"seed {seed}")
