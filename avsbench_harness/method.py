@@ -163,7 +163,7 @@ class Method:
         chosen = check_variant(self, variant)
         return self.network()(task, backbone, self.options.of(options, task, chosen))
 
-    def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
+    def uses_maskiges(self, options: Mapping[str, Any]) -> bool:
         """Whether the network with these build options uses maskiges besides frames; by default no."""
         return False
 

@@ -242,9 +242,9 @@ def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
 def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
     """The recipe, without maskiges if the options disable them; a method without maskiges is an error."""
     check_source(source)
-    if not method.sees_maskiges({}):
+    if not method.uses_maskiges({}):
         raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
-    return recipe if method.sees_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
+    return recipe if method.uses_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:

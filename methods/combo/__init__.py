@@ -32,6 +32,6 @@ class Combo(Method):
 
         return ComboModel
 
-    def sees_maskiges(self, options: Mapping[str, Any]) -> bool:
+    def uses_maskiges(self, options: Mapping[str, Any]) -> bool:
         """Whether ``use_maskige`` is on."""
         return bool(options.get("use_maskige", True))

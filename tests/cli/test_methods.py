@@ -11,6 +11,7 @@ import pytest
 def test_one_method_with_its_parameters_and_recipes(avsb) -> None:
     out = avsb("methods", "tpavi").out
     assert "without VGGish" in out
+    assert "Audio-Visual" in out  # the model card
     assert "140.3" in out
     assert "Recipe full: released, r50, s4" in out
     found = avsb("methods", "tpavi", "--json").json
@@ -23,7 +24,9 @@ def test_one_method_with_its_parameters_and_recipes(avsb) -> None:
 
 def test_the_list(avsb) -> None:
     assert "tpavi" in avsb("methods").out
-    assert {"tpavi", "combo"} <= {entry["name"] for entry in avsb("methods", "--json").json}
+    entries = {entry["name"]: entry for entry in avsb("methods", "--json").json}
+    assert {"tpavi", "combo"} <= set(entries)
+    assert entries["avsegformer"]["tasks"] == ["s4", "ms3", "avss"]
     assert avsb("methods").out == avsb("methods", "show").out
 
 

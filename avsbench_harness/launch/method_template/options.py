@@ -1,7 +1,5 @@
 """Build options of MyMethod. Imports no torch."""
 
-from __future__ import annotations
-
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from avsbench_harness.recipe.options import BuildOptions

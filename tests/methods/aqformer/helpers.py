@@ -51,7 +51,7 @@ def build(task: Task = MS3, **changes: Any) -> AQFormerModel:
 
 
 def drawn(module: nn.Module, seed: int = 2) -> Any:
-    """The module with weights and biases that are all of some size."""
+    """Return the module with seeded weights and biases."""
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     module.load_state_dict(seeded_state(seed, shapes))
     return module.eval()

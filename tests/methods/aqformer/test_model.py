@@ -87,7 +87,7 @@ def test_similarity_compares_every_layer_with_its_scale_under_the_final_mask() -
 
 
 def test_the_similarity_loss_has_gradients_for_all_inputs() -> None:
-    """Embeddings, features and masks all learn from it: the paper names no stop."""
+    """Embeddings, features and masks have gradients: the paper has no stop-gradient."""
     model = build()
     output = model(batch())
     tensors = [output.embeddings, output.mask_logits, *output.maps[:3]]
@@ -151,7 +151,7 @@ def test_mask_losses_use_annotated_frames_and_similarity_all_valid_frames(task: 
     ],
 )
 def test_a_clip_padded_to_ten_frames_equals_the_clip_of_five(task: Task, changes: dict[str, Any]) -> None:
-    """Outputs, prediction and losses, in training mode too, with no numbers where no frames are."""
+    """Outputs, prediction and losses, also in training mode, with NaN in padded frames."""
     model = build(task, **changes).train()
     short = supervised(task, frames=5)
     nothing = batch(frames=5)

@@ -32,6 +32,6 @@ def build(task: Task = S4, backbone: str = "resnet18", **options: Any) -> AVSegF
 
 @functools.cache
 def without_memory(backbone: str) -> AVSegFormerModel:
-    """The released network as names and shapes only."""
+    """Return the released network on the meta device."""
     with torch.device("meta"):
         return AVSegFormer().build(S4, backbone, variant="released")  # type: ignore[return-value]

@@ -27,7 +27,7 @@ def masks(like: Batch, classes: int = 2) -> torch.Tensor:
 
 
 def drop_path_rate(model: AVSegFormerModel) -> float:
-    """Of the deepest block, the largest."""
+    """Return the largest drop path rate, that of the deepest block."""
     return max((getattr(module, "drop_prob", None) or 0.0) for module in model.backbone.modules())
 
 

@@ -1,4 +1,4 @@
-"""AVSegFormer against the numbers that the published implementation gave (tests/fixtures/avsegformer)."""
+"""AVSegFormer, compared with the published implementation (tests/fixtures/avsegformer)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build(folder: Path, backbone: str, task: str, seed: int) -> AVSegFormerModel
 
 
 def inputs(task: str, seed: int, audio: str = "audio", frames: int | None = None, **fields: Any) -> Batch:
-    """The one clip of a golden case, or its first frames."""
+    """Return the clip of a golden case, or its first frames."""
     length = get_task(task).frames
     images = seeded_input(seed, "images", (1, length, 3, 224, 224))
     sound = seeded_input(seed, audio, (1, length, 128))

@@ -1,4 +1,4 @@
-"""CATR against the numbers that the published implementation gave (tests/fixtures/catr)."""
+"""CATR, compared with the published implementation (tests/fixtures/catr)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def close(found: torch.Tensor, expected: np.ndarray, atol: float) -> None:
 
 
 def same_choice(output: CATROutput, golden: dict[str, np.ndarray], prefix: str = "") -> None:
-    """The selected queries of a clip, its final masks and their areas."""
+    """Compare the selected queries of a clip, its final masks and their areas."""
     query, _, mask = (part[:, :, 0] for part in output.best())
     decided = torch.from_numpy(golden[f"{prefix}score_gap"] > DECIDED)
     published = torch.from_numpy(golden[f"{prefix}selected_query"])
@@ -186,7 +186,7 @@ def test_images_of_448_pixels(first: CATRModel) -> None:
 
 
 def loss_case(case: dict[str, Any], tag: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Reference (B,t,Q,2), masks (B,t,Q,14,14) and truth (B,t,224,224) of the supervised frames."""
+    """Reference (B,t,Q,2), masks (B,t,Q,14,14) and truth (B,t,224,224) of the annotated frames."""
     seed, frames, clips, supervised = (case[key] for key in ("seed", "T", "B", "frames_supervised"))
     masks = 4 * seeded_input(seed, f"pred_masks{tag}", (frames, clips, 50, 14, 14))
     reference = seeded_input(seed, f"pred_is_referred{tag}", (frames, clips, 50, 2))

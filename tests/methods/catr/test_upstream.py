@@ -24,14 +24,14 @@ KEYS = Path(__file__).parents[2] / "fixtures" / "catr" / "pvt.keys.json"
 
 @functools.cache
 def without_memory(backbone: str) -> CATRModel:
-    """The released network as names and shapes only."""
+    """Return the released network on the meta device."""
     with torch.device("meta"):
         return CATR().build(S4, backbone, variant="released")  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, torch.Tensor]:
-    """A state dict of the published names and shapes; every entry holds a number of its own."""
+    """A state dict of the published names and shapes; every entry has a different value."""
     shapes = read_json(KEYS)
     return {
         name: torch.tensor(float(i)).expand(tuple(shape)) for i, (name, shape) in enumerate(shapes.items())

@@ -43,6 +43,6 @@ def batch(clips: int = 2, frames: int = 3, size: tuple[int, int] = (64, 64), **f
 
 @functools.cache
 def without_memory(backbone: str, task: str) -> ComboModel:
-    """The released network as names and shapes only."""
+    """Return the released network on the meta device."""
     with torch.device("meta"):
         return Combo().build(TASKS[task], backbone, variant="released")  # type: ignore[return-value]

@@ -17,7 +17,7 @@ from .helpers_paper import VARIANTS
 
 
 def part(seed: int = 0, **options: Any) -> tuple[BilateralFusion, torch.Tensor, torch.Tensor]:
-    """A fusion with parameters large enough to show, a map and sounds."""
+    """Return a fusion with large parameters, a map and audio."""
     torch.manual_seed(seed)
     module = BilateralFusion(Options(**{**PAPER, "dim": 64, **options})).eval()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def part(seed: int = 0, **options: Any) -> tuple[BilateralFusion, torch.Tensor, 
 def equations_4_and_5(
     module: BilateralFusion, features: torch.Tensor, audio: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frame by frame, with the weights of the module and nothing else of it."""
+    """Compute the equations frame by frame from the weights of the module."""
     place = sine_positions(4, 6, 64, normalize=True).flatten(0, 1)
     state = module.state_dict()
 

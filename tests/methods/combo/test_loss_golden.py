@@ -32,12 +32,12 @@ from avsbench_harness.testing.seeded import seeded_input
 
 
 def distances(masks: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Of the frames of each pair, from mask logits (N,Q,h,w) as they stand."""
+    """Return the distances of the frames of each pair from mask logits (N,Q,h,w)."""
     return FeatureProducts.of(masks, pairs).distances(as_embeddings(masks))
 
 
 def as_embeddings(masks: torch.Tensor) -> torch.Tensor:
-    """Embeddings (N,Q,Q) whose products with the masks, taken as features, are the masks."""
+    """Return embeddings (N,Q,Q) whose products with the masks, as features, are the masks."""
     return torch.eye(masks.shape[1]).expand(len(masks), -1, -1)
 
 
@@ -65,7 +65,7 @@ def truth(task: str, frame: int) -> torch.Tensor:
 
 
 def annotations(case: str) -> tuple[torch.Tensor, list[int]]:
-    """Frames that carry ground truth (F,) bool, and which target each of them has."""
+    """Return the annotated frames (F,) bool, and the target of each."""
     frames = LOSS_CASES[case]
     if "s4" in case:
         return torch.arange(frames) % 5 == 0, [0, 1]

@@ -15,13 +15,13 @@ from .helpers_paper import VARIANTS
 
 
 def angles(*turns: float) -> torch.Tensor:
-    """Unit vectors in the plane, each turned from the one before."""
+    """Return unit vectors in the plane, each rotated from the previous one."""
     total = torch.tensor(turns).cumsum(0)
     return torch.stack((total.cos(), total.sin()), dim=1)
 
 
 def turned(vectors: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Distances of pairs of vectors (N,2), each taken for the one mask of a frame of two pixels."""
+    """Return distances of pairs of vectors (N,2), as the only mask of frames with two pixels."""
     return FeatureProducts.of(vectors[:, None, None], pairs).distances(torch.ones(len(vectors), 1, 1))
 
 

@@ -113,7 +113,7 @@ def undecided(predictions: MaskPredictions, maps: list[torch.Tensor]) -> torch.T
 
 
 def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], atol: float) -> None:
-    """Every depth of the decoder."""
+    """Compare every depth of the decoder."""
     assert len(predictions.class_logits) == 10
     close(predictions.class_logits[0][:, :2], golden["sample_layer0_logits"], atol)
     close(predictions.masks(0)[:, :4, ::8, ::8], golden["sample_layer0_masks"], MASKS)
@@ -133,7 +133,7 @@ def check_depths(predictions: MaskPredictions, golden: dict[str, np.ndarray], at
 
 
 def check_parts(seen: dict[str, Any], golden: dict[str, np.ndarray]) -> None:
-    """From the picture to the queries, so that the first failure names the faulty part."""
+    """Compare from the image to the queries, so that the first failure locates the difference."""
     (image, maskige), fused = seen["backbone"], seen["channel_weights"]
     (mask_features, maps), (visual, audio) = seen["pixel_decoder"], seen["fusion"]
     parts = {f"backbone_res{i + 2}": level for i, level in enumerate(image)}
@@ -152,7 +152,7 @@ def check_parts(seen: dict[str, Any], golden: dict[str, np.ndarray]) -> None:
 
 @torch.inference_mode()
 def check(folder: Path, case: str, model: ComboModel) -> None:
-    """Everything that is known of a case."""
+    """Compare all golden values of a case."""
     with np.load(folder / f"{case}.npz") as file:
         golden = dict(file)
     seen: dict[str, Any] = {}

@@ -29,7 +29,7 @@ TABLE_2: dict[str, dict[str, Any]] = {
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """The small options with changes, without those that then have no effect."""
+    """Return the small options with changes, without options that have no effect then."""
     options = {**SMALL, **changes}
     if options.get("decomposition", "quantized") != "quantized":
         options.pop("codebook_size")

@@ -142,7 +142,7 @@ def test_the_assignment_is_the_best_of_all_permutations(seed: int) -> None:
 
 
 def test_a_query_keeps_its_object_in_all_frames() -> None:
-    """One assignment per clip: queries that swap objects between frames are punished, not followed."""
+    """One assignment per clip: queries that swap objects between frames have a higher loss."""
     on, off = 20.0, -20.0
     left, right = torch.full((4, 4), off), torch.full((4, 4), off)
     left[:, :2], right[:, 2:] = on, on

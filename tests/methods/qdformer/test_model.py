@@ -25,7 +25,7 @@ SEGMENTATION = {"mask_bce", "mask_dice", "class", "box_l1", "box_giou"}
 
 
 def audio_gradient(model: QDFormerModel, which: str, frame: int | None) -> Tensor:
-    """(T,) size of the gradient that the tokens of one frame, or of the clip, leave on each frame's sound."""
+    """Return (T,), the gradient norm of a frame's or the clip's tokens for each frame's audio."""
     batch = clips(clips=1)
     audio = batch.audio.clone().requires_grad_()
     output = model(batch.with_audio(audio))
@@ -58,7 +58,7 @@ def test_equation_6_frame_tokens_depend_on_their_frames_audio_only(frame: int) -
 
 
 def test_equation_6_uses_the_audio_before_fusion() -> None:
-    """f_{a,t} is of F_a, not of F'_a: other images leave the frames' tokens alone, and change the clip's."""
+    """f_{a,t} is of F_a, not of F'_a: other images change the clip's tokens, but not the frames' tokens."""
     model, batch = build(), clips()
     with torch.no_grad():
         one, two = model(batch), model(replace(batch, images=batch.images.flip(0)))
@@ -72,7 +72,7 @@ def test_prototypes_are_shared_by_default() -> None:
 
 
 def test_equation_5_uses_the_tokens_of_the_frames_clip() -> None:
-    """Two clips of unlike length: each frame is modulated by its own clip's tokens."""
+    """Two clips of different lengths: each frame is modulated by its own clip's tokens."""
     model, batch = build(), clips(valid=torch.tensor([[True, False, False], [True, True, True]]))
     with torch.no_grad():  # clips get codes of their own, so that a mix-up is seen
         tokens = model(batch).clip_tokens.flatten(0, 1)

@@ -14,7 +14,7 @@ from avsbench_harness.tasks import S4, TASKS, Task
 
 
 def build(task: Task = S4, *, gain: bool = True, **options: Any) -> TPAVIModel:
-    """A small network; ``gain`` sets the gain of the interaction to a value as after training."""
+    """Return a small network; with ``gain`` the interaction has a non-zero gain, as after training."""
     torch.manual_seed(0)
     model = TPAVI().build(task, "resnet10t", variant="released", **{"dim": 16, **options})
     assert isinstance(model, TPAVIModel)
@@ -25,6 +25,6 @@ def build(task: Task = S4, *, gain: bool = True, **options: Any) -> TPAVIModel:
 
 @functools.cache
 def without_memory(backbone: str, task: str = "s4") -> TPAVIModel:
-    """The released network as names and shapes only."""
+    """Return the released network on the meta device."""
     with torch.device("meta"):
         return TPAVI().build(TASKS[task], backbone, variant="released")  # type: ignore[return-value]

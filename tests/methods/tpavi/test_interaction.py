@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def pixel_by_pixel(block: Interaction, pixels: Tensor, audio: Tensor) -> Tensor:
-    """The interaction of one window as it is defined: a matrix of all pixels by all pixels."""
+    """Compute the interaction of one window by its definition, with a matrix of all pixels by all pixels."""
     clips, frames, height, width, dim = pixels.shape
     sound = block.align(audio)[:, :, None, None].expand(-1, -1, height, width, -1)
     theta, phi, values = (

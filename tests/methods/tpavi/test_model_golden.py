@@ -1,4 +1,4 @@
-"""TPAVI against the numbers that the published implementation gave (tests/fixtures/tpavi)."""
+"""TPAVI, compared with the published implementation (tests/fixtures/tpavi)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build(folder: Path, backbone: str, task: str, seed: int) -> TPAVIModel:
 
 
 def inputs(task: str, seed: int, **fields: Any) -> Batch:
-    """The one clip of a golden case."""
+    """Return the clip of a golden case."""
     length = get_task(task).frames
     images = seeded_input(seed, "images", (1, length, 3, 224, 224))
     return Batch(images, seeded_input(seed, "audio", (1, length, 128)), **fields)
@@ -72,7 +72,7 @@ def arrays(folder: Path, backbone: str, task: str, seed: int) -> dict[str, np.nd
 
 
 def close_features(output: TPAVIOutput, golden: dict[str, np.ndarray], frames: int) -> None:
-    """All levels and sounds of the first frames of the one clip."""
+    """Compare all levels and projected audio of the first frames of the clip."""
     steps = (8, 4, 2, 1)
     for stage, (level, sound, step) in enumerate(zip(output.features, output.sounds, steps, strict=True), 1):
         close(level[0, :frames, ::32, ::step, ::step], golden[f"feat{stage}_sub"][:frames])
@@ -130,7 +130,7 @@ FLAGS = {
 
 
 def loss_options(case: dict[str, Any]) -> Options:
-    """The options of a golden loss; where the release has no flag, its default for the task."""
+    """Return the options of a golden loss; without a published flag the task's default."""
     given, task = case["options"], case["name"].split("_")[0]
     if not given:
         return Options.of({"avm": "none"}, get_task(task), "released")

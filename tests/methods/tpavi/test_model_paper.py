@@ -20,7 +20,7 @@ VARIANTS = ("released", "paper")
 
 
 def build(task: Task = S4, variant: str = "paper", **options: Any) -> TPAVIModel:
-    """A small network whose interaction has the gain that it learns in training."""
+    """Return a small network whose interaction has a non-zero gain, as after training."""
     torch.manual_seed(0)
     model = TPAVI().build(task, "resnet10t", variant=variant, **{"dim": 16, **options})
     assert isinstance(model, TPAVIModel)
