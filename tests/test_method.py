@@ -121,8 +121,8 @@ def test_build_checks_task_and_variant_and_defaults_to_the_first_variant(tiny: s
         name: value.shape
         for name, value in method.build(S4, "r50", variant="released", width=4).state_dict().items()
     }
-    with pytest.raises(UsageError, match="Unknown variant of tiny 'relased'. Did you mean 'released'"):
-        method.build(S4, "r50", variant="relased")
+    with pytest.raises(UsageError, match="Unknown variant of tiny 'relaesed'. Did you mean 'released'"):
+        method.build(S4, "r50", variant="relaesed")
     with pytest.raises(UsageError, match="one has no model for avss; it supports s4"):
         One().build(AVSS, "r50")
 

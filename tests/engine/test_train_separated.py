@@ -49,10 +49,10 @@ def test_frozen_and_trained_encoders_have_the_same_sources(clip: Clip, separator
     assert not embedded[4].any()
     batch = Batch(torch.zeros(1, 5, 3, 2, 2), torch.from_numpy(sources)[None], torch.arange(5)[None] < 4)
     with torch.no_grad():
-        heard = System(torch.nn.Identity(), encoder).embed(batch).audio
+        audio = System(torch.nn.Identity(), encoder).embed(batch).audio
         one = encoder(torch.from_numpy(sources[2, 1:2]))[0]
-    torch.testing.assert_close(heard[0], torch.from_numpy(embedded), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(heard[0, 2, 1], one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(audio[0], torch.from_numpy(embedded), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(audio[0, 2, 1], one, rtol=1e-4, atol=1e-5)
     assert torch.from_numpy(sources[2]).unique(dim=0).shape[0] <= count
 
 
