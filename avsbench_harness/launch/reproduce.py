@@ -14,10 +14,9 @@ from avsbench_harness.engine.run import RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
-from avsbench_harness.launch.records import is_run_id
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import methods
-from avsbench_harness.results.record import Record, read_record
+from avsbench_harness.results.record import Record, is_run_id, read_record
 from avsbench_harness.weights import store
 from avsbench_harness.weights.sources import WeightsSpec
 
@@ -138,8 +137,8 @@ def _find_weights(weights: WeightsSpec | None, folders: Sequence[Path]) -> str |
             return str(path)
     raise MissingDataError(
         f"The record's run used the weights {weights.file!r} (SHA-256 {weights.sha256[:12]}), which are "
-        "neither in the store nor in runs/ next to the record; add them, because a rerun without them would be "
-        "another experiment."
+        "neither in the store nor in runs/ next to the record; add them, because a rerun without them "
+        "would be another experiment."
     )
 
 

@@ -27,7 +27,8 @@ from avsbench_harness.leaderboard.cells import (
 )
 from avsbench_harness.leaderboard.run_page import run_page
 from avsbench_harness.leaderboard.tables import Table, build_tables
-from avsbench_harness.results.record import Record, read_records
+from avsbench_harness.results.folder import Results
+from avsbench_harness.results.record import Record
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.tasks import TASKS
 
@@ -35,16 +36,16 @@ from avsbench_harness.tasks import TASKS
 FindData = Callable[[Record], Dataset | None]
 
 
-def build_site(results: Path, site: Path, find_data: FindData = lambda record: None) -> Path:
+def build_site(results: Results, site: Path, find_data: FindData = lambda record: None) -> Path:
     """Write the site; return its index page.
 
     Args:
-        results: folder with the records. Training logs are read from ``runs/`` next to it, predictions from
-            ``submissions/``.
+        results: content of the folder with the records. Training logs are read from ``runs/`` next to it,
+            predictions from ``submissions/``.
         site: folder to write; existing pages are replaced.
         find_data: finds the data set of a record, for the galleries.
     """
-    records = read_records(results)
+    records = results.records
     tables = build_tables(records, results)
     templates = files("avsbench_harness.leaderboard") / "templates"
     environment = jinja2.Environment(
@@ -63,7 +64,7 @@ def build_site(results: Path, site: Path, find_data: FindData = lambda record: N
     runs = [{"file": page_name(record), "name": record.run_id} for record in records]
     render(Path("compare.html"), "compare.html", title="Compare two runs", runs=runs)
     for record in records:
-        page = run_page(record, tables, results, site, find_data(record))
+        page = run_page(record, tables, results.folder, site, find_data(record))
         render(Path("runs") / page_name(record), "run.html", title=record.run_id, **page)
     render(
         Path("index.html"),

@@ -17,6 +17,7 @@ from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.launch.resolve_solution import data_of
 from avsbench_harness.leaderboard.site import build_site, page_name
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import read_record
 from avsbench_harness.tasks import get_task
 
@@ -63,7 +64,7 @@ def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         (out / "results" / "evil.json").write_text(evil.model_dump_json())
         for end in (".clips.csv",):
             shutil.copy(run.record_file.with_suffix(end), out / "results" / f"evil{end}")
-        build_site(out / "results", out / "site", lambda record: data_of(record, real_s4))
+        build_site(read_results(out / "results"), out / "site", lambda record: data_of(record, real_s4))
     return out / "site"
 
 
@@ -101,7 +102,7 @@ def test_run_page_has_plots_and_clips(site: Path) -> None:
 def test_missing_inputs_are_named(site: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
-    build_site(results, tmp_path / "site")
+    build_site(read_results(results), tmp_path / "site")
     pages = [page.read_text() for page in (tmp_path / "site" / "runs").glob("*.html")]
     assert sum("n/a: training curves (the training log is not available)" in page for page in pages) == 3
     assert sum("n/a: threshold curve and clips" in page for page in pages) == 3
@@ -111,7 +112,7 @@ def test_pages_are_reproducible(site: Path, tmp_path: Path, real_s4: Path) -> No
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
     for folder in ("one", "two"):
-        build_site(results, tmp_path / folder)
+        build_site(read_results(results), tmp_path / folder)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -190,7 +191,7 @@ def test_sorting_filter_and_images_in_a_browser(site: Path, tmp_path: Path) -> N
 
 
 def test_number_of_classes_is_not_a_percentage(data: Path, tmp_path: Path) -> None:
-    build_site(data / "records", tmp_path / "site")
+    build_site(read_results(data / "records"), tmp_path / "site")
     page = (
         tmp_path
         / "site"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from avsbench_harness.leaderboard.tables import COLUMNS, build_tables
-from avsbench_harness.results.record import read_records
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.scoring import score_object, score_semantic
 
 from ..results.records import make_record, score_clips
@@ -41,9 +41,9 @@ def test_runs_on_different_training_data_have_separate_rows() -> None:
 def test_rows_without_significant_difference_share_a_rank(tmp_path: Path) -> None:
     for run_id, flipped in (("best", 0), ("near", 1), ("far", 30), ("farther", 31)):
         score_clips(tmp_path, run_id, flipped, method=run_id)
-    (table,) = build_tables(read_records(tmp_path), tmp_path)
+    (table,) = build_tables(read_results(tmp_path).records, read_results(tmp_path))
     assert [(row.method, row.rank) for row in table.rows] == [
         ("best", 1), ("near", 1), ("far", 3), ("farther", 3)
     ]  # fmt: skip
-    (table,) = build_tables(read_records(tmp_path))
+    (table,) = build_tables(read_results(tmp_path).records)
     assert [row.rank for row in table.rows] == [1, 2, 3, 4]
