@@ -10,7 +10,9 @@ import typer
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json
 
 if TYPE_CHECKING:
+    from avsbench_harness.data.avsbench.layout import Dataset
     from avsbench_harness.results.folder import Results
+    from avsbench_harness.results.record import Record
 
 
 def leaderboard(
@@ -46,6 +48,7 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
+    from avsbench_harness.data.avsbench.tree import data_root
     from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
@@ -59,6 +62,9 @@ def leaderboard(
             raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
         _check(results)
         return
+    root = data_root(data) if html else None
+    if root is not None and not root.is_dir():
+        raise MissingDataError(f"There is no data folder {root}; pass --data ROOT with AVSBench on disk.")
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
@@ -82,7 +88,15 @@ def _write_site(results: Results, site: Path, data: Path | None) -> Path:
     from avsbench_harness.launch.resolve_solution import data_of
     from avsbench_harness.leaderboard.site import build_site
 
-    return build_site(results, site, lambda record: data_of(record, data))
+    known: dict[tuple[str, str | None], Dataset | None] = {}
+
+    def find_data(record: Record) -> Dataset | None:
+        key = (record.task, record.data.fingerprint)
+        if key not in known:
+            known[key] = data_of(record, data)
+        return known[key]
+
+    return build_site(results, site, find_data)
 
 
 def _print(results: Results, backbone: str | None, form: str, written: dict[str, Path | None] | None) -> None:

@@ -55,7 +55,7 @@ def recipe_label(record: Record, method: Method | None = None) -> str:
     if not changes:
         return preset
     shown = [change_text(key, value) for key, value in list(changes.items())[:_SHOWN]]
-    more = [f"{len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
+    more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
     return f"{preset} (changed: {', '.join([*shown, *more])})"
 
 

@@ -89,6 +89,25 @@ def test_every_field_of_a_record_is_escaped() -> None:
     assert "<i>" not in page
 
 
+def test_control_characters_and_links_are_neutralised() -> None:
+    method = "a\x1b]8;;evil\x07\u202e\u2028 http://evil www.evil me@evil " + "x" * 1000
+    (row,) = lines(to_markdown([make_record("../../a", 0.5, method=method)]), "| 1 | a")
+    assert row.isprintable()
+    assert len(row) < 1000
+    assert r"http\://evil www\.evil me\@evil" in row
+    assert "](..%2F..%2Fa.json)" in row
+
+
+def test_refused_files_are_listed_and_the_rest_is_shown(tmp_path: Path) -> None:
+    made = score_clips(tmp_path, "a", 1)
+    before = render(read_results(tmp_path))
+    (tmp_path / "x|y.json").write_text('{"\x1b": NaN}')
+    after = render(read_results(tmp_path))
+    assert f"({made.run_id}.json)" in after
+    assert set(before.splitlines()) < set(after.splitlines())
+    assert r"- x\|y.json: unreadable: x\|y.json is not valid JSON" in after
+
+
 def test_empty_page(tmp_path: Path) -> None:
     assert "create one with `avsb run`" in write_leaderboard(tmp_path).read_text()
 

@@ -26,6 +26,25 @@ def test_recipes_with_the_same_name_have_separate_rows() -> None:
     assert all(row.recipe.startswith("full ") for row in table.rows)
 
 
+def test_a_changed_recipe_is_shown_without_a_second_row() -> None:
+    (table,) = build_tables([make_record("a", 0.7, spec={"recipe": {"optimizer": {"lr": 0.5}}})])
+    assert [row.recipe for row in table.rows] == ["full (changed: optimizer.lr=0.5)"]
+    (table,) = build_tables([make_record("a", 0.7), make_record("b", 0.8, seed=1)])
+    assert [row.recipe for row in table.rows] == ["full"]
+    many = {
+        "epochs": 1,
+        "batch_size": 3,
+        "clip_norm": 7.0,
+        "precision": "bf16",
+        "options": {"new": "\x1b[1m"},
+    }
+    (table,) = build_tables([make_record("a", 0.7, spec={"recipe": many})])
+    (row,) = table.rows
+    assert row.recipe.startswith("full (changed: batch_size=3, clip_norm=7.0, epochs=1, and ")
+    (table,) = build_tables([make_record("a", 0.7, spec={"method": "absent"})])
+    assert [row.recipe for row in table.rows] == ["full (preset not available here)"]
+
+
 def test_runs_on_different_training_data_have_separate_rows() -> None:
     made = [
         make_record(f"r{seed}", 0.8, seed=seed, data={"fingerprint": f"{seed // 2}" * 64})
