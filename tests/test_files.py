@@ -40,6 +40,36 @@ def test_json_round_trips_and_refuses_nan(tmp_path: Path) -> None:
     assert files.read_json(path) == {"a": [1, None, "ü"]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000 + "]" * 200_000,
+        '{"a":' * 150 + "1" + "}" * 150,
+        "9" * 5000,
+        f'{{"a": {10**30}}}',
+        "[1e999]",
+        "[-1E+400]",
+        "NaN",
+        "[Infinity]",
+        r'["\ud800"]',
+        "",
+    ],
+)
+def test_hostile_json_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"a\.json is not valid JSON"):
+        files.read_json(path)
+
+
+def test_large_json_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 1 << 20)
+    path = tmp_path / "a.json"
+    path.write_text(f'"{"x" * (1 << 20)}"')
+    with pytest.raises(UsageError, match=r"a\.json has more than 1 MiB"):
+        files.read_json(path)
+
+
 def test_invalid_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xff{")

@@ -68,7 +68,10 @@ def leaderboard(
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
-    _print(content, backbone, form, {"page": page, "site": site} if json else None)
+    if page is not None and form == "md" and not json:
+        typer.echo(page.read_text(encoding="utf-8"), nl=False)
+    else:
+        _print(content, backbone, form, {"page": page, "site": site} if json else None)
     for name, reason in content.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
     for path in filter(None, (page, site)):

@@ -28,7 +28,7 @@ def validate(
       avsb results validate
       avsb results validate --results elsewhere/results --json
     """
-    from avsbench_harness.errors import AvsbError, MissingDataError
+    from avsbench_harness.errors import AvsbError, MissingDataError, one_line
     from avsbench_harness.results.folder import folder_faults, read_results
 
     if not results.is_dir():
@@ -41,7 +41,7 @@ def validate(
         print_json({"records": records, "measurements": measurements, "faults": found})
     else:
         for fault in found:
-            typer.echo(f"fault: {fault}")
+            typer.echo(f"fault: {one_line(fault, 1000)}")
         typer.echo(f"{records} records, {measurements} measurements, {len(found)} faults")
     if found:
         raise typer.Exit(AvsbError.exit_code)
