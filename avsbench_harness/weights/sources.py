@@ -8,8 +8,8 @@ from pathlib import Path
 
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
-from avsbench_harness.schema import Schema
 from avsbench_harness.weights import store
+from avsbench_harness.weights.spec import WeightsSpec
 from avsbench_harness.weights.tensors import meta_state_dict
 
 #: Prefixes of a run's weights: the network, and the audio encoder that was trained with it.
@@ -17,20 +17,6 @@ MODEL, ENCODER = "model.", "encoder."
 
 #: Keys of a run's spec that tell which network its weights are for.
 FACTS = ("method", "variant", "task", "backbone")
-
-
-class WeightsSpec(Schema):
-    """Weights that a run predicts with or starts from.
-
-    Attributes:
-        sha256: of the file; of the authors' file for published weights.
-        file: name of the file, which has no influence on results.
-        published: whether the method's authors published them, or a run of this harness made them.
-    """
-
-    sha256: str
-    file: str
-    published: bool
 
 
 @dataclass(frozen=True)
