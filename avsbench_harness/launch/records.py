@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from avsbench_harness.results.record import (
     ScoreEntry,
     TrainingEntry,
     environment,
+    is_run_id,
     now,
     write_failure,
     write_record,
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from avsbench_harness.scoring import Scores
     from avsbench_harness.submission import Header
     from avsbench_harness.weights.spec import WeightsSpec
-
-#: Run ids become file names, also those of submissions made elsewhere.
-_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,6 @@ class Origin:
         spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
         summary = TrainingSummary.parse(read_json(folder / "training.json"), str(folder / "training.json"))
         return cls(spec, summary, folder / summary.weights_file)
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text can be a run's id, and so a file name."""
-    return _RUN_ID.fullmatch(text) is not None
 
 
 def submission_record(
