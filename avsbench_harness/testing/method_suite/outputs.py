@@ -49,6 +49,19 @@ class OutputTests(SuiteBase):
             assert torch.equal(first, again)
             assert torch.equal(first, other)
 
+    def test_predictions_are_made_in_evaluation_mode(self) -> None:
+        """In training mode too: two predictions are those of evaluation mode, and the state is unchanged."""
+        for model in self.models():
+            batch = self.batch(model.task)
+            with torch.no_grad():
+                wanted = model.predict(batch)
+                model.train()
+                before = {name: value.clone() for name, value in model.state_dict().items()}
+                assert torch.equal(model.predict(batch), wanted)
+                assert torch.equal(model.predict(batch), wanted)
+            assert all(part.training for part in model.modules())
+            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
     def test_predictions_of_clips_are_independent(self) -> None:
         """The prediction of a clip is the same alone and in a batch."""
         if not self.clips_are_independent:
