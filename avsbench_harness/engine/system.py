@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,9 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup, evaluation_mode
 from avsbench_harness.recipe.schema import Recipe
+
+#: Factor on the images in the second prediction of :meth:`System.check_predict`.
+CONTRAST = 100.0
 
 
 class System(nn.Module):
@@ -71,14 +76,16 @@ class System(nn.Module):
     def check_predict(self, batch: Batch) -> None:
         """Refuse a model whose prediction for a batch has wrong values, a wrong shape or type.
 
-        The compiled module is not used: that of a short run may never be needed.
+        Logits of an untrained network may lie in [0, 1] by chance, so images with a large contrast are
+        predicted too; these may overflow. The compiled module is not used: a short run may never need it.
         """
+        task, valid = self.model.task, batch.valid_frames()
+        batch = self.embed(batch)
         with evaluation_mode(self):
-            prediction = check_prediction(
-                self.model.predict(self.embed(batch)), batch, self.model.task, self.name
-            )
-        valid = prediction[batch.valid_frames()]
-        check_values(valid, self.model.task, self.name, where="the first batch")
+            found = check_prediction(self.model.predict(batch), batch, task, self.name)[valid]
+            check_values(found, task, self.name, where="the first batch")
+            found = self.model.predict(replace(batch, images=CONTRAST * batch.images))[valid]
+        check_values(found.nan_to_num(nan=0.5), task, self.name, where="the first batch with more contrast")
 
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
         """The model's parameter groups, and one for the audio encoder."""

@@ -22,6 +22,10 @@ PREDICTIONS = {
         r"must return probabilities in \[0, 1\], and those for the first batch are in \[.*, .*\]; .*sigmoid",
     ),
     "above one": (lambda p: p.clamp(max=0) + 1.001, r"are in \[1.001, 1.001\]"),
+    "logits in [0, 1] of the first batch": (
+        lambda p: (p / (1 - p)).log().div(2).add(0.5),
+        "for the first batch with more contrast are in",
+    ),
     "nan": (lambda p: p * float("nan"), "The prediction of tiny for the first batch is not finite"),
     "channel": (lambda p: p.unsqueeze(2), r"it returned a tensor \(1, 5, 1, 32, 32\) of float32"),
     "half": (lambda p: p.half(), "of float16"),

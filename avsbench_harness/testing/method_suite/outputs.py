@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.system import System
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.testing.method_suite.base import SuiteBase
 
@@ -31,6 +32,11 @@ class OutputTests(SuiteBase):
             if not model.task.semantic:
                 assert prediction.min() >= 0
                 assert prediction.max() <= 1
+
+    def test_the_engine_accepts_predictions(self) -> None:
+        """Probabilities are in [0, 1] for images with a large contrast too, not only those of this seed."""
+        for model in self.models():
+            System(model, None).check_predict(self.batch(model.task, clips=1, frames=2))
 
     def test_forward_returns_a_dataclass_of_tensors(self) -> None:
         """The raw outputs are documented data."""
