@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.contract import check_losses, check_prediction, check_values
-from avsbench_harness.engine.load_weights import load_weights_strict, read_weights
+from avsbench_harness.engine.load_weights import load_weights_strict, read_verified
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup, evaluation_mode
@@ -111,7 +111,7 @@ def build_system(run: Run, *, pretrained: bool) -> System:
         )
     system = System(model, encoder, run.spec.method)
     if pretrained and run.spec.init is not None:
-        state = read_weights(run.weights["init"], published=run.spec.init.published)
+        state = read_verified(run.weights["init"], run.spec.init)
         load_weights_strict(system, state, run.recipe.init_skip)
     return system
 
