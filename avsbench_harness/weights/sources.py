@@ -48,7 +48,7 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
         wanted: facts of the run that asks; they decide if several stored weights match.
 
     Raises:
-        MissingDataError: a run has no weights yet.
+        MissingDataError: a run has no weights yet, or stored weights are missing or damaged.
         UsageError: no weights or several have that name, or the file holds neither kind.
     """
     stored = [entry for entry in store.published() if _matches(entry, asked)]
@@ -87,8 +87,7 @@ def _choose(entries: Sequence[store.Published], asked: str, wanted: Mapping[str,
         names = ", ".join(entry.name for entry in fitting or entries)
         raise UsageError(f"'{asked}' matches {names}; name one of them.")
     entry = fitting[0] if fitting else entries[0]
-    if not entry.path.is_file():
-        raise MissingDataError(f"The weights {entry.name} are missing from the cache; import them again.")
+    store.verified(entry)
     return entry
 
 
