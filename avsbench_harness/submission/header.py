@@ -37,6 +37,8 @@ class Header:
         run: id of the run; free text for submissions of other programs.
         note: free text.
         size: (H, W) of every clip.
+        low_probability: ids of the clips whose probabilities are all below 2/254. Other clips with the codes
+            0 and 1 alone are refused, because they are binary masks that were not converted to codes.
     """
 
     task: str
@@ -46,11 +48,15 @@ class Header:
     run: str = ""
     note: str = ""
     size: tuple[int, int] = (MASK_SIZE, MASK_SIZE)
+    low_probability: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The header as JSON values."""
         encoding = encoding_of(get_task(self.task))
-        return {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
+        value = {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
+        if not self.low_probability:
+            del value["low_probability"]
+        return value
 
     @classmethod
     def from_json(cls, value: Any) -> Header:
@@ -74,6 +80,7 @@ class Header:
             run=_text(known, "run", ""),
             note=_text(known, "note", ""),
             size=_size(known),
+            low_probability=_clip_ids(known, "low_probability"),
         )
 
 
@@ -202,6 +209,13 @@ def _fingerprint(value: dict[str, Any], name: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise SubmissionError(f"header: {name} must be 64 hexadecimal digits, got {_short(text)}.")
     return text
+
+
+def _clip_ids(value: dict[str, Any], name: str) -> tuple[str, ...]:
+    ids = value.get(name, [])
+    if not isinstance(ids, list) or not all(isinstance(clip_id, str) for clip_id in ids):
+        raise SubmissionError(f"header: {name} must be a list of clip ids, got {_short(ids)}.")
+    return tuple(ids)
 
 
 def _size(value: dict[str, Any]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from avsbench_harness.errors import MissingDataError, SubmissionError
 from avsbench_harness.submission.archive import Archive, ArraySpec, Member
+from avsbench_harness.submission.codes import BINARY_REMEDY, looks_binary
 from avsbench_harness.submission.header import CLIP_ID, CLIP_ID_RULE, Header, parse
 from avsbench_harness.tasks import CLASSES, get_task
 
@@ -201,11 +202,14 @@ class Submission(ClipFile):
 
     def _read_header(self, value: Any) -> tuple[str, tuple[int, int]]:
         self.header = Header.from_json(value)
+        self._low_probability = frozenset(self.header.low_probability)
         return self.header.task, self.header.size
 
     def _check_values(self, clip_id: str, array: Bytes) -> None:
         if get_task(self.header.task).semantic:
             check_labels(array)
+        elif looks_binary(array) and clip_id not in self._low_probability:
+            raise SubmissionError(f"its codes are 0 and 1 alone, which score as empty; {BINARY_REMEDY}.")
 
 
 def read_submission(path: Path) -> Submission:

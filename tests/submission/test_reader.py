@@ -52,8 +52,11 @@ def npy(array: np.ndarray) -> bytes:
 
 def test_files_written_by_numpy(savez, masks):
     for task in ("s4", "avss"):
+        top = 1 if task == "avss" else 255
         with read_submission(savez(task)) as submission:
-            assert {k: v.tolist() for k, v in submission} == {k: v.tolist() for k, v in masks(task).items()}
+            assert {k: v.tolist() for k, v in submission} == {
+                k: (v * top).tolist() for k, v in masks(task).items()
+            }
 
 
 def test_stored_members(savez, tmp_path, masks):
@@ -94,6 +97,17 @@ def test_labels_over_70(savez, masks):
     labels = masks("avss")["b.2"].copy()
     labels[3, 2, 1] = 71
     assert "clip 'b.2': label 71 exceeds 70" in refused(savez("avss", clips={"b.2": labels}))
+
+
+def test_binary_masks_instead_of_codes(savez, masks):
+    binary = masks("s4")
+    message = refused(savez(clips={"b.2": binary["b.2"]}))
+    assert "clip 'b.2': its codes are 0 and 1 alone, which score as empty; multiply a binary mask" in message
+    assert len(check_submission(savez(clips=binary))) == 3
+    assert check_submission(savez(clips={"b.2": binary["b.2"] * 0})) == []  # no object
+    assert check_submission(savez(header={"low_probability": ["b.2"]}, clips={"b.2": binary["b.2"]})) == []
+    for ids in ("b.2", [1], {"b.2": 1}):
+        assert "header: " in refused(savez(header={"low_probability": ids}))
 
 
 @pytest.mark.parametrize(
