@@ -27,7 +27,9 @@ def check(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="Protocol to score by, with --solution; defaults to the canonical one."),
+        typer.Option(
+            "--protocol", help="Protocol to score by, with --solution; defaults to the canonical one."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

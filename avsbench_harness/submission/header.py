@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from avsbench_harness.data.clip import CLIP_ID_RULE, is_clip_id
 from avsbench_harness.errors import SubmissionError, UsageError, suggestion
 from avsbench_harness.tasks import MASK_SIZE, Task, get_split, get_task
 
@@ -15,10 +16,6 @@ FORMAT = 1
 
 #: Largest side of a mask, which bounds the memory.
 MAX_SIDE = 1024
-
-#: Clip ids that are safe as file names and in logs, and different from the header.
-CLIP_ID = re.compile(r"(?!header$)(?!\.)[A-Za-z0-9_.-]{1,128}")
-CLIP_ID_RULE = "1 to 128 of A-Z a-z 0-9 _ . -, not starting with '.', not 'header'"
 
 
 def encoding_of(task: Task) -> str:
@@ -167,8 +164,8 @@ def check_clip_id(clip_id: str) -> str:
     Raises:
         SubmissionError: the id is not allowed.
     """
-    if not CLIP_ID.fullmatch(clip_id):
-        raise SubmissionError(f"{clip_id[:80]!r} is not a valid clip id; use {CLIP_ID_RULE}.")
+    if not is_clip_id(clip_id):
+        raise SubmissionError(f"{clip_id[:80]!r} is not a valid clip id; ids have {CLIP_ID_RULE}.")
     return clip_id
 
 

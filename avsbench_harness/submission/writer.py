@@ -126,8 +126,8 @@ class SubmissionWriter(ClipWriter):
         """Append one clip, (T,H,W) without padded frames.
 
         Raises:
-            SubmissionError: NaN or values out of range, a binary mask of uint8, wrong shape or dtype, or a repeated or invalid id;
-                the file is then not written.
+            SubmissionError: NaN or values out of range, a binary mask of uint8, wrong shape or dtype, or a
+                repeated or invalid id; the file is then not written.
         """
         codes = self._bytes(clip_id, array)
         self._add(clip_id, codes)

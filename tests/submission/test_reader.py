@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 
 from avsbench_harness.errors import MissingDataError, SubmissionError
-from avsbench_harness.submission import archive, check_submission, read_solution, read_submission
+from avsbench_harness.submission import (
+    Header,
+    SubmissionWriter,
+    archive,
+    check_submission,
+    read_solution,
+    read_submission,
+    write_solution,
+)
 
 
 def refused(path: Path) -> str:
@@ -59,6 +67,22 @@ def test_files_written_by_numpy(savez, masks):
             }
 
 
+@pytest.mark.parametrize("name", ["two words", "日本 1", "Ünï=<b>"])
+def test_clip_ids_with_spaces_and_other_scripts(savez, tmp_path, masks, name):
+    """Files of numpy and of the writer hold every id that a table may have."""
+    mask = masks("s4")["b.2"]
+    fingerprint = write_solution(tmp_path / "solution.npz", "s4", "test", [(name, mask, "s4")])
+    codes = {"-a_1": None, "b.2": None, "_c": None, name: mask * np.uint8(255)}
+    ours = tmp_path / "ours.npz"
+    with SubmissionWriter(ours, Header("s4", "test", fingerprint, "test", size=(6, 8))) as writer:
+        writer.add(name, codes[name])
+    with read_solution(tmp_path / "solution.npz") as solution:
+        for path in (ours, savez(header={"solution": fingerprint}, clips=codes)):
+            assert check_submission(path, solution) == []
+            with read_submission(path) as submission:
+                assert np.array_equal(submission.read(name), codes[name])
+
+
 def test_stored_members(savez, tmp_path, masks):
     with np.load(savez()) as arrays:
         np.savez(tmp_path / "stored.npz", **arrays)
@@ -85,7 +109,9 @@ def test_missing_file(tmp_path):
         ({"b.2": np.asfortranarray(np.zeros((5, 6, 8), np.uint8))}, "clip 'b.2': it is in Fortran order"),
         ({"b.2": np.zeros(3, [("x", "u1")])}, "clip 'b.2': dtype is 'structured'"),
         ({"../evil": np.zeros((5, 6, 8), np.uint8)}, "member '../evil.npy' is not a clip"),
-        ({"a b": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({" a": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({"a\u202eb": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({"a\\b": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
         ({"-a_1": None, "b.2": None, "_c": None}, "it has no clips"),
     ],
 )
