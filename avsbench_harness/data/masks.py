@@ -62,7 +62,7 @@ def read_object_mask(path: Path) -> Mask:
     Black is background and white is object in the modes 1, L, RGB and P (by the palette's colours). In files
     with transparency (RGBA, LA, tRNS), the mask is in the colours or, if all pixels have the same colour, in
     the alpha channel. Palette files of other colours are read by index, 0 and 255, or 0 and 1 as in DAVIS.
-    Masks of 0 and 1 are accepted with a :class:`ZeroOneMaskWarning`; a mask of zeros has no object either way.
+    Masks of 0 and 1 are accepted with a :class:`ZeroOneMaskWarning`; a mask of zeros has no object.
 
     Raises:
         MaskValueError: there is another value (the message names the file, the value and its count), or
@@ -190,6 +190,12 @@ def _labelled(labels: Mask, image: Image.Image, path: Path) -> Mask:
             raise MaskValueError(path, "has transparency but no class; save the labels without alpha channel")
         _check_transparency(labels, alpha, path)
     return labels
+
+
+def swap_channels(label: int) -> int:
+    """Return the class that is read instead of ``label`` if red and blue are swapped; -1 if none."""
+    swapped = int(_classes_of(PALETTE[None, label, ::-1])[0])
+    return swapped if swapped != _NO_CLASS else -1
 
 
 def colourise(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
