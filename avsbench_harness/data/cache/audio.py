@@ -147,7 +147,7 @@ def _fill(
             keys[clip.id] = key
             if progress is not None:
                 progress(1)
-    for problem in problems[:_LOGGED]:
+    for problem in sorted(problems)[:_LOGGED]:
         logger.warning(problem)
     if len(problems) > _LOGGED:
         logger.warning(
