@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from avsbench_harness.errors import AvsbError, UsageError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.weights.sources import ENCODER, MODEL, Source, WeightsSpec
+from avsbench_harness.weights.sources import ENCODER, MODEL, Source
+from avsbench_harness.weights.spec import WeightsSpec
 from avsbench_harness.weights.strict import check_numbers, counted
 from avsbench_harness.weights.tensors import load_tensors, meta_state_dict
 
