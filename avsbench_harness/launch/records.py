@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from avsbench_harness.engine.run import Run
     from avsbench_harness.scoring import Scores
     from avsbench_harness.submission import Header
-    from avsbench_harness.weights.sources import WeightsSpec
+    from avsbench_harness.weights.spec import WeightsSpec
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def notes(spec: RunSpec) -> list[str]:
     found = []
     audio = spec.audio
     if spec.data.synthetic:
-        found.append("Synthetic data: the scores say nothing about the method on AVSBench.")
+        found.append("Synthetic data: the scores do not measure the method on AVSBench.")
     if spec.weights is not None:
         source = _describe(spec.weights)
         return [*found, f"{source[0].upper()}{source[1:]}, not trained here."]
     if spec.preset == "smoke":
-        found.append("Smoke recipe: too short to say anything about the method.")
+        found.append("Smoke recipe: too short to measure the method.")
     if spec.init is not None:
         skipped = spec.recipe.init_skip
         but = f", except for {', '.join(skipped)}" if skipped else ""

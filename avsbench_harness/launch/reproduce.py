@@ -18,7 +18,7 @@ from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import methods
 from avsbench_harness.results.record import Record, is_run_id, read_record
 from avsbench_harness.weights import store
-from avsbench_harness.weights.sources import WeightsSpec
+from avsbench_harness.weights.spec import WeightsSpec
 
 #: Largest difference of a metric in [0, 1] that counts as reproduced.
 TOLERANCE = 1e-3
