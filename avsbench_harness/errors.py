@@ -9,11 +9,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Longest message, in characters.
+MAX_MESSAGE = 4000
+
 
 class AvsbError(Exception):
     """A failure with a message for the user (exit code 1)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message; text from untrusted files in it is neutralised and cut off."""
+        return printable(super().__str__()[:MAX_MESSAGE])
 
 
 class UsageError(AvsbError):
@@ -51,14 +58,14 @@ class Interrupted(AvsbError):
 
 
 def one_line(message: object, limit: int = 500) -> str:
-    """A text, message or exception as one line of at most ``limit`` printable characters.
-
-    Neutralises untrusted text: terminal escapes, control characters and lone surrogates become U+FFFD.
-    """
-    kept = str(message)[: 4 * limit]
-    line = "".join(mark if mark.isprintable() or mark.isspace() else "\ufffd" for mark in kept)
-    line = " ".join(line.split())
+    """A text, message or exception as one line of at most ``limit`` printable characters."""
+    line = " ".join(printable(str(message)[: 4 * limit]).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Untrusted text for output: control characters and lone surrogates become U+FFFD, white space stays."""
+    return "".join(mark if mark.isprintable() or mark in " \n\t" else "\ufffd" for mark in text)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

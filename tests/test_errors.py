@@ -23,3 +23,14 @@ def test_the_most_similar_name_is_suggested() -> None:
 )
 def test_exit_codes(error: errors.AvsbError, code: int) -> None:
     assert error.exit_code == code
+
+
+HOSTILE = "a\x1b]8;;http://evil\x07\x9b\u202e\ud800\x00\n b"
+
+
+def test_untrusted_text_is_neutralised() -> None:
+    assert errors.one_line(HOSTILE) == "a\ufffd]8;;http://evil\ufffd\ufffd\ufffd\ufffd\ufffd b"
+    assert errors.printable(HOSTILE).splitlines() == [errors.one_line(HOSTILE)[:-2], " b"]
+    assert errors.one_line("x" * 1000, 20) == "x" * 17 + "..."
+    assert "\x1b" not in str(errors.UsageError(f"{HOSTILE} is wrong."))
+    assert len(str(errors.UsageError("x" * 10**6))) == errors.MAX_MESSAGE

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from avsbench_harness.engine.run import Run
 
@@ -201,10 +202,18 @@ def print_json(value: Any) -> None:
 
 
 def print_rich(*values: RenderableType) -> None:
-    """Print tables and text to stdout; brackets in plain strings are text, not markup."""
+    """Print tables and text to stdout; brackets and control characters in plain strings are neutralised."""
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
+    from avsbench_harness.errors import printable
+
+    class PlainConsole(Console):
+        """Renders every plain string, also of a table's cell, without control characters."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    console = PlainConsole(markup=False, highlight=False)
     for value in values:
         console.print(value)
 
