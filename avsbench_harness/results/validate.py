@@ -103,7 +103,7 @@ def _external_faults(record: Record, solution: SolutionFacts | None) -> Iterator
     elif not record.data.synthetic and solution is None:
         yield (
             "data.synthetic is False, but there is no spec, and the solution of these data is not available "
-            "to check it (`avsb data solution` makes it)."
+            "to check it; `avsb score SUBMISSION --data ROOT` adds it to the cache."
         )
 
 
