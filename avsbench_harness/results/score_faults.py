@@ -14,6 +14,7 @@ from avsbench_harness.results.record import Record, ScoreEntry
 from avsbench_harness.scoring.api import canonical, get_protocol, protocols, score_object, score_semantic
 from avsbench_harness.scoring.bootstrap import bca_interval
 from avsbench_harness.scoring.scores import Floats
+from avsbench_harness.submission.codes import THRESHOLDS
 from avsbench_harness.tasks import CLASSES, get_task
 
 #: Largest difference between a recorded value and the value computed from the per-clip file.
@@ -105,7 +106,11 @@ def metric_faults(entry: ScoreEntry, table: ClipSums) -> Iterator[str]:
             bound = table.metrics["F"]
             if (value is None) != (bound is None) or (value or 0) > (bound or 0) + TOLERANCE:
                 yield f"F_split is {value}, more than F of the per-clip file, {bound}."
-        elif name != "threshold":
+        elif name == "threshold":
+            known = value is not None and bool((abs(THRESHOLDS - value) <= TOLERANCE).any())
+            if known != (table.metrics["F"] is not None):
+                yield f"threshold is {value}, which is none of the protocol."
+        else:
             yield f"{name} is claimed, but the per-clip file lacks its column."
 
 
