@@ -167,6 +167,8 @@ def _load(path: Path, solutions: dict[str, SolutionFacts | None]) -> tuple[_Chec
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():  # reading a named pipe would block
+        raise OSError("it is not a regular file")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from avsbench_harness.submission.codes import THRESHOLDS
+
 
 def test_records_are_validated(avsb, tiny: str, tmp_path: Path, quick_options: list[object]) -> None:
     run = avsb("run", "--method", tiny, *quick_options, "--json").json["run_id"]
@@ -28,13 +30,14 @@ def test_submissions_at_hand_are_scored_again(
     results = tmp_path / "results"
     path = results / f"{run}.json"
     genuine = path.read_text()
-    for protocol, metric in ((0, "threshold"), (1, "F")):  # neither follows from the per-clip file
+    claims = ((0, "threshold", float(THRESHOLDS[200])), (1, "F", 0.4321))
+    for protocol, metric, claim in claims:  # neither metric follows from the per-clip file
         values = json.loads(genuine)
-        values["scores"][protocol]["metrics"][metric] = 0.4321
+        values["scores"][protocol]["metrics"][metric] = claim
         path.write_text(json.dumps(values))
         wrong = avsb("results", "validate", "--results", results)
         assert wrong.code == 1
-        assert f"{metric} is 0.4321, but the submission gives" in wrong.out
+        assert f"{metric} is {claim}, but the submission gives" in wrong.out
     path.write_text(genuine)
     assert avsb("results", "validate", "--results", results).code == 0
     submission = tmp_path / "submissions" / f"{run}.npz"

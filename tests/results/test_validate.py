@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -273,9 +274,15 @@ def test_a_hostile_record_is_refused_and_the_rest_is_kept(tmp_path: Path, kind: 
     (tmp_path / "hostile.json").write_text(HOSTILE[kind])
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "folder.json").mkdir()
+    (tmp_path / "bench").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "bench" / "pipe.json")
     results = read_results(tmp_path)
     assert [one.run_id for one in results.records] == [record.run_id]
-    assert {path.name for path, _ in results.refused} == {"hostile.json", "bytes.json", "folder.json"}
+    assert {path.name for path, _ in results.refused} == {
+        "hostile.json", "bytes.json", "folder.json", "pipe.json",
+    }  # fmt: skip
+    assert "not a regular file" in results.refused_measurements[0][1]
     for fault in folder_faults(results):
         assert fault.isprintable()
         assert len(fault) < 1000
