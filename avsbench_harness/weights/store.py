@@ -2,7 +2,7 @@
 
 Files are ``<cache>/weights/<sha256>.<pth or safetensors>``; ``index.json`` beside them maps names to files.
 A name is that of a model (an audio encoder or backbone) or the id of published weights. A file is used only
-if it has its hash, which is computed whenever size, times or inode differ from those of the last verification.
+if it has its hash, computed whenever size, times or inode differ from those of the last verification.
 """
 
 from __future__ import annotations
