@@ -1,8 +1,8 @@
 """The code and the number of threads that a run's files were made with.
 
 A run's id holds the version of the code, which stays the same when the files of an editable install change,
-and it does not depend on the number of threads, which changes the order of sums on the CPU. Both are therefore
-recorded in the run's folder, and differences are logged when the run is resumed.
+and it does not depend on the number of threads, which changes the order of sums on the CPU. Both are recorded
+in the run's folder, and differences are logged when the run is resumed.
 """
 
 from __future__ import annotations
