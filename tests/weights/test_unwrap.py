@@ -29,7 +29,9 @@ BOTH: dict[str, Any] = {
     },
     "beside the entries": {**RAW, "model_ema": EMA},
     "prefix": {
-        **RAW, "model_ema.decay": torch.ones(()), **{f"model_ema.{name}": value for name, value in EMA.items()}
+        **RAW,
+        "model_ema.decay": torch.ones(()),
+        **{f"model_ema.{name}": value for name, value in EMA.items()},
     },
     "state of the average's optimiser": {"model": RAW, "optimizer_ema": {"lr": 1}, "ema": EMA},
 }  # fmt: skip
