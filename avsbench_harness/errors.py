@@ -61,7 +61,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     Starts with a space.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     if near:
         return f" Did you mean '{near[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""
@@ -69,4 +69,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
     """The error for an unknown name, with the most similar known one."""
+    word = one_line(word, 100)
     return UsageError(f"Unknown {kind} '{word}'.{suggestion(word, known)}")

@@ -97,7 +97,7 @@ class Stepper:
             ``loss`` and its terms over the whole batch, on the device.
         """
         # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
-        torch.manual_seed(self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE)
+        torch.manual_seed((self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE) % 2**64)
         optim.set_lr(self.optimizer, lr_factor)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(self._micro_batches(batch, clips))

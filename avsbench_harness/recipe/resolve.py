@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.errors import UsageError, one_line, unknown
 from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.recipe.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml
 from avsbench_harness.tasks import Task
 
 
@@ -81,21 +80,8 @@ def resolve(
         recipe = Recipe.parse(values, str(file))
     for assignment in assignments:
         values = _override(values, _assignment(assignment))
-        recipe = Recipe.parse(values, f"--set {assignment}")
+        recipe = Recipe.parse(values, f"--set {one_line(assignment, 100)}")
     return recipe
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with plain values only; anything else is a ``UsageError``."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold keys and values, not {type(values).__name__}.")
-    return values
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,10 +125,12 @@ def split_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, for example --set optimizer.lr=1.0e-4; got '{text}'.")
+    if not 0 < key.count(".") + 1 <= MAX_DEPTH or not all(part.strip() for part in key.split(".")):
+        raise UsageError(f"'{one_line(key, 100)}' in --set is not a key such as optimizer.lr.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"The value in '--set {text}' is not valid YAML.") from None
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"The value in '--set {one_line(text, 100)}' is not valid YAML: {error}.") from None
 
 
 def _assignment(text: str) -> dict[str, Any]:
