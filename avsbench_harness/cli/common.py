@@ -139,7 +139,7 @@ def _plan_run(
             workers=workers,
         )
     )
-    line = warning(planned)
+    line = warning(planned, data)
     if line:
         logger.info(line)
     return planned

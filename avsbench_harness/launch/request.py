@@ -185,13 +185,22 @@ def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
         propagate(single, recipe.supplement, jobs=1 if len(clips) < 100 else None)
 
 
-def warning(run: Run) -> str | None:
-    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe."""
+def warning(run: Run, data: Path | None = None) -> str | None:
+    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe.
+
+    Args:
+        run: the run.
+        data: the requested data root.
+    """
     real = f"pass --data ROOT, or set {VARIABLE}, with AVSBench on disk"
+    if run.dataset.synthetic and data_root(data) is not None:
+        real = f"{run.dataset.root} is not AVSBench; {real}"
+    elif run.dataset.synthetic:
+        real = f"For a real run {real}"
     if run.dataset.synthetic and run.spec.preset == "smoke":
-        return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. For a real run {real}."
+        return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. {real}."
     if run.dataset.synthetic:
-        return f"SYNTHETIC data: the scores do not measure performance on AVSBench. For a real run {real}."
+        return f"SYNTHETIC data: the scores do not measure performance on AVSBench. {real}."
     if run.spec.preset == "smoke":
         return "SMOKE RUN: this recipe is too short to measure the method; pass --preset full."
     return None

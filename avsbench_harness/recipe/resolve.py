@@ -144,10 +144,39 @@ def _assignment(text: str) -> dict[str, Any]:
 @functools.cache
 def _presets(path: Path) -> dict[str, dict[str, Any]]:
     known = read_yaml(path)
+    if not known:
+        raise UsageError(f"{path} has no preset.")
     for name, layers in known.items():
-        extra = set(layers) - {"base", "tasks", "backbones", "variants"}
-        if extra:
-            raise UsageError(
-                f"Preset '{name}' of {path} has '{min(extra)}' beside base, tasks, backbones and variants."
-            )
+        _check_layers(layers, f"Preset '{name}' of {path}", ("base", "tasks", "backbones", "variants"))
     return known
+
+
+def _check_layers(layers: Any, where: str, known: Sequence[str]) -> None:
+    """Check that a preset, or the overrides of a task or variant in it, is made of nested mappings.
+
+    Args:
+        layers: values from YAML.
+        where: their place, for messages.
+        known: the keys that it may have.
+    """
+    extra = set(_mapping(layers, where)) - set(known)
+    if extra:
+        raise UsageError(f"{where} has '{min(extra)}' beside {', '.join(known[:-1])} and {known[-1]}.")
+    for key, value in layers.items():
+        inside = _mapping(value, f"'{key}' of {where}")
+        for name, values in inside.items() if key != "base" else ():
+            place = f"'{key}.{name}' of {where}"
+            _mapping(values, place)
+            if key == "variants":
+                _check_layers(values, place, ("base", "tasks", "backbones"))
+            elif key == "tasks" and "backbones" in values:
+                for backbone, own in _mapping(values["backbones"], f"'backbones' of {place}").items():
+                    _mapping(own, f"'backbones.{backbone}' of {place}")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """Return ``value`` if it is a mapping, else raise a ``UsageError``."""
+    if isinstance(value, dict):
+        return value
+    problem = "is empty; remove it or add keys" if value is None else f"must be a mapping, not {value!r:.50}"
+    raise UsageError(f"{where} {problem}.")

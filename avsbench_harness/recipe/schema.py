@@ -125,8 +125,10 @@ class Recipe(Schema):
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:
-        if (self.epochs is None) == (self.iterations is None):
-            raise ValueError("a recipe needs either epochs or iterations, not both")
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("a recipe has either epochs or iterations, not both; remove one of them")
+        if self.epochs is None and self.iterations is None:
+            raise ValueError("a recipe needs either epochs or iterations")
         return self
 
     def to_dict(self) -> dict[str, Any]:

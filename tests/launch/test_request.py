@@ -82,6 +82,8 @@ def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -
     asked = plan(request(tiny, real_s4, data=run.dataset.root))
     assert asked.spec.preset == "full"
     assert "SYNTHETIC data" in (planning.warning(asked) or "")
+    given = planning.warning(asked, run.dataset.root) or ""
+    assert f"{run.dataset.root} is not AVSBench; pass --data ROOT" in given
 
 
 @pytest.mark.parametrize(

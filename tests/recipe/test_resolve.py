@@ -31,7 +31,7 @@ def test_overrides_apply_in_order(method, tmp_path: Path) -> None:
 def test_iterations_replace_epochs(method) -> None:
     recipe = resolve(method, TASKS["s4"], "r50", assignments=["iterations=7"])
     assert (recipe.iterations, recipe.epochs) == (7, None)
-    with pytest.raises(UsageError, match="either epochs or iterations"):
+    with pytest.raises(UsageError, match="here: a recipe has either epochs or iterations, not both"):
         Recipe.parse({"epochs": 1, "iterations": 1}, "here")
 
 
@@ -154,3 +154,33 @@ def test_every_recipe_of_every_method_is_valid() -> None:
                     assert recipe.source
                     seen += 1
     assert seen
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold keys and values"),
+        ("{}\n", "has no preset"),
+        ("full:\n", "Preset 'full' of .* is empty"),
+        ("full: 3\n", "Preset 'full' of .* must be a mapping, not 3"),
+        ("full: {base: }\n", "'base' of Preset 'full' of .* is empty"),
+        ("full: {base: {epochs: 1}, tasks: {s4: }}\n", "'tasks.s4' of Preset 'full' of .* is empty"),
+        ("full: {tasks: {s4: {backbones: [r50]}}}\n", "must be a mapping, not \\['r50'\\]"),
+        ("full: {variants: {released: {base: }}}\n", "'base' of 'variants.released' of .* is empty"),
+        ("full: {variants: {released: {bases: {}}}}\n", "has 'bases' beside base, tasks and backbones"),
+        ("full: {base: {epochs: 1}, extra: {}}\n", "has 'extra' beside base, tasks, backbones and variants"),
+        ("full: {base: {}}\nsmoke:\n", "Preset 'smoke' of .* is empty"),
+        ("full: {base: {batch_size: 2}}\n", "a recipe needs either epochs or iterations"),
+        (None, "There is no file"),
+    ],
+)
+def test_odd_presets_are_one_sentence(method, tmp_path: Path, text: str | None, message: str) -> None:
+    folder = tmp_path / "method"
+    shutil.copytree(method.folder, folder)
+    if text is None:
+        (folder / "recipes.yaml").unlink()
+    else:
+        (folder / "recipes.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        resolve(from_folder(folder), TASKS["s4"], "r50")
+    assert "\n" not in str(error.value)
