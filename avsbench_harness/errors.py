@@ -78,8 +78,14 @@ def os_error(error: OSError) -> AvsbError | None:
 
 
 def one_line(message: object, limit: int = 500) -> str:
-    """A message or exception as one line of at most ``limit`` characters."""
-    return " ".join(str(message).split())[:limit]
+    """A text, message or exception as one line of at most ``limit`` printable characters.
+
+    Neutralises untrusted text: terminal escapes, control characters and lone surrogates become U+FFFD.
+    """
+    kept = str(message)[: 4 * limit]
+    line = "".join(mark if mark.isprintable() or mark.isspace() else "\ufffd" for mark in kept)
+    line = " ".join(line.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -16,6 +17,9 @@ from typing import IO, Any
 import platformdirs
 
 from avsbench_harness.errors import UsageError
+
+#: Limits of JSON files.
+MAX_JSON_BYTES, MAX_JSON_DEPTH = 64 << 20, 50
 
 
 def cache_dir() -> Path:
@@ -159,11 +163,57 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a file that is not JSON is a :class:`UsageError` that names it."""
+    """Read a JSON file that may come from a stranger.
+
+    Raises:
+        UsageError: the file is not JSON, or has more than :data:`MAX_JSON_BYTES` or :data:`MAX_JSON_DEPTH`,
+            numbers beyond 64 bits, or lone surrogates.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse the content of a JSON file under the limits of :func:`read_json`; ``where`` names the file."""
+    if len(content) > MAX_JSON_BYTES:
+        raise UsageError(f"{where} has more than {MAX_JSON_BYTES >> 20} MiB, too much for a JSON file here.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}).") from error
+        text = content.decode("utf-8")
+        value = json.loads(text, parse_constant=_refuse_constant)
+        _check_json(value)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # lone surrogates
+    except RecursionError:
+        raise UsageError(f"{where} is not valid JSON (nested too deeply).") from None
+    except ValueError as error:
+        raise UsageError(f"{where} is not valid JSON ({error}).") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_json(value: object) -> None:
+    """Refuse deep nesting and numbers that other readers cannot represent."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        below: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, float):
+                if math.isinf(one):
+                    raise ValueError("a number is too large")
+            elif isinstance(one, int) and abs(one) >> 64:
+                raise ValueError("an integer has more than 64 bits")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
 
 
 def sha256_file(path: Path) -> str:

@@ -278,7 +278,7 @@ def from_folder(folder: Path) -> Method:
 
 
 def build(name: str, *, task: str, backbone: str, variant: str | None = None, **options: Any) -> Model:
-    """Return a method's network with random weights; see :meth:`Method.build`.
+    """Return a method's network with random weights, in evaluation mode; see :meth:`Method.build`.
 
     Args:
         name: the method's name, alias or folder.
@@ -287,7 +287,7 @@ def build(name: str, *, task: str, backbone: str, variant: str | None = None, **
         variant: ``released`` or ``paper``; by default the method's first.
         options: the method's own build options.
     """
-    return get_method(name).build(get_task(task), backbone, variant=variant, **options)
+    return get_method(name).build(get_task(task), backbone, variant=variant, **options).eval()
 
 
 def check_task(method: Method, task: str) -> Task:

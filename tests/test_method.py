@@ -87,6 +87,7 @@ def test_task_and_variant_are_checked(monkeypatch, here) -> None:
 
 def test_a_folder_is_a_method(tiny: str) -> None:
     model = avsb.build(tiny, task="s4", backbone="r50", width=4)
+    assert not any(part.training for part in model.modules())
     batch = Batch(torch.zeros(1, 2, 3, 32, 32), torch.zeros(1, 2, 128))
     assert model.predict(batch).shape == (1, 2, 32, 32)
 

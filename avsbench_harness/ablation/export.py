@@ -28,7 +28,7 @@ from avsbench_harness.leaderboard.formatting import (
     table_head,
     table_line,
 )
-from avsbench_harness.results.record import read_records
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.scoring.api import canonical
 from avsbench_harness.tasks import TASKS, get_task
@@ -56,7 +56,7 @@ def write_tables(name: str, results: Path) -> tuple[Path, Path]:
         the paths of ``ablations/<method>-<table>.md`` and ``.csv`` in the folder.
     """
     method, ablation = get_ablation(name)
-    tables = measured_tables(method, ablation, read_records(results), results)
+    tables = measured_tables(method, ablation, read_results(results).records, results)
     table = name.rpartition("/")[2]
     page = results / "ablations" / f"{method.name}-{table}.md"
     write_text(page, to_markdown(f"{method.name}/{table}", ablation, tables))

@@ -16,6 +16,7 @@ from avsbench_harness.method import Method
 from avsbench_harness.recipe.resolve import assignments, merge, resolve
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.results.paired_bootstrap import PairedDifference, paired_difference, read_seeds
+from avsbench_harness.results.recipe_changes import recipe_label
 from avsbench_harness.results.record import Record, recipe_value
 from avsbench_harness.results.reported import ReportedValue, reported_values
 from avsbench_harness.scoring.api import canonical
@@ -39,7 +40,8 @@ class MeasuredTable:
     """The rows of an ablation on one task, backbone, preset and data set.
 
     Attributes:
-        preset: name of the preset, with hashes if several tables would have the same description.
+        preset: name of the preset, with the changes that the full method has in these runs, and with hashes
+            if several tables would have the same description.
         solution: fingerprint of the ground truth, empty if nothing was scored.
     """
 
@@ -81,7 +83,7 @@ def measured_tables(
                 for row in ablation.rows_of(members[0].task)
             }
             if sum(bool(found) for found in rows.values()) > 1:
-                tables.append(_measured_table(ablation, members[0], rows, folder))
+                tables.append(_measured_table(method, ablation, members[0], rows, folder))
     return sorted(_with_hashes(tables), key=lambda table: table.description)
 
 
@@ -145,7 +147,11 @@ def _recipe(record: Record) -> dict[str, Any]:
 
 
 def _measured_table(
-    ablation: Ablation, first: Record, records: Mapping[str, tuple[Record, ...]], folder: Path
+    method: Method,
+    ablation: Ablation,
+    first: Record,
+    records: Mapping[str, tuple[Record, ...]],
+    folder: Path,
 ) -> MeasuredTable:
     protocol = canonical(first.task)
     sums = {
@@ -163,7 +169,7 @@ def _measured_table(
     return MeasuredTable(
         task=first.task,
         backbone=first.backbone or "",
-        preset=first.preset or "",
+        preset=recipe_label(next(iter(records[full.name]), first), method),
         data=first.data.name,
         synthetic=first.data.synthetic,
         solution=next(filter(None, solutions), ""),

@@ -10,9 +10,9 @@ import typer
 from avsbench_harness.cli.common import DataOption, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from avsbench_harness.leaderboard.tables import Table
+    from avsbench_harness.data.avsbench.layout import Dataset
+    from avsbench_harness.results.folder import Results
+    from avsbench_harness.results.record import Record
 
 
 def leaderboard(
@@ -48,10 +48,10 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
-    from avsbench_harness.errors import MissingDataError, UsageError, unknown
-    from avsbench_harness.leaderboard.markdown import select_backbone, write_leaderboard
-    from avsbench_harness.leaderboard.tables import build_tables
-    from avsbench_harness.results.record import read_records
+    from avsbench_harness.data.avsbench.tree import data_root
+    from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
+    from avsbench_harness.leaderboard.markdown import write_page
+    from avsbench_harness.results.folder import read_results
 
     if form not in ("md", "csv", "latex", "json"):
         raise unknown("format", form, ("md", "csv", "latex", "json"))
@@ -62,10 +62,15 @@ def leaderboard(
             raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
         _check(results)
         return
-    page = None if backbone else write_leaderboard(results)
-    site = _write_site(results, html, data) if html else None
-    tables = build_tables(select_backbone(read_records(results), backbone), results)
-    _print(tables, results, backbone, form, {"page": page, "site": site} if json else None)
+    root = data_root(data) if html else None
+    if root is not None and not root.is_dir():
+        raise MissingDataError(f"There is no data folder {root}; pass --data ROOT with AVSBench on disk.")
+    content = read_results(results)
+    page = None if backbone else write_page(content)
+    site = _write_site(content, html, data) if html else None
+    _print(content, backbone, form, {"page": page, "site": site} if json else None)
+    for name, reason in content.refusals:
+        typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
     for path in filter(None, (page, site)):
         typer.echo(f"\nwritten: {path}", err=True)
 
@@ -79,32 +84,38 @@ def _check(results: Path) -> None:
     typer.echo(f"{results / PAGE} is up to date.")
 
 
-def _write_site(results: Path, site: Path, data: Path | None) -> Path:
+def _write_site(results: Results, site: Path, data: Path | None) -> Path:
     from avsbench_harness.launch.resolve_solution import data_of
     from avsbench_harness.leaderboard.site import build_site
 
-    return build_site(results, site, lambda record: data_of(record, data))
+    known: dict[tuple[str, str | None], Dataset | None] = {}
+
+    def find_data(record: Record) -> Dataset | None:
+        key = (record.task, record.data.fingerprint)
+        if key not in known:
+            known[key] = data_of(record, data)
+        return known[key]
+
+    return build_site(results, site, find_data)
 
 
-def _print(
-    tables: Sequence[Table],
-    results: Path,
-    backbone: str | None,
-    form: str,
-    written: dict[str, Path | None] | None,
-) -> None:
+def _print(results: Results, backbone: str | None, form: str, written: dict[str, Path | None] | None) -> None:
     """Print the tables in a format, or with the written paths as JSON if ``written`` is given."""
     from avsbench_harness.leaderboard.export import to_csv, to_json, to_latex
-    from avsbench_harness.leaderboard.markdown import render
+    from avsbench_harness.leaderboard.markdown import render, select_backbone
+    from avsbench_harness.leaderboard.tables import build_tables
 
+    if written is None and form == "md":
+        typer.echo(render(results, backbone), nl=False)
+        return
+    tables = build_tables(select_backbone(results.records, backbone), results)
     if written is not None:
         paths = {name: str(path) if path else None for name, path in written.items()}
-        print_json({**paths, "tables": to_json(tables)})
+        refused = [{"file": name, "reason": reason} for name, reason in results.refusals]
+        print_json({**paths, "tables": to_json(tables), "refused": refused})
     elif form == "json":
         print_json(to_json(tables))
     elif form == "csv":
         typer.echo(to_csv(tables), nl=False)
-    elif form == "latex":
-        typer.echo(to_latex(tables), nl=False)
     else:
-        typer.echo(render(results, backbone), nl=False)
+        typer.echo(to_latex(tables), nl=False)

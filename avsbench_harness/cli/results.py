@@ -19,7 +19,7 @@ def validate(
     results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
     json: JsonOption = False,
 ) -> None:
-    """Check the schema, name, hashes and per-clip files of every record in a folder.
+    """Check every record in a folder: schema, name and hashes, and every score against the per-clip files.
 
     Measurements of `avsb bench` are checked for schema and name.
 
@@ -29,13 +29,14 @@ def validate(
       avsb results validate --results elsewhere/results --json
     """
     from avsbench_harness.errors import AvsbError, MissingDataError
-    from avsbench_harness.results.validate import measurement_faults, record_faults
+    from avsbench_harness.results.folder import folder_faults, read_results
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
-    records, found = record_faults(results)
-    measurements, more = measurement_faults(results)
-    found += more
+    content = read_results(results)
+    found = list(folder_faults(content))
+    records = len(content.records) + len(content.refused)
+    measurements = len(content.measurements) + len(content.refused_measurements)
     if json:
         print_json({"records": records, "measurements": measurements, "faults": found})
     else:

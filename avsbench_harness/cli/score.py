@@ -77,7 +77,8 @@ def score(
     if per_clip is not None:
         _write_per_clip(per_clip, results[0])
     if _should_record(record, out, header, protocol, part):
-        _write_record(out, submission, header, results)
+        written = _write_record(out, submission, header, results)
+        typer.echo(f"written: {written}", err=True)
     if json:
         values = [result.to_json() for result in results]
         print_json(values if protocol == "all" else values[0])
@@ -129,12 +130,14 @@ def _should_record(
 
 def _write_record(
     out: Path, submission: Path, header: Header, results: Sequence[Scores | Unavailable]
-) -> None:
+) -> Path:
+    """Write the record and its per-clip files; return the path of the record."""
     from avsbench_harness.launch.records import record_submission
     from avsbench_harness.scoring import Scores
 
     scores = [result for result in results if isinstance(result, Scores)]
-    record_submission(out, submission, header, scores)
+    record = record_submission(out, submission, header, scores)
+    return out / "results" / f"{record.run_id}.json"
 
 
 def _write_per_clip(path: Path, result: Scores | Unavailable) -> None:

@@ -25,6 +25,12 @@ def check(
         Path | None,
         typer.Option("--solution", help="Also check the clips against this solution (.npz)."),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol", help="Protocol to score by, with --solution; defaults to the canonical one."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List all faults of a submission; exit with 3 if there are any.
@@ -33,20 +39,24 @@ def check(
     Examples:
       avsb submit check mine.npz
       avsb submit check mine.npz --solution s4-test.npz --json
+      avsb submit check mine.npz --solution s4-test.npz --protocol avsegformer
     """
-    from avsbench_harness.errors import SubmissionError
-    from avsbench_harness.submission import check_submission, read_solution
+    from avsbench_harness.errors import SubmissionError, UsageError
+    from avsbench_harness.scoring import find_faults
+    from avsbench_harness.submission import read_solution
 
+    if protocol is not None and solution is None:
+        raise UsageError("--protocol needs the ground truth; pass --solution.")
     with ExitStack() as stack:
         truth = stack.enter_context(read_solution(solution)) if solution is not None else None
-        faults = check_submission(submission, truth)
+        faults = find_faults(submission, truth, protocol)
     if json:
         print_json({"submission": str(submission), "valid": not faults, "faults": faults})
     else:
         for fault in faults:
             typer.echo(f"{submission}: {fault}")
         if not faults:
-            checked = "" if truth else "; pass --solution to check its clips against the ground truth"
+            checked = "" if truth else "; pass --solution to check clips and size against the ground truth"
             typer.echo(f"{submission}: no faults{checked}")
     if faults:
         raise typer.Exit(SubmissionError.exit_code)

@@ -59,12 +59,14 @@ _CLASS_OF_KEY[_top_bits(PALETTE)] = np.arange(len(PALETTE))
 def read_object_mask(path: Path) -> Mask:
     """Return the mask (H,W) of the sounding objects of an S4 or MS3 frame, uint8 in {0, 1}.
 
-    Black is background and white is object in the modes 1, L, RGB and P (by the palette's colours). Palette
-    files of other colours are read by index, 0 and 255, or 0 and 1 as in DAVIS. Masks of 0 and 1 are accepted
-    with a :class:`ZeroOneMaskWarning`; a mask of zeros has no object either way.
+    Black is background and white is object in the modes 1, L, RGB and P (by the palette's colours). In files
+    with transparency (RGBA, LA, tRNS), the mask is in the colours or, if all pixels have the same colour, in
+    the alpha channel. Palette files of other colours are read by index, 0 and 255, or 0 and 1 as in DAVIS.
+    Masks of 0 and 1 are accepted with a :class:`ZeroOneMaskWarning`; a mask of zeros has no object.
 
     Raises:
-        MaskValueError: there is another value; the message names the file, the value and its count.
+        MaskValueError: there is another value (the message names the file, the value and its count), or
+            colours and transparency contradict each other.
         MissingDataError, UnreadableImageError: as in :func:`~avsbench_harness.data.pixels.load_image`.
     """
     mask, zero_one = decode_object_mask(load_image(path), path)
@@ -81,25 +83,68 @@ def read_object_mask(path: Path) -> Mask:
 
 def decode_object_mask(image: Image.Image, path: Path) -> tuple[Mask, bool]:
     """Return the mask of :func:`read_object_mask` and whether its values are 0/1; ``path`` is for errors."""
-    pixels = np.asarray(image)
-    if image.mode == "P":
-        colours = _palette_of(image)
-        used = colours[np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))]
-        black_or_white = (used == used[:, :1]).all() and np.isin(used, (0, 255)).all()
-        values = colours[pixels, 0] if black_or_white else pixels
-    elif image.mode in ("RGB", "RGBA"):
-        coloured = (pixels[..., :3] != pixels[..., :1]).any(axis=2)
-        if coloured.any():
-            raise _refusal(path, "colour", pixels[coloured, :3], "an object mask is black and white")
-        values = pixels[..., 0]
-    else:
-        values = _single_channel(image, path)
+    values = _opaque(_object_values(image, path), image, path)
     wrong = (values != 0) & (values != 255)
     if not wrong.any():
         return (values == 255).astype(np.uint8), False
     if (values <= 1).all():
         return values.astype(np.uint8), True
     raise _refusal(path, "value", values[wrong, None], "an object mask has only 0 and 255")
+
+
+def _object_values(image: Image.Image, path: Path) -> NDArray[np.integer]:
+    """The grey values (H,W) of an object mask, without its transparency."""
+    pixels = np.asarray(image)
+    if image.mode == "P":
+        colours = _palette_of(image)
+        used = colours[np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))]
+        black_or_white = (used == used[:, :1]).all() and np.isin(used, (0, 255)).all()
+        return colours[pixels, 0] if black_or_white else pixels
+    if image.mode in ("RGB", "RGBA"):
+        coloured = (pixels[..., :3] != pixels[..., :1]).any(axis=2)
+        if coloured.any():
+            raise _refusal(path, "colour", pixels[coloured, :3], "an object mask is black and white")
+        return pixels[..., 0]
+    return _single_channel(image, path)
+
+
+def _opaque(values: NDArray[np.integer], image: Image.Image, path: Path) -> NDArray[np.integer]:
+    """The grey values of an object mask (H,W), from the alpha channel if the mask is held there.
+
+    That is the case if all pixels have one colour, and the alpha channel varies. Transparent black pixels
+    have no object either way.
+
+    Raises:
+        MaskValueError: colours and alpha contradict each other.
+    """
+    alpha = _alpha_of(image)
+    if alpha is None:
+        return values
+    if (values == values.flat[0]).all() and (alpha != alpha.flat[0]).any():
+        return alpha
+    _check_transparency(values, alpha, path)
+    return values
+
+
+def _check_transparency(values: NDArray[np.integer], alpha: Mask, path: Path) -> None:
+    """Refuse pixels that are partly transparent, or transparent and not background."""
+    if np.isin(alpha, (0, 255)).all() and not values[alpha == 0].any():
+        return
+    raise MaskValueError(
+        path,
+        f"has {np.count_nonzero(alpha != 255)} transparent pixels that contradict its colours; save the mask "
+        "without an alpha channel",
+    )
+
+
+def _alpha_of(image: Image.Image) -> Mask | None:
+    """The alpha channel (H,W) of an image, ``None`` if it is opaque."""
+    if image.mode not in ("RGBA", "LA"):
+        if "transparency" not in image.info or image.mode not in ("1", "L", "P", "RGB"):
+            return None
+        image = image.convert("RGBA")
+    alpha = np.asarray(image)[..., -1]
+    return None if (alpha == 255).all() else alpha
 
 
 def read_semantic_mask(path: Path) -> Mask:
@@ -129,12 +174,28 @@ def decode_semantic_mask(image: Image.Image, path: Path) -> Mask:
         wrong = (values < 0) | (values >= len(CLASSES))
         if wrong.any():
             raise _refusal(path, "value", values[wrong, None], f"classes are 0 to {len(CLASSES) - 1}")
-        return values.astype(np.uint8)
+        return _labelled(values.astype(np.uint8), image, path)
     wrong = labels == _NO_CLASS
     if wrong.any():
         seen = pixels[wrong, :3] if colours is None else colours[pixels[wrong]]
         raise _refusal(path, "colour", seen, "that is not in AVSBench-semantic's palette")
+    return _labelled(labels, image, path)
+
+
+def _labelled(labels: Mask, image: Image.Image, path: Path) -> Mask:
+    """The labels of a semantic mask, after checking that they are not held in its alpha channel."""
+    alpha = _alpha_of(image)
+    if alpha is not None:
+        if not labels.any() and alpha.any():
+            raise MaskValueError(path, "has transparency but no class; save the labels without alpha channel")
+        _check_transparency(labels, alpha, path)
     return labels
+
+
+def swap_channels(label: int) -> int:
+    """Return the class that is read instead of ``label`` if red and blue are swapped; -1 if none."""
+    swapped = int(_classes_of(PALETTE[None, label, ::-1])[0])
+    return swapped if swapped != _NO_CLASS else -1
 
 
 def colourise(labels: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import AvsbError, UsageError
+from avsbench_harness.files import sha256_file
 from avsbench_harness.weights.sources import ENCODER, MODEL, Source
-from avsbench_harness.weights.strict import counted
+from avsbench_harness.weights.spec import WeightsSpec
+from avsbench_harness.weights.strict import check_numbers, counted
 from avsbench_harness.weights.tensors import load_tensors, meta_state_dict
 
 _SKIP_HINT = " The recipe's init_skip leaves out entries by key prefix, for example class heads."
@@ -24,6 +26,18 @@ def read_weights(path: Path, *, published: bool) -> dict[str, Tensor]:
         published: which of the two; published weights have the names of the network alone.
     """
     return _under_system_names(load_tensors(path), published=published)
+
+
+def read_verified(path: Path, spec: WeightsSpec) -> dict[str, Tensor]:
+    """Read the weights of a run's spec as :func:`read_weights` does, if they still have their hash.
+
+    Raises:
+        AvsbError: the file has changed.
+    """
+    wanted = path.stem if spec.published else spec.sha256  # the store names files by their hash
+    if sha256_file(path) != wanted:
+        raise AvsbError(f"{path} has changed since the run was planned, or is damaged; start the run again.")
+    return read_weights(path, published=spec.published)
 
 
 def check_fit(system: nn.Module, source: Source, asked: str, *, init: bool, skip: Sequence[str] = ()) -> None:
@@ -56,7 +70,8 @@ def load_weights_strict(system: nn.Module, state: Mapping[str, Tensor], skip: Se
         skip: state-dict key prefixes of the network; these entries keep their values.
 
     Raises:
-        UsageError: entries are missing, unknown or of another shape, or a prefix in ``skip`` matches nothing.
+        UsageError: entries are missing, unknown or of another shape, a prefix in ``skip`` matches nothing, or
+            values are not finite or not floating-point.
     """
     prefixes = tuple(f"{MODEL}{name}" for name in skip)
     own = {name: value for name, value in system.state_dict().items() if not name.startswith(prefixes)}
@@ -86,6 +101,7 @@ def load_weights_strict(system: nn.Module, state: Mapping[str, Tensor], skip: Se
         raise UsageError(
             f"These weights do not fit the run's network: {'; '.join(fault for fault in faults if fault)}."
         )
+    check_numbers({name: given[name] for name in own}, own, "the run's network")
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(given[name])

@@ -47,15 +47,16 @@ class MetricBuffer:
     def __init__(self, device: str) -> None:
         self._interval = INTERVALS[device.split(":")[0]]
         self._pending: list[_Pending] = []
+        self._first = True
 
     @property
     def due(self) -> bool:
-        """Whether to :meth:`take` the buffered steps now.
+        """Whether to :meth:`take` the buffered steps now: after the first step, and at every interval.
 
         Depends on the step alone, so that all processes of a run agree, although each takes them earlier for
         a checkpoint by its own clock: collectives follow a transfer.
         """
-        return bool(self._pending) and self._pending[-1].step % self._interval == 0
+        return bool(self._pending) and (self._first or self._pending[-1].step % self._interval == 0)
 
     def add(
         self,
@@ -72,6 +73,7 @@ class MetricBuffer:
     def take(self) -> list[StepMetrics]:
         """Remove and return all buffered steps, in order."""
         pending, self._pending = self._pending, []
+        self._first &= not pending
         if not pending:
             return []
         numbers = iter(torch.cat([entry.values for entry in pending]).tolist())

@@ -20,13 +20,14 @@ from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
 from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
+from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
-from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.errors import MissingDataError
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
@@ -100,6 +101,9 @@ def write_predictions(
 
     Whole batches are distributed over the processes in turn; rank 0 writes the predictions in the order of
     the data set.
+
+    Raises:
+        AvsbError: a prediction has a wrong shape or type, is not finite, or is outside [0, 1].
     """
     clips = dataset.clips
     with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
@@ -133,6 +137,7 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
     In the last round there may be no batch for it.
     """
     batches = in_order(len(dataset.clips), run.recipe.batch_size)
+    tolerance = rounding(run.recipe.precision)
     own = batches[distributed.rank() :: distributed.world_size()]
     loaded = load(dataset, own, workers=run.workers, device=run.device)
     for keys, batch in zip(own, loaded, strict=True):
@@ -142,27 +147,25 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
         for (index, _), values in zip(keys, prediction, strict=True):
             clip = dataset.clips[index]
             cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
-            found.append((index, to_masks(cropped, run.task, clip.id)))
+            check_values(cropped, run.task, system.name, where=f"clip {clip.id}", tolerance=tolerance)
+            found.append((index, to_masks(cropped, run.task)))
         yield found
     if len(own) < -(-len(batches) // distributed.world_size()):
         yield []
 
 
-def to_masks(prediction: Tensor, task: Task, clip_id: str) -> Masks:
+def to_masks(prediction: Tensor, task: Task) -> Masks:
     """Resize and quantise one clip's prediction to the form of a submission.
 
     Args:
         prediction: (t,H,W) probabilities or (t,C,H,W) class scores, any size.
         task: the task.
-        clip_id: for the error message.
 
     Returns:
         (t,224,224) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
         the lowest class, as in the published evaluation. Other sizes are resized bilinearly first.
     """
     values = prediction.float()
-    if not torch.isfinite(values).all():
-        raise AvsbError(f"The prediction for clip {clip_id} is not finite; the weights have diverged.")
     if values.shape[-1] != MASK_SIZE or values.shape[-2] != MASK_SIZE:
         stacked = values if task.semantic else values.unsqueeze(1)
         stacked = F.interpolate(stacked, (MASK_SIZE, MASK_SIZE), mode="bilinear", align_corners=False)
@@ -170,6 +173,6 @@ def to_masks(prediction: Tensor, task: Task, clip_id: str) -> Masks:
     if task.semantic:
         labels: NDArray[np.uint8] = values.softmax(1).argmax(1).to(torch.uint8).cpu().numpy()
         return labels
-    # Bilinear weights sum to one only up to rounding.
+    # Rounding noise of the method, and of bilinear weights, which sum to one only up to rounding.
     probabilities: NDArray[np.float32] = values.clamp(0, 1).cpu().numpy()
     return probabilities

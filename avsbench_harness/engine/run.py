@@ -15,7 +15,7 @@ from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
-from avsbench_harness.weights.sources import WeightsSpec
+from avsbench_harness.weights.spec import WeightsSpec
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from avsbench_harness import distributed
-from avsbench_harness.engine.load_weights import read_weights
+from avsbench_harness.engine.load_weights import read_verified
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
-from avsbench_harness.errors import AvsbError
-from avsbench_harness.files import sha256_file
 from avsbench_harness.method import TrainingSummary
 from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.weights.tensors import save_tensors
@@ -33,10 +31,9 @@ def skip_training(run: Run) -> TrainingSummary:
 def _copy_weights(run: Run) -> TrainingSummary:
     source, path = run.spec.weights, run.weights["weights"]
     assert source is not None  # the caller asks only for runs with weights
-    if not source.published and sha256_file(path) != source.sha256:
-        raise AvsbError(f"{path} changed while the run was planned; start it again.")
+    state = read_verified(path, source)
     write_spec(run)
-    save_tensors(run.weights_file, read_weights(path, published=source.published))
+    save_tensors(run.weights_file, state)
     cost = model_cost(run.build_model(pretrained=False), run.recipe.image_size)
     summary = TrainingSummary(
         weights_file=run.weights_file.name,

@@ -22,6 +22,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.distributed import all_reduce_sum, even_slice, rank, world_size
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import recomputing
+from avsbench_harness.engine.contract import check_gradients
 from avsbench_harness.engine.system import System, autocast
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
@@ -52,6 +53,7 @@ class Stepper:
         self._standalone = False
         self._losses: nn.Module = system
         self._trainable: list[bool] = []
+        self._gradients_checked = False
         self.optimizer = optim.build_optimizer(system.param_groups(recipe), recipe.optimizer)
         self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=recipe.precision == "fp16")
 
@@ -95,12 +97,18 @@ class Stepper:
 
         Returns:
             ``loss`` and its terms over the whole batch, on the device.
+
+        Raises:
+            AvsbError: the losses are no dict of scalars, or those of the first batch have no gradient.
         """
         # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
         torch.manual_seed((self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE) % 2**64)
         optim.set_lr(self.optimizer, lr_factor)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(self._micro_batches(batch, clips))
+        if not self._gradients_checked:
+            check_gradients(self._system.parameters(), batch, self._system.name)
+            self._gradients_checked = True
         if self._recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self._system.parameters(), self._recipe.clip_norm)

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.engine.load_weights import load_weights_strict, read_weights
+from avsbench_harness.engine.contract import check_losses, check_prediction, check_values
+from avsbench_harness.engine.load_weights import load_weights_strict, read_verified
 from avsbench_harness.engine.run import Run
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
-from avsbench_harness.nn.model import Model, ParamGroup
+from avsbench_harness.nn.model import Model, ParamGroup, evaluation_mode
 from avsbench_harness.recipe.schema import Recipe
+
+#: Factor on the images in the second prediction of :meth:`System.check_predict`.
+CONTRAST = 100.0
 
 
 class System(nn.Module):
     """A model, and the audio encoder that is trained with it, if any.
 
-    Without an encoder, batches hold embeddings; with one they hold log-mel examples.
+    Without an encoder, batches hold embeddings; with one they hold log-mel examples. Losses and predictions
+    that break the contract of :class:`Model` are refused, see :mod:`.contract`.
+
+    Args:
+        model: the method's network.
+        encoder: the audio encoder, if it is trained.
+        name: of the method, for errors; by default that of the network's class.
     """
 
-    def __init__(self, model: Model, encoder: nn.Module | None) -> None:
+    def __init__(self, model: Model, encoder: nn.Module | None, name: str | None = None) -> None:
         super().__init__()
         self.model = model
         self.encoder = encoder
+        self.name = name or type(model).__name__.removesuffix("Model")
 
     def embed(self, batch: Batch) -> Batch:
         """The batch with (B,T,128) embeddings; those of padded frames are zero.
@@ -46,7 +59,7 @@ class System(nn.Module):
         The losses of a batch of padded frames only may be constants. A process with such a batch still needs
         a zero gradient, which the others wait for.
         """
-        terms = self.model.losses(self.embed(batch))
+        terms = check_losses(self.model.losses(self.embed(batch)), batch, self.name)
         if torch.is_grad_enabled() and not any(term.requires_grad for term in terms.values()):
             name = next(iter(terms))
             trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -56,8 +69,23 @@ class System(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
         """The model's prediction in evaluation mode, see :meth:`Model.predict`."""
-        prediction: Tensor = self(batch)
-        return prediction
+        with evaluation_mode(self):
+            return check_prediction(self(batch), batch, self.model.task, self.name)
+
+    @torch.no_grad()
+    def check_predict(self, batch: Batch) -> None:
+        """Refuse a model whose prediction for a batch has wrong values, a wrong shape or type.
+
+        Logits of an untrained network may lie in [0, 1] by chance, so images with a large contrast are
+        predicted too; these may overflow. The compiled module is not used: a short run may never need it.
+        """
+        task, valid = self.model.task, batch.valid_frames()
+        batch = self.embed(batch)
+        with evaluation_mode(self):
+            found = check_prediction(self.model.predict(batch), batch, task, self.name)[valid]
+            check_values(found, task, self.name, where="the first batch")
+            found = self.model.predict(replace(batch, images=CONTRAST * batch.images))[valid]
+        check_values(found.nan_to_num(nan=0.5), task, self.name, where="the first batch with more contrast")
 
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
         """The model's parameter groups, and one for the audio encoder."""
@@ -81,9 +109,9 @@ def build_system(run: Run, *, pretrained: bool) -> System:
         encoder = build_audio_encoder(
             run.spec.audio.encoder, run.weights.get("audio") if pretrained else None
         )
-    system = System(model, encoder)
+    system = System(model, encoder, run.spec.method)
     if pretrained and run.spec.init is not None:
-        state = read_weights(run.weights["init"], published=run.spec.init.published)
+        state = read_verified(run.weights["init"], run.spec.init)
         load_weights_strict(system, state, run.recipe.init_skip)
     return system
 

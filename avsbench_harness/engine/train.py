@@ -62,7 +62,8 @@ def train(run: Run) -> TrainingSummary:
     """Train a run, or resume it from its last checkpoint; a finished training is not repeated.
 
     Raises:
-        AvsbError: the loss is not finite, or another process trains this run.
+        AvsbError: the loss is not finite, the method breaks the contract of its network, or another process
+            trains this run.
         Interrupted: a signal was received; the state is saved.
     """
     with ExitStack() as stack:
@@ -155,6 +156,7 @@ class Trainer:
             self.state = stored.state
             logger.info(f"Resuming from step {self.state.step} of {self.total}.")
         self._saved = time.monotonic()
+        self._prediction_checked = False
 
     def loop(self, log: TrainingLog) -> None:
         """Train and validate until the last step."""
@@ -241,7 +243,13 @@ class Trainer:
             yield ids, batch.to(self.run.device, non_blocking=True)
 
     def _step(self, batch: Batch, ids: list[str]) -> dict[str, Tensor]:
-        """Make one optimiser step on this process's share of a batch; returns the whole batch's losses."""
+        """Make one optimiser step on this process's share of a batch; returns the whole batch's losses.
+
+        The first one checks the method's contract, see :mod:`.contract`.
+        """
+        if not self._prediction_checked:
+            self.system.check_predict(batch.select(slice(0, 1)))
+            self._prediction_checked = True
         step = self.state.step
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
         return self.stepper.step(batch, len(ids), step, factor)
@@ -331,8 +339,8 @@ class Trainer:
         saved = sorted(self.checkpoints.glob("step-*"))
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         return AvsbError(
-            f"The loss is not finite at step {step.step} ({values}) on clips {', '.join(step.clips)}; "
-            f"{last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
+            f"The loss of {self.run.spec.method} is not finite at step {step.step} ({values}) on clips "
+            f"{', '.join(step.clips)}; {last}. Lower optimizer.lr, set clip_norm, or use precision fp32."
         )
 
 

@@ -14,7 +14,7 @@ from avsbench_harness.analysis import plots
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.resolve_solution import ground_truth
-from avsbench_harness.results.record import read_records
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import read_solution, read_submission
 from avsbench_harness.tasks import get_task
@@ -69,7 +69,7 @@ def ablation_plot(
         raise MissingDataError(f"There is no folder {results}; create it with `avsb ablate run {name}`.")
     tables = [
         table
-        for table in measured_tables(method, ablation, read_records(results), results)
+        for table in measured_tables(method, ablation, read_results(results).records, results)
         if task in (None, table.task) and backbone in (None, table.backbone)
     ]
     if not tables:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from avsbench_harness.results.record import (
     ScoreEntry,
     TrainingEntry,
     environment,
+    is_run_id,
     now,
     write_failure,
     write_record,
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from avsbench_harness.engine.run import Run
     from avsbench_harness.scoring import Scores
     from avsbench_harness.submission import Header
-    from avsbench_harness.weights.sources import WeightsSpec
-
-#: Run ids become file names, also those of submissions made elsewhere.
-_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+    from avsbench_harness.weights.spec import WeightsSpec
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,6 @@ class Origin:
         spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
         summary = TrainingSummary.parse(read_json(folder / "training.json"), str(folder / "training.json"))
         return cls(spec, summary, folder / summary.weights_file)
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text can be a run's id, and so a file name."""
-    return _RUN_ID.fullmatch(text) is not None
 
 
 def submission_record(
@@ -147,12 +139,12 @@ def notes(spec: RunSpec) -> list[str]:
     found = []
     audio = spec.audio
     if spec.data.synthetic:
-        found.append("Synthetic data: the scores say nothing about the method on AVSBench.")
+        found.append("Synthetic data: the scores do not measure the method on AVSBench.")
     if spec.weights is not None:
         source = _describe(spec.weights)
         return [*found, f"{source[0].upper()}{source[1:]}, not trained here."]
     if spec.preset == "smoke":
-        found.append("Smoke recipe: too short to say anything about the method.")
+        found.append("Smoke recipe: too short to measure the method.")
     if spec.init is not None:
         skipped = spec.recipe.init_skip
         but = f", except for {', '.join(skipped)}" if skipped else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,14 @@ from typing import Literal
 import yaml
 
 from avsbench_harness.engine.run import RunSpec
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.launch.request import Request, plan
-from avsbench_harness.results.record import Record, read_record
+from avsbench_harness.method import methods
+from avsbench_harness.results.record import Record, is_run_id, read_record
 from avsbench_harness.weights import store
+from avsbench_harness.weights.spec import WeightsSpec
 
 #: Largest difference of a metric in [0, 1] that counts as reproduced.
 TOLERANCE = 1e-3
@@ -66,10 +69,12 @@ def reproduce(
         out: folder for the rerun's ``runs/``, ``submissions/`` and ``results/``; not the record's own.
         data: data root, see ``Request``.
         device: see ``Request``.
-        method: folder of a method that is not installed; defaults to the record's method by name.
+        method: folder of a method that is not installed; defaults to the installed method of that name. A
+            record is data: a path that it names is never imported.
 
     Raises:
-        UsageError: the record has no spec, is of a failed run, or is in ``out``.
+        UsageError: the record has no spec, is of a failed run, is in ``out``, or its method is not installed.
+        MissingDataError: weights that the run used are not available.
     """
     then = read_record(file)
     if then.spec is None or then.status == "failed":
@@ -77,6 +82,10 @@ def reproduce(
     if (out / "results").resolve() == file.parent.resolve():
         raise UsageError(f"{file} is in {out / 'results'} itself; pass another folder with --out.")
     spec = RunSpec.parse(then.spec, str(file))
+    if method is None and spec.method not in methods():
+        raise UsageError(
+            f"{file} is of the method {spec.method!r}, which is not installed; pass its folder with --method."
+        )
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(then.spec["recipe"]), encoding="utf-8")
@@ -89,13 +98,14 @@ def reproduce(
                 data=data,
                 preset=spec.preset,
                 recipe=recipe,
-                weights=_weights_name(spec, "weights"),
-                init=_weights_name(spec, "init"),
+                weights=_find_weights(spec.weights, (out, file.parent.parent)),
+                init=_find_weights(spec.init, (out, file.parent.parent)),
                 seed=spec.seed,
                 out=out,
                 device=device,
             )
         )
+        _check_rerun(spec, run.spec, file)
         now = execute(run)
     verdicts = tuple(
         Verdict(entry.protocol, metric, then_value, _value(now, entry.protocol, entry.part, metric))
@@ -105,15 +115,52 @@ def reproduce(
     return Reproduction(then, now, verdicts, tuple(_differences(then, now)))
 
 
-def _weights_name(spec: RunSpec, name: Literal["weights", "init"]) -> str | None:
-    """The argument by which the weights of a spec are found."""
-    weights = getattr(spec, name)
+def _find_weights(weights: WeightsSpec | None, folders: Sequence[Path]) -> str | None:
+    """The stored weights or the weights file of a run that has the recorded hash.
+
+    Args:
+        weights: entry of the record's spec.
+        folders: folders with ``runs/``. The file name of a record selects a run there; it is never a path.
+
+    Raises:
+        MissingDataError: no such weights are available.
+    """
     if weights is None:
         return None
     for entry in store.published():
         if weights.sha256 in (entry.sha256, entry.source_sha256):
             return entry.name
-    return str(weights.file).split("/")[0]
+    name = weights.file.split("/")[0]
+    for folder in folders if is_run_id(name) else ():
+        path = folder / "runs" / name / "weights.safetensors"
+        if path.is_file() and sha256_file(path) == weights.sha256:
+            return str(path)
+    raise MissingDataError(
+        f"The record's run used the weights {weights.file!r} (SHA-256 {weights.sha256[:12]}), which are "
+        "neither in the store nor in runs/ next to the record; add them, because a rerun without them "
+        "would be another experiment."
+    )
+
+
+def _check_rerun(then: RunSpec, now: RunSpec, file: Path) -> None:
+    """Refuse a rerun that would use other weights or another method than the record.
+
+    Raises:
+        UsageError: ``--method`` is another method.
+        MissingDataError: the weights of the audio encoder or of the backbone differ or are not available.
+    """
+    if now.method != then.method:
+        raise UsageError(f"{file} is of the method {then.method!r}, but --method is {now.method!r}.")
+    pairs = (
+        ("audio encoder", then.audio.weights, now.audio.weights),
+        ("backbone", then.backbone_weights, now.backbone_weights),
+    )
+    for name, recorded, found in pairs:
+        if recorded is not None and recorded != found:
+            raise MissingDataError(
+                f"{file}: the weights of the {name} with SHA-256 {recorded[:12]} are not available here; add "
+                "them with `avsb weights add`."
+            )
 
 
 def _value(record: Record, protocol: str, part: str, metric: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from avsbench_harness.errors import SubmissionError, UsageError
 from avsbench_harness.files import read_json
-from avsbench_harness.launch.records import is_run_id
+from avsbench_harness.results.record import is_run_id
 from avsbench_harness.scoring import (
     Scores,
     Unavailable,

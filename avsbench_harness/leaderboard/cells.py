@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from avsbench_harness.errors import one_line
 from avsbench_harness.leaderboard.formatting import mean_sd, percent, seed_label
 from avsbench_harness.leaderboard.tables import Row, Table
 from avsbench_harness.results.record import Record
@@ -31,6 +32,9 @@ Values as printed in the papers, each with its source and protocol. The papers d
 protocols differ. None of these values was measured by this harness.
 """
 
+#: Longest text of a cell.
+MAX_CELL = 400
+
 REPORTED_HEADINGS = ("method", "backbone", "reported (%)", "source", "protocol")
 
 
@@ -39,12 +43,16 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: plain text.
+        text: plain text, one printable line of at most :data:`MAX_CELL` characters.
         sort: sort key if it differs from the text.
     """
 
     text: str
     sort: float | str | None = None
+
+    def __post_init__(self) -> None:
+        """Neutralise untrusted text."""
+        object.__setattr__(self, "text", one_line(self.text, MAX_CELL))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from avsbench_harness.errors import one_line
 from avsbench_harness.leaderboard.cells import method_label
 from avsbench_harness.leaderboard.formatting import csv_text, mean_sd, statistics_of
 from avsbench_harness.leaderboard.tables import Row, Table
@@ -57,7 +58,7 @@ def _latex(table: Table) -> str:
     ]
     return "\n".join(
         [
-            f"% {table.task}, {_one_line(table.data)}, {table.split}{marker}; protocol {table.protocol}; "
+            f"% {table.task}, {one_line(table.data)}, {table.split}{marker}; protocol {table.protocol}; "
             f"ground truth {table.solution[:12]}",
             r"\begin{tabular}{rlll" + "r" * len(table.columns) + "}",
             r"\toprule",
@@ -89,12 +90,8 @@ _LATEX = {
 
 def _escape_latex(text: str) -> str:
     """Escape text for LaTeX."""
-    line = _one_line(text).replace("β²", "\0")
+    line = one_line(text).replace("β²", "\0")
     return "".join(_LATEX.get(mark, mark) for mark in line).replace("\0", _LATEX["β²"])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def to_json(tables: Iterable[Table]) -> list[dict[str, object]]:

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from avsbench_harness.errors import one_line
+
 
 def table_line(cells: Sequence[str]) -> str:
     """One line of a Markdown table."""
@@ -22,10 +24,11 @@ def table_head(headings: Sequence[str]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """Escape untrusted text for a cell of a Markdown table."""
-    for mark in ("\\", "|", "<", ">", "[", "]", "`", "*", "_"):
+    """Escape untrusted text for a cell of a Markdown table, as one line without bare links."""
+    text = one_line(text)
+    for mark in ("\\", "|", "<", ">", "[", "]", "`", "*", "_", "://", "@"):
         text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
+    return text.replace("www.", "www\\.")
 
 
 def record_link(label: str, run_id: str, folder: str = "") -> str:
@@ -36,7 +39,7 @@ def record_link(label: str, run_id: str, folder: str = "") -> str:
         run_id: id of the run.
         folder: path from the page to the records, empty or ending in a slash.
     """
-    return f"[{label}]({folder}{quote(run_id)}.json)"
+    return f"[{label}]({folder}{quote(run_id, safe='')}.json)"
 
 
 def seed_label(seed: int | None) -> str:
@@ -65,7 +68,11 @@ def statistics_of(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with six decimals."""
+    """Rows as CSV with six decimals; untrusted text becomes one printable line."""
     buffer = io.StringIO()
-    pd.DataFrame(rows).to_csv(buffer, index=False, lineterminator="\n", float_format="%.6f")
+    plain = [
+        {key: one_line(cell, 10_000) if isinstance(cell, str) else cell for key, cell in row.items()}
+        for row in rows
+    ]
+    pd.DataFrame(plain).to_csv(buffer, index=False, lineterminator="\n", float_format="%.6f")
     return buffer.getvalue()

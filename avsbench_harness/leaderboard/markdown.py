@@ -21,7 +21,8 @@ from avsbench_harness.leaderboard.cells import (
 )
 from avsbench_harness.leaderboard.formatting import escape, record_link, table_head, table_line
 from avsbench_harness.leaderboard.tables import Table, build_tables, unplaced_failures
-from avsbench_harness.results.record import Record, read_records
+from avsbench_harness.results.folder import Results, read_results
+from avsbench_harness.results.record import Record
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.tasks import TASKS
 
@@ -39,30 +40,43 @@ SYNTHETIC = f"\n# Synthetic benchmarks\n\n{SYNTHETIC_NOTE}\n"
 
 REPORTED = f"\n# Reported values\n\n{REPORTED_NOTE}"
 
+REFUSED = (
+    "\n# Refused files\n\nThese files are not shown above; `avsb results validate` lists all faults.\n\n"
+)
+
 FAILED = "\n# Failed runs\n\n"
 
 
 def write_leaderboard(folder: Path) -> Path:
     """Write ``LEADERBOARD.md`` from the records in a folder; return its path."""
-    page = folder / PAGE
-    write_text(page, render(folder))
+    return write_page(read_results(folder))
+
+
+def write_page(results: Results) -> Path:
+    """Write ``LEADERBOARD.md`` of a results folder, unless it is up to date; return its path."""
+    page, text = results.folder / PAGE, render(results)
+    if _content(page) != text:
+        write_text(page, text)
     return page
 
 
 def is_stale(folder: Path) -> bool:
     """Whether ``LEADERBOARD.md`` in a folder is missing or differs from the folder's records."""
-    page = folder / PAGE
-    return not page.is_file() or page.read_text(encoding="utf-8") != render(folder)
+    return _content(folder / PAGE) != render(read_results(folder))
 
 
-def render(folder: Path, backbone: str | None = None) -> str:
-    """The page of the records in a folder.
+def _content(page: Path) -> str | None:
+    return page.read_text(encoding="utf-8", errors="replace") if page.is_file() else None
+
+
+def render(results: Results, backbone: str | None = None) -> str:
+    """The page of a results folder.
 
     Args:
-        folder: folder with the records and their per-clip files.
+        results: the content of the folder.
         backbone: show only rows with this backbone.
     """
-    return to_markdown(select_backbone(read_records(folder), backbone), folder, backbone)
+    return to_markdown(select_backbone(results.records, backbone), results, backbone)
 
 
 def select_backbone(records: Iterable[Record], backbone: str | None) -> list[Record]:
@@ -80,15 +94,18 @@ def select_backbone(records: Iterable[Record], backbone: str | None) -> list[Rec
     return [record for record in found if record.backbone == backbone]
 
 
-def to_markdown(records: Sequence[Record], folder: Path | None = None, backbone: str | None = None) -> str:
+def to_markdown(
+    records: Sequence[Record], results: Results | None = None, backbone: str | None = None
+) -> str:
     """The leaderboard page.
 
     Args:
         records: records to show.
-        folder: folder with the per-clip files, needed for shared ranks; ``None`` ranks by value alone.
+        results: the content of their folder, needed for shared ranks, measurements and refused files;
+            ``None`` ranks by value alone.
         backbone: show only reported values with this backbone.
     """
-    tables = build_tables(records, folder)
+    tables = build_tables(records, results)
     parts = [HEADER]
     parts += [_section(table) for table in tables if not table.synthetic]
     if not records:
@@ -100,6 +117,9 @@ def to_markdown(records: Sequence[Record], folder: Path | None = None, backbone:
     if failures:
         parts.append(FAILED)
         parts += [f"- {escape(record.run_id)}: {escape(failure_text(record))}\n" for record in failures]
+    if results is not None and results.refusals:
+        parts.append(REFUSED)
+        parts += [f"- {escape(name)}: {escape(reason)}\n" for name, reason in results.refusals]
     return "".join([*parts, REPORTED, *_reported_sections(backbone)])
 
 

@@ -6,14 +6,17 @@ page names each of these inputs that is not available.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from avsbench_harness.data.avsbench.layout import Dataset
+from avsbench_harness import __version__
 from avsbench_harness.files import sha256_json, write_text
 from avsbench_harness.leaderboard.cells import (
     EXPLANATION,
@@ -25,53 +28,53 @@ from avsbench_harness.leaderboard.cells import (
     reported_rows,
     speed_note,
 )
-from avsbench_harness.leaderboard.run_page import run_page
+from avsbench_harness.leaderboard.run_page import FindData, RunInputs, run_page
 from avsbench_harness.leaderboard.tables import Table, build_tables
-from avsbench_harness.results.record import Record, read_records
+from avsbench_harness.results.folder import Results
+from avsbench_harness.results.record import Record
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.tasks import TASKS
 
-#: Returns the data set of a record, ``None`` if it is not available.
-FindData = Callable[[Record], Dataset | None]
+#: Longest untrusted text on a page, in characters.
+MAX_TEXT = 20_000
 
 
-def build_site(results: Path, site: Path, find_data: FindData = lambda record: None) -> Path:
-    """Write the site; return its index page.
+def build_site(results: Results, site: Path, find_data: FindData = lambda record: None) -> Path:
+    """Write the pages that changed; return the index page.
+
+    A run page names its inputs by a hash, and is kept while its inputs are the same and its images exist.
+    Pages of runs that have no valid record any more are removed.
 
     Args:
-        results: folder with the records. Training logs are read from ``runs/`` next to it, predictions from
-            ``submissions/``.
-        site: folder to write; existing pages are replaced.
+        results: content of the folder with the records. Training logs are read from ``runs/`` next to it,
+            predictions from ``submissions/``.
+        site: folder to write.
         find_data: finds the data set of a record, for the galleries.
     """
-    records = read_records(results)
+    pages = _Pages(site)
+    records = results.records
     tables = build_tables(records, results)
-    templates = files("avsbench_harness.leaderboard") / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (templates / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-    def render(path: Path, template: str, **values: Any) -> None:
-        root = "../" * len(path.parent.parts)
-        write_text(site / path, environment.get_template(template).render(root=root, **values))
-
     for name in ("site.css", "site.js"):
-        write_text(site / name, (templates / name).read_text(encoding="utf-8"))
+        pages.write(Path(name), _template(name))
     runs = [{"file": page_name(record), "name": record.run_id} for record in records]
-    render(Path("compare.html"), "compare.html", title="Compare two runs", runs=runs)
+    pages.render(Path("compare.html"), "compare.html", title="Compare two runs", runs=runs)
+    peers = _peers(tables)
     for record in records:
-        page = run_page(record, tables, results, site, find_data(record))
-        render(Path("runs") / page_name(record), "run.html", title=record.run_id, **page)
-    render(
+        path = Path("runs") / page_name(record)
+        inputs = RunInputs.find(record, results, peers.get(record.run_id, ()), find_data)
+        digest = sha256_json([pages.version, inputs.digest])
+        if not pages.is_current(path, digest):
+            page = run_page(record, inputs, site)
+            pages.render(path, "run.html", title=record.run_id, inputs=digest, **page)
+    _remove_others(site / "runs", {page_name(record) for record in records})
+    pages.render(
         Path("index.html"),
         "index.html",
         title="Leaderboard",
         explanation=EXPLANATION,
         synthetic_note=SYNTHETIC_NOTE,
         tables=[_table(table) for table in tables],
+        refused=results.refusals,
         backbones=sorted({record.backbone for record in records if record.backbone}),
         reported_note=REPORTED_NOTE,
         reported_headings=REPORTED_HEADINGS,
@@ -81,6 +84,76 @@ def build_site(results: Path, site: Path, find_data: FindData = lambda record: N
         ],
     )
     return site / "index.html"
+
+
+class _Pages:
+    """The pages of a site, each written only if its content differs.
+
+    Attributes:
+        version: hash of the templates and the harness's version, part of the inputs of every page.
+    """
+
+    def __init__(self, site: Path) -> None:
+        self.site = site
+        self.version = sha256_json([__version__, _template("base.html"), _template("run.html")])
+        self._environment = jinja2.Environment(
+            loader=jinja2.FunctionLoader(_template),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_neutral,
+        )
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file, unless it has this content."""
+        if _content(self.site / path) != text:
+            write_text(self.site / path, text)
+
+    def render(self, path: Path, template: str, **values: Any) -> None:
+        """Write a page from a template."""
+        root = "../" * len(path.parent.parts)
+        self.write(path, self._environment.get_template(template).render(root=root, **values))
+
+    def is_current(self, path: Path, digest: str) -> bool:
+        """Whether a run page has these inputs and all of its images and recordings exist."""
+        text = _content(self.site / path) or ""
+        media = re.findall(r'src="\.\./(media/[^"]+)"', text)
+        return f'<meta name="inputs" content="{digest}">' in text and all(
+            (self.site / name).is_file() for name in media
+        )
+
+
+def _template(name: str) -> str:
+    return (files("avsbench_harness.leaderboard") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _neutral(value: Any) -> Any:
+    """A value of a page: untrusted text without control characters, and cut off if it is very long."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    kept = "".join(mark if mark.isprintable() or mark == "\n" else "\ufffd" for mark in value[:MAX_TEXT])
+    return kept if len(value) <= MAX_TEXT else f"{kept}..."
+
+
+def _peers(tables: Sequence[Table]) -> dict[str, list[Record]]:
+    """All records in the tables of a record, by run id."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for table in tables:
+        members = [record for row in table.rows for record in row.records]
+        for record in members:
+            found[record.run_id] = members if record.run_id not in found else found[record.run_id] + members
+    return found
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the run pages with other names; other files are kept."""
+    for path in folder.glob("*.html"):
+        if path.name not in names and re.fullmatch(r"[0-9a-f]{16}", path.stem):
+            path.unlink()
 
 
 def page_name(record: Record) -> str:

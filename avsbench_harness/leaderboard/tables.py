@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from avsbench_harness.results.measurement import Measurement, find_measurement, read_measurements
-from avsbench_harness.results.paired_bootstrap import paired_difference, read_seeds
+import numpy as np
+
+from avsbench_harness.results.folder import Bootstrap, Results
+from avsbench_harness.results.measurement import Measurement, find_measurement
+from avsbench_harness.results.paired_bootstrap import PairedDifference
+from avsbench_harness.results.recipe_changes import recipe_label
 from avsbench_harness.results.record import Record
+from avsbench_harness.scoring.bootstrap import percentile_interval
 from avsbench_harness.tasks import TASKS
 
 #: Canonical protocol -> columns (metric, heading).
@@ -92,15 +96,16 @@ class Row:
         return max(self.records, key=lambda record: (record.created, record.run_id))
 
 
-def build_tables(records: Iterable[Record], folder: Path | None = None) -> list[Table]:
+def build_tables(records: Iterable[Record], results: Results | None = None) -> list[Table]:
     """The tables of the records, real data first, in the order of the tasks.
 
     Args:
         records: records of a results folder.
-        folder: folder with their per-clip files, needed for shared ranks, and with measurements of speed and
-            memory; ``None`` ranks by value alone.
+        results: the folder's content, needed for shared ranks and for measurements of speed and memory;
+            ``None`` ranks by value alone.
     """
-    measurements = read_measurements(folder) if folder is not None else []
+    measurements = results.measurements if results is not None else ()
+    bootstraps = results.bootstraps if results is not None else {}
     groups: dict[tuple[bool, int, str, str, str, str, str, str], list[Record]] = defaultdict(list)
     failed: list[Record] = []
     order = {name: index for index, name in enumerate(TASKS)}
@@ -122,7 +127,7 @@ def build_tables(records: Iterable[Record], folder: Path | None = None) -> list[
         rows = [
             replace(row, measurement=find_measurement(row.newest, measurements)) for row in _rows(members)
         ]
-        ranked = _rank(rows, protocol, part, folder)
+        ranked = _rank(rows, protocol, part, bootstraps)
         table = Table(task, name, split, part, solution, synthetic, protocol, ranked)
         tables.append(replace(table, failed=tuple(record for record in failed if _belongs(record, table))))
     return tables
@@ -134,7 +139,9 @@ def unplaced_failures(records: Iterable[Record], tables: Sequence[Table]) -> lis
     return [record for record in records if record.status == "failed" and record.run_id not in placed]
 
 
-def _rank(rows: Sequence[Row], protocol: str, part: str, folder: Path | None) -> tuple[Row, ...]:
+def _rank(
+    rows: Sequence[Row], protocol: str, part: str, bootstraps: Mapping[str, Bootstrap]
+) -> tuple[Row, ...]:
     """Sort the rows by their first metric, best first, and set their ranks.
 
     A row has the rank of the row above if it does not differ significantly from the first row of that rank:
@@ -150,12 +157,7 @@ def _rank(rows: Sequence[Row], protocol: str, part: str, folder: Path | None) ->
     placed: list[Row] = []
     leader: Row | None = None
     for position, row in enumerate(ordered, 1):
-        if (
-            leader is not None
-            and folder is not None
-            and part == "all"
-            and _equivalent(leader, row, protocol, folder)
-        ):
+        if leader is not None and part == "all" and _equivalent(leader, row, bootstraps):
             placed.append(replace(row, rank=leader.rank))
             continue
         leader = replace(row, rank=position)
@@ -182,7 +184,9 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     rows = []
     for (method, variant, backbone, preset, digest, fingerprint), members in groups.items():
         name = method, variant, backbone, preset
-        recipe = preset if len(recipes[name]) == 1 else f"{preset} {digest}"
+        recipe = recipe_label(members[0])
+        if len(recipes[name]) > 1:  # the labels of different recipes may be equal
+            recipe += f" {digest}"
         if len(data[name]) > 1:  # same ground truth, other training data
             recipe += f", data {fingerprint[:8] or 'n/a'}"
         ordered = tuple(sorted(members, key=lambda record: (record.seed or 0, record.run_id)))
@@ -190,11 +194,19 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def _equivalent(leader: Row, row: Row, protocol: str, folder: Path) -> bool:
-    """Whether two rows can be compared and do not differ significantly."""
-    ours, theirs = (read_seeds(one.records, folder, protocol) for one in (leader, row))
-    difference = paired_difference(ours, theirs, COLUMNS[protocol][0][0])
-    return difference is not None and difference.interval is not None and not difference.significant
+def _equivalent(leader: Row, row: Row, bootstraps: Mapping[str, Bootstrap]) -> bool:
+    """Whether two rows can be compared and do not differ significantly in their first metric."""
+    ours, theirs = ([bootstraps.get(record.run_id) for record in one.records] for one in (leader, row))
+    known = [one for one in (*ours, *theirs) if one is not None and one.resampled.size]
+    if len(known) < len(ours) + len(theirs) or len({one.clips for one in known}) > 1:
+        return False
+    signs = [1 / len(ours)] * len(ours) + [-1 / len(theirs)] * len(theirs)
+    value = sum(sign * one.value for sign, one in zip(signs, known, strict=True))
+    if not np.isfinite(value):
+        return False
+    resampled = np.sum([sign * one.resampled for sign, one in zip(signs, known, strict=True)], axis=0)
+    difference = PairedDifference(value, percentile_interval(resampled))
+    return difference.interval is not None and not difference.significant
 
 
 def _belongs(record: Record, table: Table) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.nn.vggish import EMBEDDING_SIZE, VGGish
 from avsbench_harness.weights.state_files import looks_like, read_state
+from avsbench_harness.weights.strict import check_numbers
 
 
 class CompactAudioEncoder(nn.Module):
@@ -82,7 +83,8 @@ def fit_audio_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     The PCA parameters (``pproc.*``) in some copies of VGGish's weights are left out.
 
     Raises:
-        UsageError: it is of another model, which the message names.
+        UsageError: it is of another model, which the message names, or holds values that are not finite or
+            not floating-point.
     """
     with torch.device("meta"):
         wanted = _ENCODERS[name]().state_dict()
@@ -97,4 +99,5 @@ def fit_audio_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
             f"These weights do not fit '{name}': '{wrong[0]}' is missing, unknown or of another shape. "
             f"They look like {looks_like(state)}."
         )
+    check_numbers(found, wanted, f"'{name}'")
     return {key: tensor.float() for key, tensor in found.items()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -38,11 +40,16 @@ class Model(nn.Module, ABC):
     """A network from a :class:`Batch` to predictions and losses.
 
     Subclasses set ``task`` and keep the visual backbone in the attribute ``backbone``, which a recipe may
-    freeze.
+    freeze. Their :meth:`predict` runs in evaluation mode, whatever mode the network is in.
     """
 
     task: Task
     backbone: nn.Module
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "predict" in vars(cls):
+            setattr(cls, "predict", _in_evaluation_mode(cls.predict))  # noqa: B010
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -50,9 +57,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
-        """Return (B,T,H,W) probabilities of sound (s4, ms3) or (B,T,71,H,W) class scores (avss).
+        """Return (B,T,H,W) probabilities of sound (s4, ms3) or (B,T,71,H,W) class scores (avss), float32.
 
-        Padded frames (not ``batch.valid``) are zero.
+        Padded frames (not ``batch.valid``) are zero. All modules are in evaluation mode during the call: no
+        dropout, no stochastic depth, no statistics of the batch. Their modes are restored afterwards.
         """
 
     @abstractmethod
@@ -125,3 +133,27 @@ class Model(nn.Module, ABC):
                 f"{' and '.join(backbones)}."
             )
         load_renamed(self, state, rename, what=f"{name.lower()} for {self.task.name} with {backbone}")
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set a module and its submodules to evaluation mode, and restore the mode of each afterwards."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _in_evaluation_mode(predict: Callable[[Any, Batch], Tensor]) -> Callable[[Any, Batch], Tensor]:
+    @wraps(predict)
+    def wrapped(self: Model, batch: Batch) -> Tensor:
+        if torch.compiler.is_compiling() and not self.training:  # the engine has set the mode
+            return predict(self, batch)
+        with evaluation_mode(self):
+            return predict(self, batch)
+
+    return wrapped

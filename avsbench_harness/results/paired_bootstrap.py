@@ -11,29 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import UsageError, one_line
+from avsbench_harness.results.clip_table import ClipSums, parse_object_table, parse_semantic_tables
 from avsbench_harness.results.record import Record, classes_file, clips_file
 from avsbench_harness.scoring.bootstrap import percentile_interval, resampled_sums
-from avsbench_harness.scoring.scores import Floats, Reduce, ratio
+from avsbench_harness.scoring.scores import Floats
 from avsbench_harness.scoring.semantic import SemanticCanonical
-from avsbench_harness.tasks import CLASSES
-
-
-@dataclass(frozen=True)
-class ClipSums:
-    """Per-clip sums of a record under a protocol.
-
-    Attributes:
-        clips: ids.
-        sums: (N,K), one row per clip.
-        reduce: metrics from column sums.
-    """
-
-    clips: tuple[str, ...]
-    sums: Floats
-    reduce: Reduce
+from avsbench_harness.tasks import AVSS, S4
 
 
 @dataclass(frozen=True)
@@ -66,14 +51,14 @@ def read_clip_sums(record_file: Path, protocol: str) -> ClipSums:
     """
     path = clips_file(record_file)
     try:
-        table = _read(path)
-        clips = tuple(table["clip"])
+        content = path.read_bytes()
         if protocol == SemanticCanonical.name:
-            return ClipSums(clips, _class_sums(classes_file(record_file), clips), SemanticCanonical().reduce)
-        return ClipSums(clips, _object_sums(table), _reduce_object)
-    except (OSError, ValueError, KeyError) as error:
+            return parse_semantic_tables(content, classes_file(record_file).read_bytes(), AVSS)
+        return parse_object_table(content, S4)
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"The per-clip file {path} of a record is missing or damaged ({error}); score the run again."
+            f"The per-clip file {path} of a record is missing or damaged ({one_line(error, 200)}); score the "
+            "run again."
         ) from None
 
 
@@ -115,37 +100,3 @@ def paired_difference(
         return None
     resampled = np.concatenate([difference(chunk) for chunk in resampled_sums([row.sums for row in rows])])
     return PairedDifference(value, percentile_interval(resampled) if len(rows[0].clips) > 1 else None)
-
-
-def _object_sums(table: pd.DataFrame) -> Floats:
-    """(N,4) columns of object/1: 1, J, whether the clip has an F, and F."""
-    j, f = _numbers(table["J"]), _numbers(table["F"])
-    has_f = np.isfinite(f)
-    return np.column_stack([np.ones(len(j)), j, has_f, np.where(has_f, f, 0)])
-
-
-def _reduce_object(sums: Floats) -> dict[str, Floats]:
-    clips, j, with_f, f = np.moveaxis(sums, -1, 0)
-    return {"J": ratio(j, clips), "F": ratio(f, with_f)}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Read a table as text, so that a clip may be named ``NA`` and numbers keep every digit."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def _numbers(column: pd.Series[str]) -> Floats:
-    """Text as numbers, empty text as NaN."""
-    return np.array([float(text) if text else np.nan for text in column])
-
-
-def _class_sums(path: Path, clips: Sequence[str]) -> Floats:
-    """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
-    table = _read(path)
-    position = {clip: index for index, clip in enumerate(clips)}
-    rows = table["clip"].map(position).to_numpy()
-    columns = table["class"].astype(int).to_numpy()
-    sums = np.zeros((len(clips), 3, len(CLASSES)))
-    for block, name in enumerate(("IoU", "F", "frames")):
-        sums[rows, block, columns] = _numbers(table[name])
-    return sums.reshape(len(clips), -1)

@@ -8,8 +8,10 @@ alone. Next to ``<run-id>.json``, ``<run-id>.clips.csv`` holds the scores of eve
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from avsbench_harness import __version__
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
 from avsbench_harness.files import atomic_write, read_json, sha256_json, write_json
 from avsbench_harness.schema import Schema
 
@@ -28,7 +30,12 @@ if TYPE_CHECKING:
 
     from avsbench_harness.scoring import Scores
 
+logger = logging.getLogger(__name__)
+
 RECORD_FORMAT: Literal[1] = 1
+
+#: Run ids become file names, also those of submissions made elsewhere.
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 class ScoreEntry(Schema):
@@ -176,6 +183,11 @@ def write_failure(path: Path, record: Record) -> None:
         write_json(path, record.model_dump(mode="json"))
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text can be a run's id, and so a file name."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def clips_file(path: Path) -> Path:
     """Path of the per-clip file of a record."""
     return path.with_suffix(".clips.csv")
@@ -202,14 +214,29 @@ def read_record(path: Path) -> Record:
         values = read_json(path)
     except OSError as error:
         raise MissingDataError(f"Cannot read {path}: {error.strerror}.") from None
+    return parse_record(values, str(path))
+
+
+def parse_record(values: object, where: str) -> Record:
+    """Validate the JSON values of a record; ``where`` names its file.
+
+    Raises:
+        UsageError: they are not those of a record.
+    """
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a record: expected a JSON object.")
-    return Record.parse(values, str(path))
+        raise UsageError(f"{where} is not a record: expected a JSON object.")
+    return Record.parse(values, where)
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Read all records in a folder, sorted by run id."""
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    """Read the records in a folder, sorted by run id, without the unreadable ones and without checks."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(read_record(path))
+        except AvsbError as error:
+            logger.warning(f"Skipping the record {path.name}: {one_line(error)}")
+    return records
 
 
 def recipe_value(recipe: Mapping[str, Any], key: str, default: object = None) -> Any:

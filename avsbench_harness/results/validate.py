@@ -2,96 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from avsbench_harness.engine.run import spec_hash
-from avsbench_harness.errors import AvsbError
-from avsbench_harness.results.measurement import measurement_files, read_measurement
-from avsbench_harness.results.paired_bootstrap import read_clip_sums
-from avsbench_harness.results.record import Record, read_record
-from avsbench_harness.scoring.api import CANONICAL_OBJECT, CANONICAL_SEMANTIC
+from avsbench_harness.errors import AvsbError, one_line
+from avsbench_harness.results.measurement import Measurement, measurement_files, read_measurement
+from avsbench_harness.results.record import Record, is_run_id
+from avsbench_harness.results.score_faults import SolutionFacts, entry_faults
+from avsbench_harness.tasks import SPLITS, TASKS
 
-#: Largest difference between a recorded metric and the metric computed from the per-clip file.
-TOLERANCE = 1e-9
+#: Fields of a record that describe a run, and that only a spec supports.
+RUN_FIELDS = ("variant", "backbone", "preset", "seed", "training", "cost")
 
+#: Keys that every version of a spec has.
+SPEC_KEYS = ("method", "variant", "backbone", "task", "seed", "preset", "data", "audio", "recipe", "code")
 
-def record_faults(folder: Path) -> tuple[int, list[str]]:
-    """Check every record in a folder.
-
-    Returns:
-        the number of records, and one sentence per fault.
-    """
-    found: list[str] = []
-    paths = sorted(folder.glob("*.json"))
-    for path in paths:
-        try:
-            record = read_record(path)
-            found += [f"{path}: {fault}" for fault in _faults(path, record)]
-        except AvsbError as error:
-            found.append(str(error))
-    return len(paths), found
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def measurement_faults(folder: Path) -> tuple[int, list[str]]:
-    """Check every measurement in ``bench/`` of a folder of records.
+def read_checked_measurements(folder: Path) -> tuple[list[Measurement], list[tuple[Path, str]]]:
+    """Read the valid measurements in ``bench/`` of a folder of records.
 
     Returns:
-        the number of measurements, and one sentence per fault.
+        the measurements; then each refused file with the reason.
     """
-    found: list[str] = []
-    paths = measurement_files(folder)
-    for path in paths:
+    found: list[Measurement] = []
+    refused: list[tuple[Path, str]] = []
+    for path in measurement_files(folder):
         try:
-            name = read_measurement(path).name
-        except AvsbError as error:
-            found.append(str(error))
+            measurement = read_measurement(path)
+        except (AvsbError, OSError) as error:
+            refused.append((path, one_line(error)))
             continue
-        if name != path.stem:
-            found.append(
-                f"{path}: the file holds measurement {name}; a file must have the name of its measurement."
+        if measurement.name == path.stem:
+            found.append(measurement)
+        else:
+            reason = (
+                f"the file holds measurement {measurement.name}; its name must be that of the measurement."
             )
-    return len(paths), found
+            refused.append((path, one_line(reason)))
+    return found, refused
 
 
-def _faults(path: Path, record: Record) -> Iterator[str]:
-    if record.run_id != path.stem:
+def record_faults(path: Path, record: Record, solution: SolutionFacts | None) -> Iterator[str]:
+    """Faults of a record, apart from those that its per-clip tables show.
+
+    Args:
+        path: file of the record.
+        record: the record.
+        solution: the solution of its data, ``None`` if not available.
+    """
+    if record.run_id != path.stem or not is_run_id(record.run_id):
         yield f"the file holds the record of run {record.run_id}; a file must have the id of its run."
-    yield from _spec_faults(record)
+    if record.task not in TASKS or record.data.split not in SPLITS:
+        yield f"there is no task {record.task!r} or no split {record.data.split!r}."
+        return
+    for name, digest in (
+        ("data.solution", record.data.solution),
+        ("submission_sha256", record.submission_sha256),
+    ):
+        if record.status == "done" and not _SHA256.fullmatch(digest or ""):
+            yield f"{name} is {digest!r}, which is not a SHA-256."
+    if solution is not None:
+        yield from _data_faults(record, solution)
+    if record.spec is not None:
+        yield from _spec_faults(record, record.spec)
+    else:
+        yield from _external_faults(record, solution)
     if record.status == "failed":
         if record.scores or not record.reason:
             yield "a failed run must have a reason and no scores."
-        return
-    if not record.scores:
+    elif not record.scores:
         yield "a finished run must have scores."
-    for entry in record.scores:
-        if entry.protocol not in (CANONICAL_OBJECT, CANONICAL_SEMANTIC) or entry.part != "all":
-            continue
-        sums = read_clip_sums(path, entry.protocol)
-        if len(sums.clips) != entry.clips:
-            yield f"{entry.clips} clips were scored, but the per-clip file has {len(sums.clips)}."
-            continue
-        values = sums.reduce(sums.sums.sum(axis=0))
-        for metric in entry.main:
-            stated = entry.metrics.get(metric)
-            if stated is not None and abs(float(values[metric]) - stated) > TOLERANCE:
-                yield f"{metric} is {stated}, but the per-clip file gives {float(values[metric])}."
+    else:
+        yield from entry_faults(record)
 
 
-def _spec_faults(record: Record) -> Iterator[str]:
+def _data_faults(record: Record, solution: SolutionFacts) -> Iterator[str]:
+    """Contradictions between a record and the solution that it names."""
+    for name, stated, found in (
+        ("task", record.task, solution.task),
+        ("data.name", record.data.name, solution.dataset),
+        ("data.synthetic", record.data.synthetic, solution.synthetic),
+        ("data.split", record.data.split, solution.split),
+    ):
+        if stated != found:
+            yield f"{name} is {stated!r}, but {found!r} in the solution."
+
+
+def _external_faults(record: Record, solution: SolutionFacts | None) -> Iterator[str]:
+    """Claims of a record without spec that nothing supports."""
+    claimed = [name for name in RUN_FIELDS if getattr(record, name) is not None]
+    if record.data.fingerprint is not None:
+        claimed.append("data.fingerprint")
+    if claimed or record.spec_hash is not None or record.status == "failed":
+        yield f"the spec is missing, but {', '.join(claimed) or 'spec_hash or status'} describe a run."
+    elif not record.data.synthetic and solution is None:
+        yield (
+            "data.synthetic is False, but there is no spec, and the solution of these data is not available "
+            "to check it (`avsb data solution` makes it)."
+        )
+
+
+def _spec_faults(record: Record, spec: Mapping[str, Any]) -> Iterator[str]:
     """Contradictions between a record and the spec of its run."""
-    spec = record.spec
-    if spec is None:
+    mappings = ("recipe", "data", "audio")
+    if any(name not in spec for name in SPEC_KEYS) or not all(
+        isinstance(spec[key], dict) for key in mappings
+    ):
+        yield "the spec is not that of a run."
+        return
+    if any(spec.get(key) is not None and not isinstance(spec[key], dict) for key in ("weights", "init")):
+        yield "weights or init of the spec is not valid."
         return
     if record.spec_hash != spec_hash(spec):
         yield "spec_hash is not the hash of the spec."
-    elif not record.run_id.endswith(record.spec_hash[:10]):
+    elif not record.run_id.removesuffix(f"-{record.data.split}").endswith(record.spec_hash[:10]):
         yield "the run id does not end in the hash of the spec."
     stated = {
         name: getattr(record, name) for name in ("method", "variant", "backbone", "task", "preset", "seed")
     }
     stated |= {f"data.{name}": getattr(record.data, name) for name in ("name", "synthetic", "fingerprint")}
-    expected = {**spec, **{f"data.{name}": value for name, value in (spec.get("data") or {}).items()}}
+    expected = {**spec, **{f"data.{name}": value for name, value in spec["data"].items()}}
     for name, value in stated.items():
         if value != expected.get(name):
             yield f"{name} is {value!r}, but {expected.get(name)!r} in the spec."

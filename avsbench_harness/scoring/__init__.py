@@ -25,7 +25,7 @@ frame has none and counts as empty. ``confusion`` sums pixels over the whole spl
 from avsbench_harness.scoring.api import canonical, get_protocol, protocols, score_object, score_semantic
 from avsbench_harness.scoring.compare import Comparison, compare
 from avsbench_harness.scoring.scores import Scores, Unavailable
-from avsbench_harness.scoring.submissions import score_protocols, score_submission
+from avsbench_harness.scoring.submissions import find_faults, score_protocols, score_submission
 from avsbench_harness.submission.codes import decode, encode
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "compare",
     "decode",
     "encode",
+    "find_faults",
     "get_protocol",
     "protocols",
     "score_object",

@@ -62,7 +62,9 @@ def bootstrap_intervals(
     left_out = reduce(total - sums)
     chunks = [reduce(chunk) for (chunk,) in resampled_sums([sums])]
     return {
-        name: _bca(float(estimate[name]), np.concatenate([chunk[name] for chunk in chunks]), left_out[name])
+        name: bca_interval(
+            float(estimate[name]), np.concatenate([chunk[name] for chunk in chunks]), left_out[name]
+        )
         for name in names
     }
 
@@ -76,8 +78,8 @@ def percentile_interval(resampled: Floats) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _bca(estimate: float, resampled: Floats, left_out: Floats) -> tuple[float, float] | None:
-    """The BCa interval from the resampled and the leave-one-out values of a metric."""
+def bca_interval(estimate: float, resampled: Floats, left_out: Floats) -> tuple[float, float] | None:
+    """The BCa 95 % interval of a metric from its resampled and leave-one-out values."""
     from scipy.special import ndtr, ndtri
 
     resampled = resampled[np.isfinite(resampled)]

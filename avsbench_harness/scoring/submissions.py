@@ -6,6 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from avsbench_harness.errors import SubmissionError, UsageError, unknown
 from avsbench_harness.scoring.api import every_protocol, get_protocol
 from avsbench_harness.scoring.protocol import Counter, Protocol, Scorer
 from avsbench_harness.scoring.scores import Scores, Unavailable
-from avsbench_harness.submission import Solution, Submission
+from avsbench_harness.submission import Solution, Submission, check_submission
 
 #: Parts of the clips of a solution; a host publishes the scores of the public clips only.
 PARTS = ("all", "public", "private")
@@ -49,6 +51,29 @@ def score_submission(
     if isinstance(result, Unavailable):
         raise SubmissionError(f"{submission.path}: protocol '{result.protocol}' {result.reason}.")
     return result
+
+
+def find_faults(path: Path, solution: Solution | None = None, protocol: str | None = None) -> list[str]:
+    """All faults of a submission, one line each; empty if it can be scored.
+
+    Args:
+        path: the file.
+        solution: result of ``read_solution``, to also check clips, numbers of frames, fingerprint and size.
+        protocol: name of the protocol to score by; ``None`` for the canonical one.
+
+    Raises:
+        MissingDataError: the file cannot be opened.
+        UsageError: unknown protocol.
+    """
+    chosen = get_protocol(solution.header.task, protocol) if solution is not None else None
+    faults = check_submission(path, solution)
+    if chosen is None or solution is None:
+        return faults
+    with suppress(SubmissionError), Submission(path) as submission:
+        reason = _missing(chosen, submission, solution)
+        if reason and submission.header.task == solution.header.task:
+            faults.append(f"protocol '{chosen.name}' {reason}.")
+    return faults
 
 
 def score_protocols(
@@ -117,7 +142,10 @@ def _missing(protocol: Protocol, submission: Submission, solution: Solution) -> 
         return protocol.needs_scores
     ours, theirs = submission.header.size, solution.header.size
     if ours != theirs and protocol.side is None:
-        return f"needs predictions of the masks' size {theirs[0]} x {theirs[1]}, not {ours[0]} x {ours[1]}"
+        return (
+            f"needs predictions of the masks' size {theirs[0]} x {theirs[1]}, not {ours[0]} x {ours[1]}; "
+            "resize the probabilities before they are encoded"
+        )
     return ""
 
 

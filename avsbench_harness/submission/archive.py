@@ -27,6 +27,8 @@ MAX_MEMBERS = 20_000
 _MAX_DIRECTORY = MAX_MEMBERS * 400
 _MAX_ARRAY_HEADER = 1024
 
+_UTF8 = 1 << 11  # flag of a member whose name is UTF-8
+
 _END = struct.Struct("<4s4H2LH")  # end of central directory
 _ENTRY = struct.Struct("<4s6H3L5H2L")  # central directory entry
 _LOCAL = struct.Struct("<4s5H3L2H")  # local file header
@@ -187,7 +189,7 @@ def _parse_directory(directory: bytes, count: int) -> list[Member]:
         at += name_length + extra + comment
         if signature != b"PK\x01\x02" or len(raw) != name_length:
             raise SubmissionError("the zip's directory is damaged; write or copy the file again.")
-        name = raw.decode("ascii", errors="backslashreplace")
+        name = raw.decode("utf-8" if flags & _UTF8 else "ascii", errors="backslashreplace")
         if flags & 1:
             raise SubmissionError(f"member {name[:80]!r} is encrypted; write it without a password.")
         if method not in (0, 8):

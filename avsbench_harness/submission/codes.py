@@ -28,6 +28,9 @@ from avsbench_harness.jit import compiled
 #: The smallest code with ``p > 0.5``.
 OBJECT = 128
 
+#: The remedy for a binary mask that was stored instead of codes.
+BINARY_REMEDY = "multiply a binary mask by 255, and encode probabilities (see submissions/README.md)"
+
 
 def _thresholds() -> npt.NDArray[np.float32]:
     """Return ``torch.linspace(0, 1 - 1e-10, 255)`` in float32, bit for bit.
@@ -99,6 +102,15 @@ def encode(prob: npt.ArrayLike) -> npt.NDArray[np.uint8]:
             "apply the sigmoid first"
         )
     return codes
+
+
+def looks_binary(codes: npt.NDArray[np.uint8]) -> bool:
+    """Whether codes hold 0 and 1 only, as a binary mask does that was not converted to codes.
+
+    As codes they are probabilities below 2/254, so that the predicted mask is empty. All zeros are the codes
+    of an empty mask and do not count.
+    """
+    return bool(codes.size) and int(codes.max()) == 1
 
 
 def decode(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

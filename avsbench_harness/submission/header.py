@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from avsbench_harness.data.clip import CLIP_ID_RULE, is_clip_id
 from avsbench_harness.errors import SubmissionError, UsageError, suggestion
 from avsbench_harness.tasks import MASK_SIZE, Task, get_split, get_task
 
@@ -15,10 +16,6 @@ FORMAT = 1
 
 #: Largest side of a mask, which bounds the memory.
 MAX_SIDE = 1024
-
-#: Clip ids that are safe as file names and in logs, and different from the header.
-CLIP_ID = re.compile(r"(?!header$)(?!\.)[A-Za-z0-9_.-]{1,128}")
-CLIP_ID_RULE = "1 to 128 of A-Z a-z 0-9 _ . -, not starting with '.', not 'header'"
 
 
 def encoding_of(task: Task) -> str:
@@ -37,6 +34,8 @@ class Header:
         run: id of the run; free text for submissions of other programs.
         note: free text.
         size: (H, W) of every clip.
+        low_probability: ids of the clips whose probabilities are all below 2/254. Other clips with the codes
+            0 and 1 alone are refused, because they are binary masks that were not converted to codes.
     """
 
     task: str
@@ -46,11 +45,15 @@ class Header:
     run: str = ""
     note: str = ""
     size: tuple[int, int] = (MASK_SIZE, MASK_SIZE)
+    low_probability: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The header as JSON values."""
         encoding = encoding_of(get_task(self.task))
-        return {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
+        value = {"format": FORMAT, "kind": "submission", "encoding": encoding, **asdict(self)}
+        if not self.low_probability:
+            del value["low_probability"]
+        return value
 
     @classmethod
     def from_json(cls, value: Any) -> Header:
@@ -74,6 +77,7 @@ class Header:
             run=_text(known, "run", ""),
             note=_text(known, "note", ""),
             size=_size(known),
+            low_probability=_clip_ids(known, "low_probability"),
         )
 
 
@@ -160,8 +164,8 @@ def check_clip_id(clip_id: str) -> str:
     Raises:
         SubmissionError: the id is not allowed.
     """
-    if not CLIP_ID.fullmatch(clip_id):
-        raise SubmissionError(f"{clip_id[:80]!r} is not a valid clip id; use {CLIP_ID_RULE}.")
+    if not is_clip_id(clip_id):
+        raise SubmissionError(f"{clip_id[:80]!r} is not a valid clip id; ids have {CLIP_ID_RULE}.")
     return clip_id
 
 
@@ -202,6 +206,13 @@ def _fingerprint(value: dict[str, Any], name: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise SubmissionError(f"header: {name} must be 64 hexadecimal digits, got {_short(text)}.")
     return text
+
+
+def _clip_ids(value: dict[str, Any], name: str) -> tuple[str, ...]:
+    ids = value.get(name, [])
+    if not isinstance(ids, list) or not all(isinstance(clip_id, str) for clip_id in ids):
+        raise SubmissionError(f"header: {name} must be a list of clip ids, got {_short(ids)}.")
+    return tuple(ids)
 
 
 def _size(value: dict[str, Any]) -> tuple[int, int]:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from avsbench_harness.data.clip import CLIP_ID_RULE, is_clip_id
 from avsbench_harness.errors import MissingDataError, SubmissionError
 from avsbench_harness.submission.archive import Archive, ArraySpec, Member
-from avsbench_harness.submission.header import CLIP_ID, CLIP_ID_RULE, Header, parse
+from avsbench_harness.submission.codes import BINARY_REMEDY, looks_binary
+from avsbench_harness.submission.header import Header, parse
 from avsbench_harness.tasks import CLASSES, get_task
 
 Bytes = npt.NDArray[np.uint8]
@@ -144,8 +146,8 @@ class ClipFile(ABC):
         members: dict[str, Member] = {}
         for member in self._archive.members:
             name = member.name.removesuffix(".npy")
-            if name == member.name or not (name == "header" or CLIP_ID.fullmatch(name)):
-                self.faults.append(f"member {member.name[:80]!r} is not a clip; use ids of {CLIP_ID_RULE}.")
+            if name == member.name or not (name == "header" or is_clip_id(name)):
+                self.faults.append(f"member {member.name[:80]!r} is not a clip; ids have {CLIP_ID_RULE}.")
             elif name in members:
                 self.faults.append(f"clip '{name}' occurs twice; write each clip once.")
             else:
@@ -201,11 +203,14 @@ class Submission(ClipFile):
 
     def _read_header(self, value: Any) -> tuple[str, tuple[int, int]]:
         self.header = Header.from_json(value)
+        self._low_probability = frozenset(self.header.low_probability)
         return self.header.task, self.header.size
 
     def _check_values(self, clip_id: str, array: Bytes) -> None:
         if get_task(self.header.task).semantic:
             check_labels(array)
+        elif looks_binary(array) and clip_id not in self._low_probability:
+            raise SubmissionError(f"its codes are 0 and 1 alone, which score as empty; {BINARY_REMEDY}.")
 
 
 def read_submission(path: Path) -> Submission:

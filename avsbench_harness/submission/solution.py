@@ -71,7 +71,7 @@ def private_clips(clip_ids: Iterable[str], fraction: float, seed: int) -> set[st
 
 
 class SolutionWriter(ClipWriter):
-    """Write a solution clip by clip.
+    """Write a solution clip by clip; at least one mask must have an object.
 
     Args:
         path: file to write.
@@ -103,6 +103,7 @@ class SolutionWriter(ClipWriter):
         self._seed = seed
         private_clips((), private, seed)  # raise an invalid fraction before any work
         self._written: list[tuple[str, tuple[int, ...], str, str]] = []
+        self._has_object = False
 
     def add(self, clip_id: str, masks: npt.ArrayLike, subset: str = "") -> None:
         """Append one clip: masks (T,H,W) without padded frames, in {0,1} (s4, ms3) or 0..70 (avss)."""
@@ -111,6 +112,7 @@ class SolutionWriter(ClipWriter):
             self.size = (stored.shape[1], stored.shape[2])
         self._add(clip_id, stored)
         self._written.append((clip_id, stored.shape, _sha256(stored), subset or self.task.name))
+        self._has_object = self._has_object or bool(stored.any())
 
     @property
     def fingerprint(self) -> str:
@@ -118,6 +120,11 @@ class SolutionWriter(ClipWriter):
         return _fingerprint(self.task.name, self.split, (clip[:3] for clip in self._written))
 
     def _header(self) -> dict[str, Any]:
+        if not self._has_object:
+            raise UsageError(
+                f"The masks of all {len(self._written)} {self.split} clips are empty, so {self.path} would "
+                "score every submission by its background; run `avsb data check` on the data."
+            )
         private = private_clips((clip[0] for clip in self._written), self._private, self._seed)
         return SolutionHeader(
             task=self.task.name,

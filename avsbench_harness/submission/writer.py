@@ -7,6 +7,7 @@ import json
 import zipfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from avsbench_harness.errors import SubmissionError
 from avsbench_harness.files import atomic_write
-from avsbench_harness.submission.codes import encode
+from avsbench_harness.submission.codes import BINARY_REMEDY, encode, looks_binary
 from avsbench_harness.submission.header import Header, check_clip_id
 from avsbench_harness.submission.reader import Bytes
 from avsbench_harness.tasks import CLASSES, Task, get_task
@@ -117,6 +118,7 @@ class SubmissionWriter(ClipWriter):
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path, get_task(header.task), header.size)
         self.header = header
+        self._low_probability: list[str] = []
         # Refuse a header that the reader would refuse.
         Header.from_json(json.loads(json.dumps(header.to_json())))
 
@@ -124,19 +126,24 @@ class SubmissionWriter(ClipWriter):
         """Append one clip, (T,H,W) without padded frames.
 
         Raises:
-            SubmissionError: NaN or values out of range, wrong shape or dtype, or a repeated or invalid id;
-                the file is then not written.
+            SubmissionError: NaN or values out of range, a binary mask of uint8, wrong shape or dtype, or a
+                repeated or invalid id; the file is then not written.
         """
-        self._add(clip_id, self._bytes(clip_id, array))
+        codes = self._bytes(clip_id, array)
+        self._add(clip_id, codes)
+        if not self.task.semantic and looks_binary(codes):
+            self._low_probability.append(clip_id)
 
     def _header(self) -> dict[str, Any]:
-        return self.header.to_json()
+        return replace(self.header, low_probability=tuple(self._low_probability)).to_json()
 
     def _bytes(self, clip_id: str, array: npt.ArrayLike) -> Bytes:
         if self.task.semantic:
             return as_labels(clip_id, array, len(CLASSES))
         values = np.asarray(array)
         if values.dtype == np.uint8:
+            if looks_binary(values) and clip_id not in self.header.low_probability:
+                raise SubmissionError(f"clip '{clip_id}': the codes are 0 and 1 alone; {BINARY_REMEDY}.")
             return values
         try:
             return encode(values)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
-from avsbench_harness.schema import Schema
 from avsbench_harness.weights import store
+from avsbench_harness.weights.spec import WeightsSpec
 from avsbench_harness.weights.tensors import meta_state_dict
 
 #: Prefixes of a run's weights: the network, and the audio encoder that was trained with it.
@@ -17,20 +17,6 @@ MODEL, ENCODER = "model.", "encoder."
 
 #: Keys of a run's spec that tell which network its weights are for.
 FACTS = ("method", "variant", "task", "backbone")
-
-
-class WeightsSpec(Schema):
-    """Weights that a run predicts with or starts from.
-
-    Attributes:
-        sha256: of the file; of the authors' file for published weights.
-        file: name of the file, which has no influence on results.
-        published: whether the method's authors published them, or a run of this harness made them.
-    """
-
-    sha256: str
-    file: str
-    published: bool
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
         wanted: facts of the run that asks; they decide if several stored weights match.
 
     Raises:
-        MissingDataError: a run has no weights yet.
+        MissingDataError: a run has no weights yet, or stored weights are missing or damaged.
         UsageError: no weights or several have that name, or the file holds neither kind.
     """
     stored = [entry for entry in store.published() if _matches(entry, asked)]
@@ -101,8 +87,7 @@ def _choose(entries: Sequence[store.Published], asked: str, wanted: Mapping[str,
         names = ", ".join(entry.name for entry in fitting or entries)
         raise UsageError(f"'{asked}' matches {names}; name one of them.")
     entry = fitting[0] if fitting else entries[0]
-    if not entry.path.is_file():
-        raise MissingDataError(f"The weights {entry.name} are missing from the cache; import them again.")
+    store.verified(entry)
     return entry
 
 

@@ -1,21 +1,25 @@
 """The store of weights files: checked before they are added, and kept under their SHA-256.
 
 Files are ``<cache>/weights/<sha256>.<pth or safetensors>``; ``index.json`` beside them maps names to files.
-A name is that of a model (an audio encoder or backbone) or the id of published weights.
+A name is that of a model (an audio encoder or backbone) or the id of published weights. A file is used only
+if it has its hash, which is computed when size, times or inode differ from those of the last verification.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from torch import Tensor
 
-from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, read_json, sha256_file, write_json
 from avsbench_harness.weights import timm_names
 from avsbench_harness.weights.state_files import check_published_hash, read_state
@@ -43,6 +47,11 @@ class Entry:
     added: str
 
     @property
+    def source(self) -> str:
+        """The command that stores the file again."""
+        return f"avsb weights add {self.name} {shlex.quote(self.file)}"
+
+    @property
     def path(self) -> Path:
         """The stored file."""
         suffix = ".safetensors" if self.file.endswith(".safetensors") else ".pth"
@@ -66,6 +75,14 @@ class Published(Entry):
     task: str
     backbone: str
     source_sha256: str
+
+    @property
+    def source(self) -> str:
+        """The command that stores the file again."""
+        return (
+            f"avsb weights import {self.method} {shlex.quote(self.file)} --variant {self.variant} "
+            f"--task {self.task} --backbone {self.backbone}"
+        )
 
     @property
     def path(self) -> Path:
@@ -145,17 +162,59 @@ def published() -> list[Published]:
 
 
 def find(name: str) -> Path | None:
-    """The stored file of a model; ``None`` if there is none, or it was deleted or cut short."""
+    """The stored file of a model; ``None`` if there is none, or it was deleted.
+
+    Raises:
+        MissingDataError: the file is damaged.
+    """
     model = model_name(name)
     for entry in entries():
-        if entry.name == model and _is_whole(entry):
-            return entry.path
+        if entry.name == model and entry.path.is_file():
+            return verified(entry)
     return None
 
 
+def verified(entry: Entry) -> Path:
+    """The stored file of an entry, if it is whole.
+
+    Raises:
+        MissingDataError: it is missing or damaged; the message has the command that stores it again.
+    """
+    if not _is_whole(entry):
+        fault = "damaged: its SHA-256 is another" if entry.path.is_file() else "missing"
+        raise MissingDataError(
+            f"The stored weights of {entry.name}, {entry.path}, are {fault}; "
+            f"`{entry.source}` stores them again."
+        )
+    return entry.path
+
+
 def _is_whole(entry: Entry) -> bool:
-    """Whether an entry's file exists and has its full size."""
-    return entry.path.is_file() and entry.path.stat().st_size == entry.size
+    """Whether an entry's file exists and has its size and hash."""
+    path, stamps = entry.path, _folder() / "verified.json"
+    if not path.is_file() or path.stat().st_size != entry.size:
+        return False
+    facts = path.stat()
+    stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+    if _stamps(stamps).get(path.name) == stamp:
+        return True
+    if sha256_file(path) != entry.sha256:
+        return False
+    with (
+        suppress(OSError),
+        FileLock(_folder() / ".lock"),
+    ):  # a read-only cache is hashed every time
+        write_json(stamps, {**_stamps(stamps), path.name: stamp})
+    return True
+
+
+def _stamps(path: Path) -> dict[str, Any]:
+    """Facts of the files that were verified, by name; empty if unreadable."""
+    try:
+        found = read_json(path)
+    except (OSError, UsageError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def entries() -> list[Entry]:

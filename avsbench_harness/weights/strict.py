@@ -80,7 +80,7 @@ def load_renamed(
 
     Raises:
         MisfitError: entries are missing, unknown, of the wrong shape, or not tensors.
-        UsageError: everything fits, but some values are not finite.
+        UsageError: everything fits, but some values are not finite, or integers where floats belong.
     """
     own = module.state_dict()
     found: dict[str, Tensor] = {}
@@ -110,16 +110,45 @@ def load_renamed(
             "Check that task, backbone and variant are those of the weights.",
             fit=fitting / (fitting + len(missing) + len(unknown) + len(misshapen)),
         )
-    broken = [name for name, value in found.items() if not (value.is_meta or value.isfinite().all())]
+    check_numbers(found, own, what)
+    with torch.no_grad():
+        for name, value in found.items():
+            own[name].copy_(value)
+    setattr(module, _UNUSED, tuple(unused))
+
+
+def check_numbers(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Refuse values that cannot be a network's: not finite, or not floating-point where these belong.
+
+    Args:
+        state: entries under the network's names; those on the meta device have no values.
+        wanted: the network's own entries.
+        what: the network in words, for the error.
+
+    Raises:
+        UsageError: an entry is refused; values too large for the network's type are not finite either.
+    """
+    common = [(name, value, wanted[name].dtype) for name, value in state.items() if name in wanted]
+    typed = [
+        f"{name} {str(value.dtype).removeprefix('torch.')}"
+        for name, value, dtype in common
+        if dtype.is_floating_point and not (value.is_floating_point() or value.is_meta)
+    ]
+    broken = [
+        name
+        for name, value, dtype in common
+        if not typed and not value.is_meta and not value.to(dtype).isfinite().all()
+    ]
+    if typed:
+        raise UsageError(
+            f"This state dict fits {what}, but has the wrong type: {counted('not floating-point', typed)}. "
+            "Quantised weights are not read; fetch the original ones."
+        )
     if broken:
         raise UsageError(
             f"This state dict fits {what}, but not all values are numbers: {counted('not finite', broken)}. "
             "The file is damaged, or its training diverged."
         )
-    with torch.no_grad():
-        for name, value in found.items():
-            own[name].copy_(value)
-    setattr(module, _UNUSED, tuple(unused))
 
 
 def unused_entries(module: object) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.state_files import looks_like
+from avsbench_harness.weights.strict import check_numbers
 
 #: Short names in this benchmark, and their timm models.
 ALIASES = {"r50": "resnet50", "pvt": "pvt_v2_b5", "swin_t": "swin_tiny_patch4_window7_224"}
@@ -95,7 +96,8 @@ def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: as read from a file.
 
     Raises:
-        UsageError: the state dict is of another model, which the message names.
+        UsageError: the state dict is of another model, which the message names, or holds values that are not
+            finite or not floating-point.
     """
     whole = skeleton(name)
     wanted = skeleton(name, features_only=True, out_indices=_map_indices(name)).state_dict()
@@ -117,6 +119,7 @@ def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if fitted[key].shape != tensor.shape:
             shapes = f"{tuple(fitted[key].shape)} instead of {tuple(tensor.shape)}"
             raise _misfit(name, state, f"its '{key}' is {shapes}")
+    check_numbers(fitted, wanted, f"'{name}'")
     return {key: fitted[key] for key in wanted}
 
 

@@ -39,7 +39,10 @@ def record_of(cell, flipped: int, folder: Path, **changes) -> Record:
     record = Record(
         run_id=cell.run.id, created="2026-01-02T03:04:05Z", method=spec.method, variant=spec.variant,
         backbone=spec.backbone, preset=spec.preset, task=spec.task, seed=spec.seed,
-        data=DataEntry(name="real", split="test", synthetic=False, solution="f" * 64, fingerprint="d" * 64),
+        data=DataEntry(
+            name=spec.data.name, split="test", synthetic=spec.data.synthetic, solution="f" * 64,
+            fingerprint=spec.data.fingerprint,
+        ),
         scores=[
             ScoreEntry(protocol=scores.protocol, main=list(scores.main), metrics=scores.metrics,
                        intervals=scores.intervals, clips=scores.n)
@@ -97,6 +100,7 @@ def test_tables_of_different_recipes_show_hashes(tiny: str, real_s4: Path, tmp_p
     page, _ = write_tables(name, results)
     recipes = [line for line in page.read_text().splitlines() if line.startswith("Recipe `smoke ")]
     assert len(set(recipes)) == 2
+    assert all("(changed: iterations=" in line for line in recipes)
 
 
 def test_model_sizes_measured_and_reported(real_s4: Path, tmp_path: Path) -> None:

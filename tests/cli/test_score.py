@@ -15,7 +15,9 @@ def test_a_submission_without_a_run_is_recorded_only_on_request(avsb, finished: 
     shutil.copy(submission, copy)
     assert avsb("score", copy, "--out", away).code == 0
     assert not (away / "results").exists()
-    assert avsb("score", copy, "--out", away, "--record").code == 0
+    scored = avsb("score", copy, "--out", away, "--record")
+    assert scored.code == 0
     (record,) = (away / "results").glob("*.json")
+    assert f"written: {record}" in scored.err
     assert json.loads(record.read_text())["spec"] is None
     assert avsb("leaderboard", "--results", away / "results").code == 0

@@ -84,7 +84,7 @@ class Tree:
                 self.frame(clip / "frames" / f"{k}.jpg", size=(48, 32))
             for k in range(1 if (label, split) == ("v1s", "train") else count):
                 self.semantic_mask(clip / labels / f"{k}.png", rgb=labels == "labels_rgb")
-            self.sound(clip / "audio.wav")
+            self.sound(clip / "audio.wav", count)
             self.stray(clip / labels / "Thumbs.db")
             self.stray(top / label / ".DS_Store")
         _csv(top / "metadata.csv", "vid,uid,s_min,s_sec,a_obj,split,label", rows)
@@ -115,9 +115,9 @@ class Tree:
         )  # 28 is 34 in octal: 4 is blue's high bit, 3 the next of red, green
         self._save(Image.fromarray(colours if rgb else labels), path)
 
-    def sound(self, path: Path) -> None:
+    def sound(self, path: Path, seconds: int = 5) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.zeros((160, 2)), 16000)
+        soundfile.write(path, np.zeros((seconds * 8000, 2)), 8000)
         self.files.add(path)
 
     def stray(self, path: Path) -> None:

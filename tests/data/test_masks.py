@@ -90,6 +90,77 @@ def test_object_mask_in_every_mode(tmp_path, mask, encoding, empty):
     np.testing.assert_array_equal(read, mask)
 
 
+def with_alpha(colour, alpha, mode="RGBA"):
+    """An image of one or varying grey values and a mask {0,1} as its alpha channel."""
+    grey_values = np.broadcast_to(np.asarray(colour, np.uint8), alpha.shape)
+    channels = [grey_values] * (3 if mode == "RGBA" else 1) + [alpha.astype(np.uint8) * np.uint8(255)]
+    return Image.fromarray(np.stack(channels, axis=-1), mode)
+
+
+def transparent_palette(mask, colours, alphas):
+    image = paletted(mask, colours)
+    image.info["transparency"] = bytes(alphas)
+    return image
+
+
+ALPHA_ENCODINGS = {
+    "black RGBA": lambda m: with_alpha(0, m),
+    "white RGBA": lambda m: with_alpha(255, m),
+    "black LA": lambda m: with_alpha(0, m, "LA"),
+    "white LA": lambda m: with_alpha(255, m, "LA"),
+    "mask cut out": lambda m: with_alpha(m * np.uint8(255), m),
+    "background in part transparent": lambda m: with_alpha(
+        m * np.uint8(255), m | (np.indices(m.shape)[0] % 2)
+    ),
+    "palette": lambda m: transparent_palette(m, [BLACK, (255, 255, 255)], [0, 255]),
+    "palette of one colour": lambda m: transparent_palette(m, [BLACK, BLACK], [0, 255]),
+}
+
+
+@pytest.mark.parametrize("encoding", ALPHA_ENCODINGS)
+def test_object_mask_in_the_alpha_channel(tmp_path, mask, encoding):
+    path = tmp_path / "mask.png"
+    ALPHA_ENCODINGS[encoding](mask).save(path)
+    np.testing.assert_array_equal(read_object_mask(path), mask)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        lambda m: with_alpha(m * np.uint8(255), 1 - m),  # transparent objects
+        lambda m: with_alpha(m * np.uint8(255), m * 0),
+        lambda m: with_alpha(255, m * 0, "LA"),
+        lambda m: transparent_palette(m, [BLACK, (255, 255, 255)], [255, 0]),
+        lambda m: transparent_palette(m, [BLACK, (255, 255, 255)], [255, 90]),
+    ],
+)
+def test_object_mask_that_contradicts_its_alpha_channel_is_refused(tmp_path, mask, image):
+    image(mask).save(tmp_path / "mask.png")
+    with pytest.raises(
+        MaskValueError, match=r"transparent pixels that contradict its colours; save the mask"
+    ):
+        read_object_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_semantic_mask_with_an_alpha_channel(tmp_path, mask, mode):
+    path = tmp_path / "mask.png"
+    labels = mask * np.uint8(28)
+    channels = np.dstack([PALETTE[labels] if mode == "RGBA" else labels, mask * np.uint8(255)])
+    Image.fromarray(channels, mode).save(path)
+    np.testing.assert_array_equal(read_semantic_mask(path), labels)
+    for image, message in (
+        (with_alpha(0, mask, mode), "has transparency but no class"),
+        (
+            Image.fromarray(channels * np.array([1] * (channels.shape[2] - 1) + [0], np.uint8), mode),
+            "contradict",
+        ),
+    ):
+        image.save(path)
+        with pytest.raises(MaskValueError, match=message):
+            read_semantic_mask(path)
+
+
 @pytest.mark.parametrize("encoding", ZERO_ONE_ENCODINGS)
 def test_zero_one_object_masks_warn_once_per_data_set(tmp_path, mask, encoding):
     paths = [tmp_path / f"{k}.png" for k in range(3)]

@@ -13,7 +13,7 @@ README = Path(__file__).parents[2] / "submissions" / "README.md"
 
 
 def test_example_code(tmp_path):
-    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    program, binary = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in program.splitlines() if line]) <= 20
     namespace: dict = {}
     exec(program, namespace)
@@ -29,3 +29,7 @@ def test_example_code(tmp_path):
     )
     with read_solution(tmp_path / "solution.npz") as solution:
         assert check_submission(tmp_path / "mine.npz", solution) == []
+    namespace["masks"] = dict(zip(ids, masks, strict=True))
+    exec(binary, namespace)
+    for clip, mask in namespace["masks"].items():
+        assert np.array_equal(namespace["clips"][clip], encode(mask.astype(np.float32)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,8 +62,20 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def replace(path: Path) -> None:
+    path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
+
+
 @pytest.mark.parametrize("file", ["data.bin", "index.bin"])
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("damage", [flip, truncate, empty, zero, replace, Path.unlink])
 def test_a_damaged_solution_is_rebuilt(
     dataset: Dataset, packed: list[str], damage: Callable[[Path], None], file: str
 ) -> None:

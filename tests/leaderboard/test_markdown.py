@@ -16,7 +16,8 @@ from avsbench_harness.leaderboard.markdown import (
     write_leaderboard,
 )
 from avsbench_harness.leaderboard.tables import build_tables
-from avsbench_harness.results.record import CostEntry, TrainingEntry, read_records
+from avsbench_harness.results.folder import read_results
+from avsbench_harness.results.record import CostEntry, TrainingEntry
 
 from ..results.records import make_record, score_clips
 
@@ -88,6 +89,25 @@ def test_every_field_of_a_record_is_escaped() -> None:
     assert "<i>" not in page
 
 
+def test_control_characters_and_links_are_neutralised() -> None:
+    method = "a\x1b]8;;evil\x07\u202e\u2028 http://evil www.evil me@evil " + "x" * 1000
+    (row,) = lines(to_markdown([make_record("../../a", 0.5, method=method)]), "| 1 | a")
+    assert row.isprintable()
+    assert len(row) < 1000
+    assert r"http\://evil www\.evil me\@evil" in row
+    assert "](..%2F..%2Fa.json)" in row
+
+
+def test_refused_files_are_listed_and_the_rest_is_shown(tmp_path: Path) -> None:
+    made = score_clips(tmp_path, "a", 1)
+    before = render(read_results(tmp_path))
+    (tmp_path / "x|y.json").write_text('{"\x1b": NaN}')
+    after = render(read_results(tmp_path))
+    assert f"({made.run_id}.json)" in after
+    assert set(before.splitlines()) < set(after.splitlines())
+    assert r"- x\|y.json: unreadable: x\|y.json is not valid JSON" in after
+
+
 def test_empty_page(tmp_path: Path) -> None:
     assert "create one with `avsb run`" in write_leaderboard(tmp_path).read_text()
 
@@ -133,30 +153,32 @@ def test_a_page_is_stale_when_the_records_change(tmp_path: Path) -> None:
     score_clips(tmp_path, "a", 1)
     assert is_stale(tmp_path)
     write_leaderboard(tmp_path)
-    assert write_leaderboard(tmp_path).read_text() == render(tmp_path)
+    assert write_leaderboard(tmp_path).read_text() == render(read_results(tmp_path))
 
 
 def test_one_backbone(tmp_path: Path) -> None:
-    score_clips(tmp_path, "a", 1, backbone="pvt")
-    score_clips(tmp_path, "b", 1, backbone="r50")
-    page = render(tmp_path, "r50")
-    assert "(b.json)" in page
-    assert "(a.json)" not in page
+    one = score_clips(tmp_path, "a", 1, backbone="pvt")
+    two = score_clips(tmp_path, "b", 1, backbone="r50")
+    page = render(read_results(tmp_path), "r50")
+    assert f"({two.run_id}.json)" in page
+    assert f"({one.run_id}.json)" not in page
     assert "| combo: COMBO (ours) | r50 |" in page
     assert "| combo: COMBO (ours) | pvt |" not in page
     with pytest.raises(UsageError, match=r"Unknown backbone of the records 'r5'. Did you mean 'r50'"):
-        render(tmp_path, "r5")
+        render(read_results(tmp_path), "r5")
 
 
 def test_the_committed_page_is_up_to_date() -> None:
     folder = Path(__file__).parents[2] / "results"
-    assert (folder / "LEADERBOARD.md").read_text(encoding="utf-8") == render(folder)
+    assert (folder / "LEADERBOARD.md").read_text(encoding="utf-8") == render(read_results(folder))
 
 
 def test_golden_page(data: Path) -> None:
-    assert render(data / "records") == (data / "records" / "LEADERBOARD.md").read_text(encoding="utf-8")
+    assert render(read_results(data / "records")) == (data / "records" / "LEADERBOARD.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_order_of_records_does_not_matter(data: Path) -> None:
-    records = read_records(data / "records")
-    assert to_markdown(records[::-1], data / "records") == to_markdown(records, data / "records")
+    results = read_results(data / "records")
+    assert to_markdown(results.records[::-1], results) == to_markdown(results.records, results)

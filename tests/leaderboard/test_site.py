@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.engine.run import spec_hash
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.launch.resolve_solution import data_of
 from avsbench_harness.leaderboard.site import build_site, page_name
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import read_record
 from avsbench_harness.tasks import get_task
+
+from ..results.records import score_clips
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -56,14 +60,19 @@ def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             execute(run)
         record_failure(plan(dataclasses.replace(request, seed=7)), "out of <b>memory</b>")
         source = read_record(run.record_file)
+        assert source.spec is not None
+        method = "<script>alert(1)</script>|\n\x1b[31m" + "x" * 30_000
+        spec = {**source.spec, "method": method}
+        digest = spec_hash(spec)
+        name = f"evil-{digest[:10]}"
         evil = source.model_copy(update={
-            "run_id": "evil", "method": "<script>alert(1)</script>|\n",
+            "run_id": name, "method": method, "spec": spec, "spec_hash": digest,
             "created": f"{source.created[:4]}-00-00",
         })  # fmt: skip
-        (out / "results" / "evil.json").write_text(evil.model_dump_json())
-        for end in (".clips.csv",):
-            shutil.copy(run.record_file.with_suffix(end), out / "results" / f"evil{end}")
-        build_site(out / "results", out / "site", lambda record: data_of(record, real_s4))
+        (out / "results" / f"{name}.json").write_text(evil.model_dump_json())
+        shutil.copy(run.record_file.with_suffix(".clips.csv"), out / "results" / f"{name}.clips.csv")
+        (out / "results" / "refused.json").write_text('{"<b>": 1}')
+        build_site(read_results(out / "results"), out / "site", lambda record: data_of(record, real_s4))
     return out / "site"
 
 
@@ -87,6 +96,71 @@ def test_text_of_records_is_escaped(site: Path) -> None:
     assert "n/a (failed: out of &lt;b&gt;memory&lt;/b&gt;)" in index
 
 
+def test_refused_files_are_listed(site: Path) -> None:
+    index = (site / "index.html").read_text()
+    assert "<h1>Refused files</h1>" in index
+    assert "<li>refused.json: unreadable: Unknown key &#39;&lt;b&gt;&#39; in refused.json." in index
+
+
+def test_control_characters_and_long_texts_are_neutralised(site: Path) -> None:
+    for page in (site / "index.html", *(site / "runs").glob("*.html")):
+        text = page.read_text()
+        assert "\x1b" not in text
+        assert "x" * 20_001 not in text
+    assert "x" * 401 not in (site / "index.html").read_text()
+
+
+def test_run_pages_list_the_changes_to_the_preset(tmp_path: Path) -> None:
+    made = score_clips(tmp_path, "a", 1, spec={"recipe": {"optimizer": {"lr": 0.02}, "batch_size": 3}})
+    site = tmp_path / "site"
+    index = build_site(read_results(tmp_path), site).read_text()
+    assert "full (changed: batch_size=3, optimizer.lr=0.02)" in index
+    page = (site / "runs" / page_name(made)).read_text()
+    assert "<li><code>optimizer.lr=0.02</code></li>" in page
+
+
+def test_only_changed_pages_are_written(tmp_path: Path) -> None:
+    one, two = (score_clips(tmp_path, name, 1, seed=seed) for seed, name in enumerate("ab"))
+    site = tmp_path / "site"
+    build_site(read_results(tmp_path), site)
+    files = {path: path.stat().st_ino for path in site.rglob("*") if path.is_file()}
+    build_site(read_results(tmp_path), site)
+    assert {path: path.stat().st_ino for path in files} == files
+
+    (tmp_path / f"{two.run_id}.json").write_text("{}")
+    page = site / "runs" / page_name(one)
+    plot = next(page.parent / link for link in links(page) if link.endswith(".png"))
+    plot.unlink()
+    build_site(read_results(tmp_path), site)
+    assert plot.is_file()
+    assert not (site / "runs" / page_name(two)).exists()
+    assert (site / "runs" / page_name(one)).is_file()
+    assert "lacks the key" in (site / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"step": 3, "lo', None),
+        ("[" * 100_000, None),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), None),
+        ('{"loss": 1}', "the training log is damaged"),
+        ('{"step": 1, "loss": [1, 2]}', "the training log is damaged"),
+        ('{"step": 1, "val": 3}', "the training log is damaged"),
+    ],
+)
+def test_damaged_training_logs(tmp_path: Path, line: str, message: str | None) -> None:
+    results = tmp_path / "results"
+    made = score_clips(results, "a", 1)
+    log = tmp_path / "runs" / made.run_id / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text(f'{{"step": 1, "loss": 0.5}}\n{line}\n', encoding="latin-1")
+    build_site(read_results(results), tmp_path / "site")
+    page = (tmp_path / "site" / "runs" / page_name(made)).read_text()
+    assert ("Loss and validation" in page) == (message is None)
+    assert message is None or message in page
+
+
 def test_run_page_has_plots_and_clips(site: Path) -> None:
     records = [read_record(path) for path in (site.parent / "results").glob("s4-tiny-*.json")]
     done = next(record for record in records if record.status == "done")
@@ -101,7 +175,7 @@ def test_run_page_has_plots_and_clips(site: Path) -> None:
 def test_missing_inputs_are_named(site: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
-    build_site(results, tmp_path / "site")
+    build_site(read_results(results), tmp_path / "site")
     pages = [page.read_text() for page in (tmp_path / "site" / "runs").glob("*.html")]
     assert sum("n/a: training curves (the training log is not available)" in page for page in pages) == 3
     assert sum("n/a: threshold curve and clips" in page for page in pages) == 3
@@ -111,7 +185,7 @@ def test_pages_are_reproducible(site: Path, tmp_path: Path, real_s4: Path) -> No
     results = tmp_path / "results"
     shutil.copytree(site.parent / "results", results)
     for folder in ("one", "two"):
-        build_site(results, tmp_path / folder)
+        build_site(read_results(results), tmp_path / folder)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -190,7 +264,7 @@ def test_sorting_filter_and_images_in_a_browser(site: Path, tmp_path: Path) -> N
 
 
 def test_number_of_classes_is_not_a_percentage(data: Path, tmp_path: Path) -> None:
-    build_site(data / "records", tmp_path / "site")
+    build_site(read_results(data / "records"), tmp_path / "site")
     page = (
         tmp_path
         / "site"

@@ -14,6 +14,7 @@ from avsbench_harness.leaderboard.export import to_json
 from avsbench_harness.leaderboard.markdown import render
 from avsbench_harness.leaderboard.site import build_site
 from avsbench_harness.leaderboard.tables import build_tables
+from avsbench_harness.results.folder import folder_faults, read_results
 from avsbench_harness.results.measurement import (
     Measurement,
     Spread,
@@ -24,7 +25,6 @@ from avsbench_harness.results.measurement import (
     write_measurement,
 )
 from avsbench_harness.results.record import read_records
-from avsbench_harness.results.validate import measurement_faults, record_faults
 
 
 def measurement(**changes: Any) -> Measurement:
@@ -72,9 +72,9 @@ def test_spread() -> None:
 
 
 def test_leaderboard_shows_the_measurement_instead_of_the_speed_of_the_run(results: Path) -> None:
-    before = render(results).splitlines()
+    before = render(read_results(results)).splitlines()
     write_measurement(results, measurement())
-    after = render(results).splitlines()
+    after = render(read_results(results)).splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     device = r"NVIDIA A\_100 \<80 GB\>"
     (_, protocol), (old, new) = changed  # the row with other options is unchanged
@@ -82,15 +82,16 @@ def test_leaderboard_shows_the_measurement_instead_of_the_speed_of_the_run(resul
     assert "| combo (paper) | r50 | smoke abc5933e |" in old
     assert f"| 91.6 | 14.3 | 41.50 ({device}, fp32, batch 2) | 7.2 ({device}) |" in new
     assert old.split(" | 91.6 |")[0] == new.split(" | 91.6 |")[0]
-    found = [row["measurement"] for table in to_json(build_tables(read_records(results), results))
+    checked = read_results(results)
+    found = [row["measurement"] for table in to_json(build_tables(checked.records, checked))
              for row in table["rows"]]  # fmt: skip
     assert found.count("s4-combo-paper-r50-cuda-fp32-b2") == 1
-    assert render(results).splitlines() == after
+    assert render(read_results(results)).splitlines() == after
 
 
 def test_site_escapes_the_device(results: Path, tmp_path: Path) -> None:
     write_measurement(results, measurement())
-    page = build_site(results, tmp_path / "site").read_text(encoding="utf-8")
+    page = build_site(read_results(results), tmp_path / "site").read_text(encoding="utf-8")
     assert page.count("41.50 (NVIDIA A_100 &lt;80 GB&gt;, fp32, batch 2)") == 1
     assert page.count("measured by avsb bench") == 1  # above one table
 
@@ -126,8 +127,7 @@ def test_measurement_of_a_record(data: Path) -> None:
 
 def test_faults_name_the_file(results: Path) -> None:
     path = write_measurement(results, measurement())
-    assert record_faults(results)[1] == []
-    assert measurement_faults(results) == (1, [])
+    assert list(folder_faults(read_results(results))) == []
     values = json.loads(path.read_text())
     for name, changes in (
         ("a.json", {}),
@@ -136,19 +136,25 @@ def test_faults_name_the_file(results: Path) -> None:
     ):
         (path.parent / name).write_text(json.dumps({**values, **changes}))
     (path.parent / "d.json").write_text("[]")
-    checked, found = measurement_faults(results)
-    assert checked == len(measurement_files(results)) == 5
+    content = read_results(results)
+    found = list(folder_faults(content))
+    assert (
+        len(content.measurements) + len(content.refused_measurements) == len(measurement_files(results)) == 5
+    )
     assert [
         fault for fault, name in zip(found, "abcd", strict=True) if f"bench/{name}.json" not in fault
     ] == []
-    assert "a file must have the name of its measurement" in found[0]
+    assert "its name must be that of the measurement" in found[0]
     assert "Unknown key 'memory'" in found[1]
     assert "'loading.waiting' is 1.5" in found[2]
     assert "expected a JSON object" in found[3]
 
 
-def test_a_damaged_measurement_is_an_error_with_its_file(results: Path) -> None:
+def test_a_damaged_measurement_is_refused_and_the_rest_is_shown(results: Path) -> None:
+    before = render(read_results(results))
     path = write_measurement(results, measurement())
     path.write_text("{")
-    with pytest.raises(UsageError, match="cuda-fp32-b2.json is not valid JSON"):
-        render(results)
+    after = render(read_results(results))
+    assert set(before.splitlines()) < set(after.splitlines())
+    assert f"- bench/{path.name}: ".replace("_", r"\_") in after
+    assert "is not valid JSON" in after

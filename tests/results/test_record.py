@@ -23,13 +23,14 @@ from .records import make_record, score_clips
 
 def test_records_are_immutable(tmp_path: Path) -> None:
     made = score_clips(tmp_path, "a", 1)
-    assert read_record(tmp_path / "a.json") == made
+    path = tmp_path / f"{made.run_id}.json"
+    assert read_record(path) == made
     assert read_records(tmp_path) == [made]
-    table = pd.read_csv(clips_file(tmp_path / "a.json"))
+    table = pd.read_csv(clips_file(path))
     assert list(table["J"]) == [0.0] + [1.0] * 39
     with pytest.raises(UsageError, match="records are immutable"):
         score_clips(tmp_path, "a", 2)
-    assert read_record(tmp_path / "a.json") == made
+    assert read_record(path) == made
 
 
 def test_a_scored_record_replaces_a_failed_one_but_not_vice_versa(tmp_path: Path) -> None:
@@ -41,8 +42,11 @@ def test_a_scored_record_replaces_a_failed_one_but_not_vice_versa(tmp_path: Path
     assert r"- a: n/a (failed: out \| of memory)" in page
     assert "no records yet" not in page
     made = score_clips(tmp_path, "a", 0)
-    write_failure(tmp_path / "a.json", failed)
-    assert read_record(tmp_path / "a.json") == made
+    path = tmp_path / f"{made.run_id}.json"
+    write_failure(path, failed)
+    assert read_record(path) == made
+    path.write_text(failed.model_dump_json())
+    assert score_clips(tmp_path, "a", 0) == read_record(path) == made
 
 
 def test_json_round_trip(data: Path) -> None:

@@ -242,6 +242,24 @@ def test_command_submit_check(tmp_path):
     assert "not a complete zip" in result.output
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_validator_accepts_what_the_grader_accepts(tmp_path, scale):
+    size = (SIZE[0] * scale, SIZE[1] * scale)
+    submission, solution, *_ = write_pair(tmp_path, "s4", size)
+    for protocol in (None, "avsbench", "avsegformer", "combo"):
+        option = ["--protocol", protocol] if protocol else []
+        paths = [str(submission), "--solution", str(solution), *option]
+        checked = CliRunner().invoke(app, ["submit", "check", *paths])
+        scored = CliRunner().invoke(app, ["score", *paths])
+        accepted = protocol != "combo" and (scale == 1 or protocol == "avsegformer")
+        assert checked.exit_code == (0 if accepted else 3), checked.output
+        assert isinstance(scored.exception, SubmissionError) is not accepted
+        if not accepted:
+            assert str(scored.exception) in checked.output.replace("\n", "")
+    with pytest.raises(UsageError, match="--protocol needs the ground truth; pass --solution"):
+        run("submit", "check", submission, "--protocol", "avsbench")
+
+
 @pytest.mark.parametrize(
     "module", ["scoring", "launch.records", "launch.run_scores", "launch.resolve_solution"]
 )

@@ -63,7 +63,8 @@ def savez(tmp_path: Path) -> Callable[..., Path]:
             "size": list(SIZE),
             **(header or {}),
         }
-        arrays: dict[str, Any] = {**masks, **(clips or {})}
+        codes = masks if task == "avss" else {clip: mask * np.uint8(255) for clip, mask in masks.items()}
+        arrays: dict[str, Any] = {**codes, **(clips or {})}
         arrays = {name: array for name, array in arrays.items() if array is not None}
         encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
         path = tmp_path / "numpy.npz"

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 
 from avsbench_harness.errors import MissingDataError, SubmissionError
-from avsbench_harness.submission import archive, check_submission, read_solution, read_submission
+from avsbench_harness.submission import (
+    Header,
+    SubmissionWriter,
+    archive,
+    check_submission,
+    read_solution,
+    read_submission,
+    write_solution,
+)
 
 
 def refused(path: Path) -> str:
@@ -52,8 +60,27 @@ def npy(array: np.ndarray) -> bytes:
 
 def test_files_written_by_numpy(savez, masks):
     for task in ("s4", "avss"):
+        top = 1 if task == "avss" else 255
         with read_submission(savez(task)) as submission:
-            assert {k: v.tolist() for k, v in submission} == {k: v.tolist() for k, v in masks(task).items()}
+            assert {k: v.tolist() for k, v in submission} == {
+                k: (v * top).tolist() for k, v in masks(task).items()
+            }
+
+
+@pytest.mark.parametrize("name", ["two words", "日本 1", "Ünï=<b>"])
+def test_clip_ids_with_spaces_and_other_scripts(savez, tmp_path, masks, name):
+    """Files of numpy and of the writer hold every id that a table may have."""
+    mask = masks("s4")["b.2"]
+    fingerprint = write_solution(tmp_path / "solution.npz", "s4", "test", [(name, mask, "s4")])
+    codes = {"-a_1": None, "b.2": None, "_c": None, name: mask * np.uint8(255)}
+    ours = tmp_path / "ours.npz"
+    with SubmissionWriter(ours, Header("s4", "test", fingerprint, "test", size=(6, 8))) as writer:
+        writer.add(name, codes[name])
+    with read_solution(tmp_path / "solution.npz") as solution:
+        for path in (ours, savez(header={"solution": fingerprint}, clips=codes)):
+            assert check_submission(path, solution) == []
+            with read_submission(path) as submission:
+                assert np.array_equal(submission.read(name), codes[name])
 
 
 def test_stored_members(savez, tmp_path, masks):
@@ -82,7 +109,9 @@ def test_missing_file(tmp_path):
         ({"b.2": np.asfortranarray(np.zeros((5, 6, 8), np.uint8))}, "clip 'b.2': it is in Fortran order"),
         ({"b.2": np.zeros(3, [("x", "u1")])}, "clip 'b.2': dtype is 'structured'"),
         ({"../evil": np.zeros((5, 6, 8), np.uint8)}, "member '../evil.npy' is not a clip"),
-        ({"a b": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({" a": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({"a\u202eb": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
+        ({"a\\b": np.zeros((5, 6, 8), np.uint8)}, "is not a clip"),
         ({"-a_1": None, "b.2": None, "_c": None}, "it has no clips"),
     ],
 )
@@ -94,6 +123,17 @@ def test_labels_over_70(savez, masks):
     labels = masks("avss")["b.2"].copy()
     labels[3, 2, 1] = 71
     assert "clip 'b.2': label 71 exceeds 70" in refused(savez("avss", clips={"b.2": labels}))
+
+
+def test_binary_masks_instead_of_codes(savez, masks):
+    binary = masks("s4")
+    message = refused(savez(clips={"b.2": binary["b.2"]}))
+    assert "clip 'b.2': its codes are 0 and 1 alone, which score as empty; multiply a binary mask" in message
+    assert len(check_submission(savez(clips=binary))) == 3
+    assert check_submission(savez(clips={"b.2": binary["b.2"] * 0})) == []  # no object
+    assert check_submission(savez(header={"low_probability": ["b.2"]}, clips={"b.2": binary["b.2"]})) == []
+    for ids in ("b.2", [1], {"b.2": 1}):
+        assert "header: " in refused(savez(header={"low_probability": ids}))
 
 
 @pytest.mark.parametrize(

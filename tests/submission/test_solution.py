@@ -34,6 +34,16 @@ def test_round_trip(pair, masks, task):
         assert solution.fingerprint == fingerprint_solution(task, "test", listed(masks(task)))
 
 
+def test_empty_ground_truth_is_refused(tmp_path):
+    path = tmp_path / "empty.npz"
+    clips = {clip: np.zeros((5, 4, 4), np.uint8) for clip in "ab"}
+    with pytest.raises(UsageError, match=r"The masks of all 2 test clips are empty, so .*empty\.npz would"):
+        write_solution(path, "s4", "test", listed(clips))
+    assert not path.exists()
+    clips["b"][4, 3, 3] = 1
+    write_solution(path, "s4", "test", listed(clips))
+
+
 def test_fingerprint_depends_on_task_split_clips_and_masks(masks):
     given = masks("s4")
     fingerprint = fingerprint_solution("s4", "test", listed(given))

@@ -35,6 +35,21 @@ def test_round_trip(tmp_path):
         assert np.array_equal([array for _, array in submission], encode(p))
 
 
+def test_probabilities_below_the_second_threshold_are_no_binary_mask(tmp_path):
+    p = np.zeros((5, 4, 4), np.float32)
+    p[0, 0, 0] = 0.005  # code 1
+    with SubmissionWriter(tmp_path / "a.npz", header()) as writer:
+        writer.add("low", p)
+        writer.add("high", p + np.float32(0.5))
+    with read_submission(tmp_path / "a.npz") as submission:
+        assert submission.header == header(low_probability=("low",))
+        assert np.array_equal(submission.read("low"), encode(p))
+        with SubmissionWriter(tmp_path / "copy.npz", submission.header) as writer:
+            for clip, codes in submission:
+                writer.add(clip, codes)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "copy.npz").read_bytes()
+
+
 def test_numpy_can_read_a_submission(tmp_path):
     codes = np.arange(80, dtype=np.uint8).reshape(5, 4, 4)
     with SubmissionWriter(tmp_path / "a.npz", header()) as writer:
@@ -58,6 +73,7 @@ def test_equal_content_gives_equal_bytes(tmp_path):
         ("s4", np.full((5, 4, 4), np.nan, np.float32), "clip 'bad': 80 of 80 probabilities are NaN"),
         ("s4", np.full((5, 4, 4), 3.0, np.float32), "clip 'bad': probabilities must lie in"),
         ("s4", np.zeros((5, 4, 4), np.int64), "clip 'bad': expected floating-point"),
+        ("s4", np.eye(4, dtype=np.uint8)[None], "clip 'bad': the codes are 0 and 1 alone; multiply a binary"),
         (
             "s4",
             np.zeros((6, 4, 4), np.float32),
@@ -81,7 +97,7 @@ def test_a_bad_clip_is_named_and_nothing_is_written(tmp_path, task, array, messa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("clip", ["", "a/b", "../a", "header", ".hidden", "a b", "ü", "a\n", "x" * 129])
+@pytest.mark.parametrize("clip", ["", "a/b", "../a", "header", ".hidden", "a ", "ü\u202e", "a\n", "x" * 129])
 def test_invalid_ids_are_refused(tmp_path, clip):
     with (
         pytest.raises(SubmissionError, match="is not a valid clip id"),

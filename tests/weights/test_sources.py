@@ -118,8 +118,20 @@ def test_published_weights_score_as_the_model_that_they_are_of(
         UsageError, match=r"holds weights of tiny \(released\) for s4 with r50, not .* for ms3"
     ):
         plan(request(publishing, real_s4, tmp_path, task="ms3", weights=entry.name))
+    whole, fresh = (
+        entry.path.read_bytes(),
+        plan(request(publishing, real_s4, tmp_path / "fresh", weights=entry.name)),
+    )
+    entry.path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(MissingDataError, match=r"are damaged: .*`avsb weights import tiny \S+\.pth .*`"):
+        plan(request(publishing, real_s4, tmp_path, weights=entry.name))
+    with pytest.raises(AvsbError, match="has changed since the run was planned, or is damaged"):
+        train_or_load(fresh)
+    assert import_weights(publishing, renamed, task="s4", backbone="r50").entry.path.read_bytes() == whole
     entry.path.unlink()
-    with pytest.raises(MissingDataError, match="are missing from the cache; import them again"):
+    with pytest.raises(
+        MissingDataError, match=r"are missing; `avsb weights import tiny \S+ .*` stores them again"
+    ):
         plan(request(publishing, real_s4, tmp_path, weights=entry.name))
 
 
@@ -171,7 +183,7 @@ def test_weights_that_change_after_planning_are_refused(
     with FileLock(run.folder / ".lock"), pytest.raises(Busy, match="Another process works on"):
         train_or_load(run)
     trained.weights_file.write_bytes(trained.weights_file.read_bytes() + b" ")
-    with pytest.raises(AvsbError, match="changed while the run was planned"):
+    with pytest.raises(AvsbError, match="has changed since the run was planned"):
         train_or_load(run)
     assert not run.weights_file.exists()
 

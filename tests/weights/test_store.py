@@ -14,8 +14,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from avsbench_harness.errors import UsageError
-from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.nn.audio_encoder import CompactAudioEncoder, build_audio_encoder
 from avsbench_harness.nn.pretrained import add_weights
 from avsbench_harness.weights import store
 from avsbench_harness.weights.state_files import check_published_hash, read_state
@@ -76,14 +76,112 @@ def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
     assert store.find("resnet50.tv_in1k") is None
 
 
-def test_an_entry_with_a_missing_or_truncated_file_is_not_found(compact: Path):
+def test_a_deleted_file_is_not_found(compact: Path):
     entry = add_weights("compact", compact)
-    os.truncate(entry.path, 100)
-    assert store.find("compact") is None
     entry.path.unlink()
     assert store.find("compact") is None
     assert add_weights("compact", compact).path.stat().st_size == entry.size
     assert store.find("compact") == entry.path
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "flipped with its old time"])
+def test_a_damaged_file_is_refused_until_it_is_added_again(compact: Path, damage: str, known: bool):
+    entry = add_weights("compact", compact)
+    if known:
+        assert store.find("compact") == entry.path
+    before = entry.path.stat()
+    if damage == "cut":
+        os.truncate(entry.path, 100)
+    else:
+        content = bytearray(entry.path.read_bytes())
+        content[len(content) // 2] ^= 1
+        entry.path.write_bytes(content)
+        if "time" in damage:
+            os.utime(entry.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(
+            MissingDataError, match=r"compact.*damaged.*`avsb weights add compact compact\.pth`"
+        ):
+            store.find("compact")
+    add_weights("compact", compact)
+    assert store.find("compact") == entry.path
+
+
+def test_an_unchanged_file_is_hashed_once(compact: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = add_weights("compact", compact)
+    store.find("compact")
+    monkeypatch.setattr(store, "sha256_file", None)
+    assert store.find("compact") == entry.path
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}'])
+def test_a_damaged_list_of_verified_files_is_replaced(compact: Path, content: str):
+    entry = add_weights("compact", compact)
+    stamps = entry.path.with_name("verified.json")
+    stamps.write_text(content)
+    assert store.find("compact") == entry.path
+    assert entry.path.name in json.loads(stamps.read_text())
+
+
+def test_a_cache_that_cannot_be_written_is_verified_too(compact: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = add_weights("compact", compact)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_json", full)
+    assert store.find("compact") == entry.path
+    entry.path.write_bytes(bytes(entry.size))
+    with pytest.raises(MissingDataError, match="damaged"):
+        store.find("compact")
+
+
+FAULTS = {
+    "nan": (lambda value: value * float("nan"), r"not all values are numbers: \d+ not finite"),
+    "infinite": (lambda value: value + float("inf"), "not finite"),
+    "too large": (lambda value: value.double() + 1e300, "not finite"),
+    "integer": (lambda value: (100 * value).to(torch.int32), r"\d+ not floating-point \(.* int32"),
+    "quantised": (lambda value: (100 * value).to(torch.int8), "Quantised weights are not read"),
+    "bool": (lambda value: value > 0, r"not floating-point \(.* bool"),
+    "complex": (
+        lambda value: value.to(torch.complex64),
+        r"not floating-point|does not hold|only named tensors",
+    ),
+    "meta": (lambda value: value.to("meta"), r"does not hold|only named tensors"),
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "suffix"),
+    [(fault, suffix) for fault in FAULTS for suffix in (".pth", ".safetensors")][:-1],  # no meta tensors
+)
+@pytest.mark.parametrize("model", ["compact", "resnet18"])
+def test_values_that_no_network_can_have_are_refused(tmp_path: Path, model: str, fault: str, suffix: str):
+    change, message = FAULTS[fault]
+    network = CompactAudioEncoder() if model == "compact" else timm.create_model(model)
+    state = {
+        name: change(value) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(state, file)
+    else:
+        save_file(state, file)
+    with pytest.raises(UsageError, match=message) as caught:
+        add_weights(model, file)
+    assert str(file) in str(caught.value)
+    assert store.entries() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_types_are_converted(tmp_path: Path, dtype: torch.dtype):
+    state = {name: value.to(dtype) for name, value in CompactAudioEncoder().state_dict().items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    add_weights("compact", tmp_path / "weights.safetensors")
+    found = build_audio_encoder("compact", store.find("compact")).state_dict()
+    assert all(torch.equal(value, state[name].float()) for name, value in found.items())
 
 
 def test_hash_digits_in_the_name_must_match(compact: Path):

@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbench_harness.data.audio.waveform import SAMPLE_RATE, read_audio, to_16k
+from avsbench_harness.data.audio.waveform import (
+    SAMPLE_RATE,
+    find_damage,
+    find_wrong_length,
+    read_audio,
+    to_16k,
+)
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.safe_pickle import read_float_tensor
@@ -32,6 +38,9 @@ EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP + WINDOW
 
 #: Maximum number of examples in a published pickle; AVSBench's have 5 (objects) or 10 (semantic).
 _MAX_PICKLED = 64
+
+# Rounding of published pickles, some of which were computed in float32.
+_TOLERANCE = 1e-3
 
 
 def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,7 +112,7 @@ def length_rule(task: Task) -> str:
     return f"{'zeros' if task.semantic else 'repeat'}-{task.frames}"
 
 
-def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
+def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> NDArray[np.float32]:
     """Return a clip's log-mel examples (T,1,96,64), ``T = task.frames``, from its recording or pickle.
 
     If there are too few examples, in s4 and ms3 the last one is repeated, as in AVSBench's pickles; in avss
@@ -111,13 +120,23 @@ def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
     recording shorter than one example (0.975 s), on which the published script fails, is padded with silence.
     If there are too many, the first T are kept, where the published scripts raise an error.
 
+    Args:
+        clip: a clip of the task.
+        task: determines T and the padding.
+        problems: a list to which a sentence is added if the recording is probably damaged, or much shorter
+            or longer than the clip.
+
     Raises:
         MissingDataError: the clip has no audio on disk.
         UsageError: the file is not a valid recording or pickle.
     """
     path = audio_file(clip)
     if clip.audio is not None:
-        examples = _recorded_examples(path, task)
+        samples, rate = read_audio(path)
+        if problems is not None:
+            problem = find_damage(path, samples) or find_wrong_length(samples, rate, len(clip.frames))
+            problems += [f"{path} {problem}."] if problem else []
+        examples = _recorded_examples(samples, rate, task)
     else:
         examples = read_log_mel_pickle(path)[: task.frames]
     missing = task.frames - len(examples)
@@ -127,9 +146,9 @@ def clip_log_mel(clip: Clip, task: Task) -> NDArray[np.float32]:
     return np.concatenate([examples, np.repeat(filler, missing, axis=0)])
 
 
-def _recorded_examples(path: Path, task: Task) -> NDArray[np.float32]:
+def _recorded_examples(samples: NDArray[np.float64], rate: int, task: Task) -> NDArray[np.float32]:
     """Up to T examples of a recording; in s4 and ms3 at least one."""
-    samples = to_16k(*read_audio(path))
+    samples = to_16k(samples, rate)
     if not task.semantic and len(samples) < EXAMPLE_SAMPLES:
         samples = np.pad(samples, (0, EXAMPLE_SAMPLES - len(samples)))
     return log_mel_examples(samples, task.frames)
@@ -139,9 +158,39 @@ def read_log_mel_pickle(path: Path) -> NDArray[np.float32]:
     """Read the log-mel examples (n,1,96,64) of one of AVSBench's ``audio_log_mel/*.pkl``, without unpickling.
 
     Raises:
-        UsageError: the file is not a finite float tensor of that shape with 1 <= n <= 64.
+        UsageError: the file is not a finite float tensor of that shape with 1 <= n <= 64, or has values that
+            the VGGish front end cannot compute.
     """
     examples = read_float_tensor(path, (None, 1, EXAMPLE_FRAMES, BANDS), max_rows=_MAX_PICKLED)
     if not np.isfinite(examples).all():
         raise UsageError(f"{path} has values that are NaN or infinite; make it again or use the recording.")
+    fault = _foreign_values(examples)
+    if fault is not None:
+        raise UsageError(
+            f"{path} was made by another front end than VGGish's log(mel + 0.01): {fault}; make it again or "
+            "use the recording."
+        )
     return examples
+
+
+def _foreign_values(examples: NDArray[np.float32]) -> str | None:
+    """The values of log-mel examples that the VGGish front end cannot compute, ``None`` if there are none.
+
+    Its values lie between log 0.01, that of digital silence, and that of a full-scale sample in every window.
+    Examples of zeros are padding.
+    """
+    floor = np.log(LOG_OFFSET)
+    ceiling = np.log(WINDOW / 2 * mel_matrix().sum(axis=0).max() + LOG_OFFSET)  # WINDOW / 2: sum of Hann
+    values = examples[examples.any(axis=(1, 2, 3))]
+    if not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low < floor - _TOLERANCE:
+        return f"its lowest value is {low:.3f}, below {floor:.3f}"
+    if high > ceiling + _TOLERANCE:
+        return f"its highest value is {high:.3f}, above {ceiling:.3f}"
+    level = values[..., 0]  # of windows with equal values in all bands, which only silence has
+    silent = (values == values[..., :1]).all(axis=-1) & (np.abs(level - floor) > _TOLERANCE)
+    if silent.any():
+        return f"silence has the value {float(level[silent][0]):.3f} instead of {floor:.3f}"
+    return None

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import soundfile
+import numpy as np
 from PIL import Image
 
+from avsbench_harness.data.audio.logmel import read_log_mel_pickle
+from avsbench_harness.data.audio.waveform import find_damage, find_wrong_length, read_audio
+from avsbench_harness.data.avsbench.labels import explain_classes
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset, table_name
 from avsbench_harness.data.avsbench.report import Count, Fault, FaultKind, Report, SplitCounts, TaskReport
 from avsbench_harness.data.avsbench.tree import (
@@ -25,7 +28,7 @@ from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.errors import BadFileError, MaskValueError, UnreadableImageError
 from avsbench_harness.data.masks import decode_object_mask, decode_semantic_mask
 from avsbench_harness.data.pixels import load_image
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import MissingDataError, UsageError, one_line
 from avsbench_harness.files import read_json
 from avsbench_harness.tasks import MASK_SIZE, SPLITS, TASKS, Split, Task
 
@@ -103,6 +106,7 @@ class _Opened:
     clips: dict[Split, list[Clip]]
     expected: dict[Split, int] | None
     faults: list[Fault]
+    table: str
 
 
 def _open(root: Path, task: Task) -> _Opened:
@@ -110,6 +114,7 @@ def _open(root: Path, task: Task) -> _Opened:
     clips: dict[Split, list[Clip]] = {}
     expected = None
     faults: list[Fault] = []
+    table = "."
     try:
         dataset = open_dataset(root, task)
         clips = {split: dataset.clips(split) for split in SPLITS}
@@ -123,7 +128,7 @@ def _open(root: Path, task: Task) -> _Opened:
         faults.append(_missing_table(root, folder, task))
     except BadFileError as error:
         faults.append(Fault(task.name, "table", _relative(error.path, root), error.reason))
-    return _Opened(task, folder, clips, expected, faults)
+    return _Opened(task, folder, clips, expected, faults, table)
 
 
 def _missing_table(root: Path, folder: Path | None, task: Task) -> Fault:
@@ -147,6 +152,11 @@ def _report(root: Path, opened: _Opened, results: dict[Split, list[_ClipCheck]])
             audio=Count(present["audio"], len(clips)),
         )
     checks = [check for split in results.values() for check in split]
+    faults = [*opened.faults, *(fault for check in checks for fault in check.faults)]
+    for split, found in results.items():
+        if any(check.masks for check in found) and not any(check.objects for check in found):
+            message = f"names {len(found):,} {split} clips, whose masks have no object; fetch the masks again"
+            faults.append(Fault(opened.task.name, "empty", opened.table, message))
     zero_one = sum(check.zero_one for check in checks)
     notes = []
     if zero_one:
@@ -160,7 +170,8 @@ def _report(root: Path, opened: _Opened, results: dict[Split, list[_ClipCheck]])
         synthetic=find_synthetic_marker(root, opened.folder or root) is not None,
         tree=found_tree(opened.folder or root),
         counts=counts,
-        faults=[*opened.faults, *(fault for check in checks for fault in check.faults)],
+        faults=faults,
+        warnings=[warning for check in checks for warning in check.warnings],
         notes=notes,
     )
 
@@ -170,6 +181,9 @@ class _ClipCheck:
 
     Attributes:
         faults: the faults of the files.
+        warnings: what may be wrong with them.
+        masks: number of masks that could be read.
+        objects: whether one of them has an object.
         present: number of files found, by ``frame``, ``mask`` and ``audio``.
         zero_one: number of masks with the values 0 and 1.
     """
@@ -177,6 +191,9 @@ class _ClipCheck:
     def __init__(self, root: Path, task: Task, clip: Clip) -> None:
         self._root, self._task = root, task
         self.faults: list[Fault] = []
+        self.warnings: list[Fault] = []
+        self.masks = 0
+        self._classes: set[int] = set()
         self.present: Counter[str] = Counter()
         self.zero_one = 0
         for frame, mask in zip(clip.frames, clip.masks, strict=True):
@@ -187,10 +204,27 @@ class _ClipCheck:
                 self._size(frame, picture, size)
             if mask is not None:
                 self._mask(mask, size)
+        if task.semantic:
+            self._compare_classes(clip)
         if clip.audio is not None:
-            self._audio(clip.audio)
-        elif clip.logmel is not None:  # it was listed in its folder
-            self.present["audio"] += 1
+            self._audio(clip.audio, len(clip.frames))
+        if clip.logmel is not None:  # it was listed in its folder
+            self.present["audio"] += clip.audio is None
+            self._logmel(clip.logmel)
+
+    @property
+    def objects(self) -> bool:
+        """Whether a mask has an object."""
+        return bool(self._classes - {0})
+
+    def _compare_classes(self, clip: Clip) -> None:
+        """Compare the classes of the masks with those that the table lists."""
+        explained = explain_classes(self._classes, clip.category)
+        folder = next((mask.parent for mask in clip.masks if mask is not None), None)
+        if explained is not None and folder is not None:
+            message, certain = explained
+            fault = Fault(self._task.name, "classes", _relative(folder, self._root), message)
+            (self.faults if certain else self.warnings).append(fault)
 
     def _fault(self, kind: FaultKind, path: Path, message: str) -> None:
         self.faults.append(Fault(self._task.name, kind, _relative(path, self._root), message))
@@ -219,23 +253,42 @@ class _ClipCheck:
         self._size(path, image, size)
         try:
             if self._task.semantic:
-                decode_semantic_mask(image, path)
+                mask = decode_semantic_mask(image, path)
             else:
-                self.zero_one += decode_object_mask(image, path)[1]
+                mask, zero_one = decode_object_mask(image, path)
+                self.zero_one += zero_one
+            self.masks += 1
+            self._classes.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
         except MaskValueError as error:
             self._fault("colour", path, error.reason)
 
-    def _audio(self, path: Path) -> None:
+    def _audio(self, path: Path, seconds: int) -> None:
         if not path.is_file():
             self._fault("missing", path, "is not there")
             return
         self.present["audio"] += 1
         try:
-            if soundfile.info(path).frames == 0:
-                self._fault("unreadable", path, "is a recording without samples")
-        except (soundfile.SoundFileError, OSError) as error:
-            reason = getattr(error, "error_string", type(error).__name__)  # without the path
-            self._fault("unreadable", path, f"cannot be read as a recording ({reason})")
+            samples, rate = read_audio(path)
+        except UsageError as error:
+            self._fault("unreadable", path, _without_path(error, path))
+            return
+        damage = find_damage(path, samples)
+        if damage is not None:
+            self._fault("audio", path, damage)
+        length = find_wrong_length(samples, rate, seconds)
+        if length is not None:
+            self.warnings.append(Fault(self._task.name, "audio", _relative(path, self._root), length))
+
+    def _logmel(self, path: Path) -> None:
+        try:
+            read_log_mel_pickle(path)
+        except UsageError as error:
+            self._fault("unreadable", path, _without_path(error, path))
+
+
+def _without_path(error: UsageError, path: Path) -> str:
+    """The message of an error, without the path in front and the full stop."""
+    return one_line(error).removeprefix(f"{path} ").removesuffix(".")
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avsbench_harness.data.avsbench.tree import EXPECTED
-from avsbench_harness.tasks import SPLITS, Split, get_task
+from avsbench_harness.tasks import Split, get_task
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
 #: Kinds of faults: a missing file, a malformed table, a wrong number of clips, a file that cannot be decoded,
-#: an image of the wrong size, a mask with a value or colour of no class.
-FaultKind = Literal["missing", "table", "count", "unreadable", "size", "colour"]
+#: an image of the wrong size, a mask with a value or colour of no class, masks of other classes than
+#: listed, a split without any object in its masks, a damaged recording or one of another length.
+FaultKind = Literal["missing", "table", "count", "unreadable", "size", "colour", "classes", "empty", "audio"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class TaskReport:
         tree: the content of that folder (or of the root), as lines.
         counts: per split; empty if the table could not be read.
         faults: all faults, in the order of the table.
+        warnings: what may be wrong, in the same order; it does not affect the exit code.
         notes: remarks that are not faults, as sentences.
     """
 
@@ -78,6 +81,7 @@ class TaskReport:
     tree: list[str]
     counts: dict[Split, SplitCounts]
     faults: list[Fault]
+    warnings: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -92,6 +96,11 @@ class Report:
     def faults(self) -> list[Fault]:
         """All faults, task by task."""
         return [fault for task in self.tasks for fault in task.faults]
+
+    @property
+    def warnings(self) -> list[Fault]:
+        """All warnings, task by task."""
+        return [warning for task in self.tasks for warning in task.warnings]
 
     @property
     def counts(self) -> dict[str, dict[Split, SplitCounts]]:
@@ -115,33 +124,47 @@ class Report:
 
 
 def render_report(report: Report, limit: int = 20) -> RenderableType:
-    """Return ``rich`` text: per task the expected tree beside the found one, the counts, and the faults.
+    """Return ``rich`` text: the counts, the faults and warnings, and the trees of tasks with missing files.
 
     Args:
         report: the report.
-        limit: number of faults to list; the others are counted.
+        limit: number of faults to list, and a quarter of that of warnings; the others are counted.
     """
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for task in report.tasks:
-        parts += [_trees(task), Text()]
-        if task.counts:
-            parts += [_counts(task), Text()]
-        parts += [Text(f"Note: {note}\n", style="yellow") for note in task.notes]
-    faults = report.faults
-    for fault in faults[:limit]:
-        parts.append(Text.assemble((f"{fault.kind:<10} ", "red"), (fault.path, "bold"), " ", fault.message))
-    if len(faults) > limit:
-        parts.append(Text(f"... and {len(faults) - limit:,} more faults; --json lists all of them.", "red"))
+        if not task.counts or any(fault.kind == "missing" for fault in task.faults):
+            parts += [_trees(task), Text()]
+    if any(task.counts for task in report.tasks):
+        parts += [_counts(report.tasks), Text()]
+    parts += [Text(f"Note: {note}\n", style="yellow") for task in report.tasks for note in task.notes]
+    parts += _listed(report.warnings, "warning", "yellow", max(1, limit // 4))
+    parts += _listed(report.faults, "fault", "red", limit)
     if report.ok:
         parts.append(Text(f"{report.root} is complete: every file was opened.", style="green"))
     else:
-        parts.append(
-            Text(f"{report.root} has {len(faults):,} {'fault' if len(faults) == 1 else 'faults'}.", "red")
-        )
+        parts.append(Text(f"{report.root} has {_number(len(report.faults), 'fault')}.", "red"))
     return Group(*parts)
+
+
+def _listed(faults: Sequence[Fault], what: str, style: str, limit: int) -> list[RenderableType]:
+    """One line per fault or warning, up to a limit."""
+    from rich.text import Text
+
+    lines: list[RenderableType] = [
+        Text.assemble((f"{fault.kind:<10} ", style), (fault.path, "bold"), " ", fault.message)
+        for fault in faults[:limit]
+    ]
+    more = len(faults) - limit
+    if more > 0:
+        lines.append(Text(f"... and {_number(more, f'more {what}')}; --json lists all of them.", style))
+    return lines
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _trees(task: TaskReport) -> Table:
@@ -157,18 +180,21 @@ def _trees(task: TaskReport) -> Table:
     return table
 
 
-def _counts(task: TaskReport) -> Table:
+def _counts(tasks: Sequence[TaskReport]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    table.add_column("split")
+    for column in ("task", "split"):
+        table.add_column(column)
     for column in ("clips", "frames", "masks", "recordings"):
         table.add_column(column, justify="right")
-    for split in SPLITS:
-        counts = task.counts[split]
-        cells = (counts.clips, counts.frames, counts.masks, counts.audio)
-        table.add_row(
-            split, *(Text(str(cell), "" if cell.expected in (None, cell.found) else "red") for cell in cells)
-        )
+    for task in tasks:
+        for split, counts in task.counts.items():
+            cells = (counts.clips, counts.frames, counts.masks, counts.audio)
+            table.add_row(
+                task.task + (", SYNTHETIC" if task.synthetic else ""),
+                split,
+                *(Text(str(cell), "" if cell.expected in (None, cell.found) else "red") for cell in cells),
+            )
     return table

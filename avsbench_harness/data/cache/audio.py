@@ -35,6 +35,9 @@ ENCODER_VERSION = 1
 # Clips whose recordings are decoded in parallel before their embeddings are computed.
 _CHUNK = 64
 
+# Problems of recordings that are logged; the others are counted.
+_LOGGED = 5
+
 Array: TypeAlias = NDArray[np.float32]
 Progress: TypeAlias = Callable[[int], None]
 Result = TypeVar("Result")
@@ -128,8 +131,9 @@ def _fill(
         """Return the clip's key, and its log-mel examples if its array has to be computed."""
         key = key_of(clip)
         stored = store.load(key, f"The audio of clip {clip.id}")
-        return key, _log_mel(clip, task, separator) if stored is None else None
+        return key, _log_mel(clip, task, separator, problems) if stored is None else None
 
+    problems: list[str] = []
     keys: dict[str, str] = {}
     shortage = None
     for chunk, results in _in_threads(lookup, clips):
@@ -143,6 +147,12 @@ def _fill(
             keys[clip.id] = key
             if progress is not None:
                 progress(1)
+    for problem in sorted(problems)[:_LOGGED]:
+        logger.warning(problem)
+    if len(problems) > _LOGGED:
+        logger.warning(
+            f"{len(problems) - _LOGGED} more recordings have such problems; `avsb data check` lists them."
+        )
     return StoredArrays(store, keys)
 
 
@@ -161,9 +171,9 @@ def _embed(encoder: nn.Module, log_mel: Array, device: torch.device | str) -> Ar
     return np.array(embedding.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
 
 
-def _log_mel(clip: Clip, task: Task, separator: str) -> Array:
+def _log_mel(clip: Clip, task: Task, separator: str, problems: list[str]) -> Array:
     """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
-    examples = clip_log_mel(clip, task)
+    examples = clip_log_mel(clip, task, problems)
     return examples if separator == NO_SEPARATOR else separate(examples, separator)
 
 

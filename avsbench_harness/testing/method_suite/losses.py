@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.acceleration import accelerate
+from avsbench_harness.engine.contract import check_losses
 from avsbench_harness.engine.step import part_weights
 from avsbench_harness.engine.system import System
 from avsbench_harness.nn.model import Model
@@ -37,9 +38,9 @@ class LossTests(SuiteBase):
     def test_losses_are_named_scalars_with_gradients_for_every_parameter(self) -> None:
         """Except for the parameters in ``unused``."""
         for model in self.models():
-            losses = model.train().losses(self.batch(model.task))
-            assert losses
-            assert all(term.dim() == 0 and term.isfinite() for term in losses.values())
+            batch = self.batch(model.task)
+            losses = check_losses(model.train().losses(batch), batch, self.method.name)
+            assert all(term.isfinite() for term in losses.values())
             torch.stack(list(losses.values())).sum().backward()
             missing = [
                 name

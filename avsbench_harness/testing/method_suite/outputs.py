@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.system import System
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.testing.method_suite.base import SuiteBase
 
@@ -32,6 +33,11 @@ class OutputTests(SuiteBase):
                 assert prediction.min() >= 0
                 assert prediction.max() <= 1
 
+    def test_the_engine_accepts_predictions(self) -> None:
+        """Probabilities are in [0, 1] for images with a large contrast too, not only those of this seed."""
+        for model in self.models():
+            System(model, None).check_predict(self.batch(model.task, clips=1, frames=2))
+
     def test_forward_returns_a_dataclass_of_tensors(self) -> None:
         """The raw outputs are documented data."""
         for model in self.models():
@@ -48,6 +54,19 @@ class OutputTests(SuiteBase):
                 first, again, other = one.predict(batch), one.predict(batch), two.predict(batch)
             assert torch.equal(first, again)
             assert torch.equal(first, other)
+
+    def test_predictions_are_made_in_evaluation_mode(self) -> None:
+        """In training mode too: two predictions are those of evaluation mode, and the state is unchanged."""
+        for model in self.models():
+            batch = self.batch(model.task)
+            with torch.no_grad():
+                wanted = model.predict(batch)
+                model.train()
+                before = {name: value.clone() for name, value in model.state_dict().items()}
+                assert torch.equal(model.predict(batch), wanted)
+                assert torch.equal(model.predict(batch), wanted)
+            assert all(part.training for part in model.modules())
+            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
     def test_predictions_of_clips_are_independent(self) -> None:
         """The prediction of a clip is the same alone and in a batch."""

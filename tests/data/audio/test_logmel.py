@@ -14,6 +14,7 @@ from avsbench_harness.data.audio.logmel import (
     length_rule,
     log_mel_examples,
     mel_matrix,
+    read_log_mel_pickle,
 )
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.tasks import AVSS, MS3, S4
@@ -124,6 +125,47 @@ def test_a_pickle_with_nan_is_refused(tmp_path, make_clip):
     path.write_bytes(pickle.dumps(torch.full((5, 1, 96, 64), torch.nan)))
     with pytest.raises(UsageError, match=r"clip\.pkl has values that are NaN"):
         clip_log_mel(make_clip(logmel=path), S4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mel: torch.log(mel + 1e-6), "its lowest value is -13.816, below -4.605"),
+        (lambda mel: 20 * torch.log10(mel + 0.01), "its lowest value is -40.000, below"),
+        (lambda mel: torch.log1p(mel), "silence has the value 0.000 instead of -4.605"),
+        (lambda mel: torch.log10(mel + 0.01), "silence has the value -2.000"),
+        (lambda mel: torch.log(mel * 32768 + 0.01), "its highest value is"),
+    ],
+)
+def test_a_pickle_of_another_front_end_is_refused(tmp_path, change, message):
+    samples = np.random.default_rng(5).uniform(-1, 1, 80_000)
+    samples[:8_000] = 0
+    examples = torch.from_numpy(log_mel_examples(samples)).double()
+    path = tmp_path / "clip.pkl"
+    path.write_bytes(pickle.dumps(examples.float()))
+    read_log_mel_pickle(path)
+    mel = (examples.exp() - 0.01).clamp(min=0)
+    mel[mel < 1e-6] = 0
+    path.write_bytes(pickle.dumps(change(mel).float()))
+    with pytest.raises(UsageError, match=rf"clip\.pkl was made by another front end than .*{message}"):
+        read_log_mel_pickle(path)
+
+
+@pytest.mark.parametrize("amplitude", [0, 1e-4, 1])
+def test_values_of_the_front_end_are_accepted(tmp_path, amplitude):
+    t = np.arange(80_000) / 16_000
+    for wave in (np.sign(np.sin(2 * np.pi * 500 * t)), np.sin(2 * np.pi * 130 * t), np.ones(80_000)):
+        examples = np.concatenate([log_mel_examples(amplitude * wave), np.zeros((5, 1, 96, 64), np.float32)])
+        (tmp_path / "clip.pkl").write_bytes(pickle.dumps(torch.from_numpy(examples)))
+        np.testing.assert_array_equal(read_log_mel_pickle(tmp_path / "clip.pkl"), examples)
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 20])
+def test_problems_of_recordings_are_noted(write_wav, make_clip, noise, seconds):
+    problems: list[str] = []
+    path = write_wav(noise(seconds * 16_000))
+    clip_log_mel(make_clip(path), S4, problems)
+    assert problems == ([] if seconds == 5 else [f"{path} lasts {seconds}.0 s, but its clip 5 s."])
 
 
 def test_a_clip_without_audio_is_named(make_clip, tmp_path):

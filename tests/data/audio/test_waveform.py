@@ -10,7 +10,13 @@ import soundfile
 
 from avsbench_harness.data.audio import waveform
 from avsbench_harness.data.audio.logmel import log_mel_examples
-from avsbench_harness.data.audio.waveform import SAMPLE_RATE, read_audio, to_16k
+from avsbench_harness.data.audio.waveform import (
+    SAMPLE_RATE,
+    find_damage,
+    find_wrong_length,
+    read_audio,
+    to_16k,
+)
 from avsbench_harness.errors import UsageError
 
 RECORDINGS = ("sorohanro_-_solo-trumpet-06", "456440__inspectorj__bird-whistling-robin-single-13")
@@ -108,3 +114,55 @@ def test_real_recordings_against_another_resampler(data: Path, name: str):
     assert difference[..., :56].max() < 0.09
     assert difference[..., :56].mean() < 0.0015
     assert difference[..., 56:].mean() < 0.06
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
+def test_half_written_recordings(tmp_path: Path, format: str, noise):
+    path = tmp_path / f"clip.{format}"
+    soundfile.write(path, noise(80_000), 16_000)
+    assert find_damage(path, read_audio(path)[0]) is None
+    content = path.read_bytes()
+    for part in (0.4, 0.9):
+        path.write_bytes(content[: int(len(content) * part)])
+        try:
+            samples, _ = read_audio(path)
+        except UsageError as error:
+            assert "cannot be read" in str(error) or "ends after" in str(error)  # noqa: PT017
+        else:
+            assert "ends before" in (find_damage(path, samples) or "")
+
+
+def test_wav_files_from_a_pipe_have_no_declared_length(write_wav, noise):
+    path = write_wav(noise(8_000))
+    content = bytearray(path.read_bytes())
+    content[4:8] = b"\xff" * 4
+    path.write_bytes(content)
+    assert find_damage(path, noise(8_000)) is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "damaged"),
+    [
+        (np.sin(np.arange(16_000) / 9), False),
+        (np.zeros(16_000), False),
+        (np.clip(3 * np.sin(np.arange(16_000) / 9), -1, 1), True),  # hard clipping of 78 % of the samples
+        (np.sign(np.sin(np.arange(16_000) / 9 + 0.1)) * 0.5, True),
+        (np.ones(16_000), True),
+        (np.sign(np.sin(np.arange(16_000) / 9)) / 32768, False),  # quantisation noise
+    ],
+)
+def test_square_waves(write_wav, samples, damaged):
+    path = write_wav(samples)
+    found = find_damage(path, read_audio(path)[0])
+    assert ("square wave" in found) if damaged else found is None
+
+
+@pytest.mark.parametrize(("seconds", "wrong"), [(5, 0), (4, 0), (7, 0), (2.9, 1), (8, 1), (0.1, 1)])
+def test_lengths(seconds, wrong):
+    assert (find_wrong_length(np.zeros(int(seconds * 1000)), 1000, 5) is not None) == wrong
+
+
+def test_a_recording_of_too_many_samples_is_refused_before_decoding(write_wav, monkeypatch):
+    monkeypatch.setattr(waveform, "MAX_SAMPLES", 1000)
+    with pytest.raises(UsageError, match="has 2 channels of 501 samples; extract it again with one channel"):
+        read_audio(write_wav(np.zeros((501, 2))))

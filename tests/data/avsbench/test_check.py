@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import shutil
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 from rich.console import Console
 
 from avsbench_harness.data.avsbench.check import check_dataset
+from avsbench_harness.data.avsbench.labels import listed_classes
 from avsbench_harness.data.avsbench.report import Count, Fault, render_report
+from avsbench_harness.data.masks import PALETTE
 from avsbench_harness.tasks import AVSS, MS3, S4, SPLITS, TASKS
 
+AVSS_ROWS = [  # of the table in conftest
+    ("__GOGlHL23s", "__GOGlHL23s_4000_9000", 0, 4, "bird", "val", "v1s"),
+    ("-_wznbUu3DY", "-_wznbUu3DY_0_5000", 0, 0, "helicopter", "train", "v1s"),
+    ("zVfLHhs9uv8", "zVfLHhs9uv8_3000_8000", 0, 3, "h orse", "test", "v1s"),
+    ("_19NVGk6Zt8_0", "_19NVGk6Zt8_0", 0, 0, "background", "train", "v1m"),
+    ("_-apT0tfo6U", "_-apT0tfo6U_60000_70000", 0, 60, "girl_off-the-screen", "train", "v2"),
+]
 CLIPS = {  # of the tables in conftest
     "s4": {"train": 2, "val": 1, "test": 1},
     "ms3": {"train": 1, "val": 1, "test": 1},
@@ -143,13 +154,28 @@ MUTATIONS = {
     "audio/deleted": ("missing", "is not there", lambda p: p.unlink()),
     "audio/no recording": (
         "unreadable",
-        r"cannot be read as a recording \(\w.*\)",
+        r"cannot be read as wav, flac or ogg \(Format not recognised\.\)",
         lambda p: p.write_text("no"),
     ),
     "audio/empty": (
         "unreadable",
-        "is a recording without samples",
+        "has no samples; fetch or extract the recording again",
         lambda p: soundfile.write(p, np.zeros((0, 1)), 16000),
+    ),
+    "audio/NaN": (
+        "unreadable",
+        "has samples that are NaN or infinite; extract the recording again",
+        lambda p: soundfile.write(p, np.full(80_000, np.nan), 16000, subtype="FLOAT"),
+    ),
+    "audio/half-written": (
+        "audio",
+        "ends before the length that its header declares; copy or extract it again",
+        lambda p: p.write_bytes(p.read_bytes()[:100_000]),
+    ),
+    "audio/square wave": (
+        "audio",
+        r"has 100% of its samples at the peak, as a recording clipped to a square wave; extract it again, .*",
+        lambda p: soundfile.write(p, 9e3 * np.sin(np.arange(80_000) / 9 + 0.1), 16000, subtype="FLOAT"),
     ),
 }
 FILES = {
@@ -233,10 +259,97 @@ def test_a_log_mel_pickle_replaces_a_recording(tree):
     top = tree.ms3()
     tree.synthetic("ms3", CLIPS["ms3"])
     (top / "ms3_data/audio_wav/val/xv7eM6-UmkY_36.wav").unlink()
-    tree.stray(top / "ms3_data/audio_log_mel/val/xv7eM6-UmkY_36.pkl")
+    path = top / "ms3_data/audio_log_mel/val/xv7eM6-UmkY_36.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(pickle.dumps(torch.rand(5, 1, 96, 64)))
     report = check_dataset(tree.root)
     assert report.ok
     assert report.counts["ms3"]["val"].audio == Count(1, 1)
+    path.write_bytes(pickle.dumps(torch.rand(5, 1, 96, 64) - 9))
+    (fault,) = check_dataset(tree.root).faults
+    assert (fault.kind, fault.path) == ("unreadable", path.relative_to(tree.root).as_posix())
+    assert fault.message.startswith("was made by another front end than VGGish's")
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_recordings_of_another_length_are_a_warning(tree, seconds):
+    tree.s4()
+    tree.synthetic("s4", CLIPS["s4"])
+    soundfile.write(tree.root / FILES["audio"], np.zeros(seconds * 16000), 16000)
+    report = check_dataset(tree.root)
+    assert report.ok
+    message = f"lasts {seconds}.0 s, but its clip 5 s"
+    assert report.warnings == [Fault("s4", "audio", FILES["audio"], message)]
+    assert message in page(report)
+    assert report.to_json()["tasks"][0]["warnings"][0]["message"] == message
+
+
+def rewrite_labels(tree, change):
+    """Replace the labels of all masks by change(classes that metadata.csv lists, (32,48) shape of object)."""
+    inside = np.zeros((32, 48), bool)
+    inside[5:20, 7:30] = True
+    for row in AVSS_ROWS:
+        listed = sorted(listed_classes(row[4]))
+        for path in (tree.root / "AVSBench_semantic" / row[6] / row[1] / "labels_rgb").glob("*.png"):
+            Image.fromarray(change(inside * np.uint8(listed[-1]))).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "clips"),
+    [
+        (
+            lambda labels: labels + np.uint8(1),
+            r"holds labels counted from 1 \(accordion.* for .*\); subtract 1 from all labels",
+            5,
+        ),
+        (lambda labels: PALETTE[labels + np.uint8(1)], r"holds labels counted from 1 .*", 5),
+        (
+            lambda labels: PALETTE[labels][..., ::-1].copy(),
+            r"holds colours with red and blue swapped .*; write the masks as RGB, not BGR",
+            3,  # the colour of birds is symmetric, and one clip has none
+        ),
+    ],
+)
+def test_labels_that_contradict_the_table_are_faults_of_their_clips(tree, change, message, clips):
+    tree.avss()
+    tree.synthetic("avss", CLIPS["avss"])
+    rewrite_labels(tree, lambda labels: labels)
+    assert check_dataset(tree.root).warnings == []
+    rewrite_labels(tree, change)
+    faults = check_dataset(tree.root).faults
+    assert {fault.kind for fault in faults} == {"classes"}
+    assert "AVSBench_semantic/v2/_-apT0tfo6U_60000_70000/labels_rgb" in {fault.path for fault in faults}
+    assert len(faults) == clips
+    for fault in faults:
+        assert re.fullmatch(message, fault.message), fault.message
+
+
+def test_other_classes_than_listed_are_a_warning(tree):
+    tree.avss()
+    tree.synthetic("avss", CLIPS["avss"])
+    report = check_dataset(tree.root)
+    assert report.ok
+    assert report.warnings[0].message == "holds the classes guitar, but metadata.csv lists helicopter"
+
+
+def test_a_split_without_objects_is_a_fault(tree):
+    tree.s4()
+    tree.synthetic("s4", CLIPS["s4"])
+    for path in tree.files:
+        if "gt_masks" in path.parts and "val" in path.parts:
+            Image.new("L", (224, 224)).save(path)
+    (fault,) = check_dataset(tree.root).faults
+    message = "names 1 val clips, whose masks have no object; fetch the masks again"
+    assert fault == Fault("s4", "empty", "Single-source/s4_meta_data.csv", message)
+
+
+def test_good_data_fit_on_a_screen(tree):
+    for task, counts in CLIPS.items():
+        folder = getattr(tree, task)()
+        tree.synthetic(task, counts, folder.name)
+    report = check_dataset(tree.root)
+    assert report.ok
+    assert len(page(report).splitlines()) <= 24
 
 
 def test_a_malformed_table_is_a_fault_and_other_tasks_are_checked(tree):

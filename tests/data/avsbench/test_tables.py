@@ -85,6 +85,24 @@ def test_table_as_spreadsheets_save_it(tmp_path, encoding, newline):
     ]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_headers_with_spaces_and_other_delimiters(tmp_path, delimiter):
+    lines = [[" name ", " start", "category ", " split "], ["a b", "0", "dog", "train"], [" ", "", "", ""]]
+    path = write(tmp_path, "\n".join(delimiter.join(line) for line in lines))
+    assert tables.read_s4(path) == [Row("a b", "train", "dog", "s4")]
+
+
+@pytest.mark.parametrize("name", ["a b", "日本 1", "Ünïcode", "+1", "=x", "<b>", "it's", "x" * 128])
+def test_clip_names_that_submissions_can_hold(tmp_path, name):
+    assert tables.read_ms3(write(tmp_path, f"video_id,split\n{name},train\n"))[0].id == name
+
+
+@pytest.mark.parametrize("name", ["header", "a\u202eb", "a\x7f", "a\x85b", "x" * 129, "日" * 81])
+def test_clip_names_that_submissions_cannot_hold(tmp_path, name):
+    with pytest.raises(UsageError, match="cannot be the name of a file; names have 1 to 128 printable"):
+        tables.read_ms3(write(tmp_path, f"video_id,split\n{name},train\n"))
+
+
 @pytest.mark.parametrize("name", ["../a", "..", ".hidden", "a/b", "a\\b", "C:a", "", "a\x00b", "/etc/passwd"])
 def test_invalid_file_names_are_refused_with_their_line(tmp_path, name):
     s4 = write(tmp_path, f"name,start,category,split\nfine,0,dog,train\n{name},0,dog,train\n")
@@ -116,6 +134,8 @@ def test_invalid_file_names_are_refused_with_their_line(tmp_path, name):
         ("", r"has no column video_id and no column split"),
         ("video_id,split\na,train\nb\n", r"in line 3 a truncated row"),
         ("video_id,split\na,train\na,val\n", r"names the clip a twice"),
+        ("video_id,split,split\na,train,val\n", r"has the column split twice"),
+        ("video_id,split\n" + "a" * 140_000 + ",train\n", r"cannot be read as a table \(field larger"),
     ],
 )
 def test_errors_of_malformed_tables(tmp_path, text, message):
@@ -131,6 +151,13 @@ def test_unknown_subset_and_sounding_object(tmp_path):
         UsageError, match=r"clip a_0_5000 the sounding object 'goat', which is none of S4's 23"
     ):
         tables.rebuild_s4(write(tmp_path, header + "a,a_0_5000,0,0,goat,train,v1s\n"))
+
+
+def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "huge.csv").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(UsageError, match=r"huge\.csv has over 64 MiB"):
+        tables.read_ms3(tmp_path / "huge.csv")
 
 
 def test_missing_or_binary_table(tmp_path):

@@ -121,6 +121,14 @@ def test_padded_frames_are_zero(make_clip):
     np.testing.assert_array_equal(found[short.id][4:], 1.0)
 
 
+def test_problems_of_recordings_are_logged_up_to_a_number(make_clip, caplog):
+    clips = [make_clip(), *(make_clip(seconds=1) for _ in range(7))]
+    log_mel_clips(clips, S4)
+    found = [record.message for record in caplog.records]
+    assert found[:5] == [f"{clip.audio} lasts 1.0 s, but its clip 5 s." for clip in clips[1:6]]
+    assert found[5:] == ["2 more recordings have such problems; `avsb data check` lists them."]
+
+
 def test_a_damaged_entry_is_computed_again(make_clip, cache_folder, caplog):
     clip, encoder = make_clip(), _Counting()
     good = embed_clips([clip], S4, encoder, "f00d")[clip.id]

@@ -1,0 +1,183 @@
+"""Per-clip and per-class tables of records, read as untrusted data."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from avsbench_harness.scoring.scores import Floats, Reduce, ratio
+from avsbench_harness.scoring.semantic import SemanticCanonical
+from avsbench_harness.tasks import CLASSES, Task
+
+#: Largest size of a table, and its largest number of columns.
+MAX_BYTES, MAX_COLUMNS = 64 << 20, 32
+
+#: Rounding error that values in [0, 1] may have.
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class ClipSums:
+    """Per-clip sums of a record under a canonical protocol.
+
+    Attributes:
+        clips: ids.
+        sums: (N,K), one row per clip.
+        reduce: metrics from column sums.
+        metrics: every metric that the tables determine; ``None`` if undefined.
+    """
+
+    clips: tuple[str, ...]
+    sums: Floats
+    reduce: Reduce
+    metrics: dict[str, float | None]
+
+
+def parse_object_table(content: bytes, task: Task) -> ClipSums:
+    """Parse and check the per-clip table of a record of s4 or ms3.
+
+    Args:
+        content: the file ``<run-id>.clips.csv``.
+        task: the record's task.
+
+    Raises:
+        ValueError: the table is damaged, or has values outside their range.
+    """
+    table = _parse_table(content, ("clip", "frames", "J", "F"))
+    clips, frames = _clips(table, task)
+    values = {name: _shares(table, name) for name in _SHARES if name in table}
+    if "empty_frames" not in table:
+        values = {name: column for name, column in values.items() if name not in _PER_FRAME}
+    j, f = values["J"], values["F"]
+    if np.isnan(j).any():
+        raise ValueError("J of a clip is missing")
+    has_f = np.isfinite(f)
+    sums = np.column_stack([np.ones(len(j)), j, has_f, np.where(has_f, f, 0)])
+    metrics: dict[str, float | None] = {name: _mean(column) for name, column in values.items()}
+    if "empty_frames" in table:
+        empty = table["empty_frames"].to_numpy(np.float64)
+        if not (np.isin(empty, np.arange(task.frames + 1)).all() and (empty <= frames).all()):
+            raise ValueError("empty_frames must be integers from 0 to the number of frames")
+        if (has_f != (empty < frames)).any():
+            raise ValueError("F must be empty exactly for the clips without an object")
+        for name, weights in zip(_PER_FRAME, (frames - empty, empty), strict=True):
+            if name in values:
+                metrics[name] = _weighted_mean(values[name], weights)
+    return ClipSums(clips, sums, _reduce_object, metrics)
+
+
+def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSums:
+    """Parse and check the per-clip and the per-class table of a record of avss.
+
+    Args:
+        content: the file ``<run-id>.clips.csv``.
+        classes: the file ``<run-id>.classes.csv``.
+        task: the record's task.
+
+    Raises:
+        ValueError: a table is damaged, has values outside their range, or contradicts the other.
+    """
+    table = _parse_table(content, ("clip", "frames", "mIoU", "F"))
+    clips, frames = _clips(table, task)
+    for name in ("mIoU", "F"):
+        if np.isnan(_shares(table, name)).any():
+            raise ValueError(f"{name} of a clip is missing")
+    sums = _class_sums(_parse_table(classes, ("clip", "class", "IoU", "F", "frames")), clips, frames)
+    protocol = SemanticCanonical()
+    metrics = {name: _number(value) for name, value in protocol.reduce(sums.sum(axis=0)).items()}
+    return ClipSums(clips, sums, protocol.reduce, metrics)
+
+
+#: Metrics that are means over the frames with and without an object.
+_PER_FRAME = ("J_object", "false_positive_area")
+_SHARES = ("J", "F", "F_half", *_PER_FRAME)
+
+
+def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
+    """The table, with ``clip`` as text (a clip may be named ``NA``) and the rest as numbers, NaN if empty."""
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+    header = content[: content.find(b"\n") + 1].decode("utf-8").strip().split(",")
+    missing = [name for name in required if name not in header]
+    if missing or len(header) > MAX_COLUMNS or len(set(header)) < len(header):
+        raise ValueError(f"lacks the column {missing[0]}" if missing else "its header is not valid")
+    numbers = [name for name in header if name != "clip"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
+        try:
+            return pd.read_csv(
+                io.BytesIO(content),
+                dtype={"clip": str, **dict.fromkeys(numbers, np.float64)},
+                keep_default_na=False,
+                na_values={name: [""] for name in numbers},
+                index_col=False,
+            )
+        except pd.errors.ParserWarning as error:
+            raise ValueError(str(error)) from None
+
+
+def _clips(table: pd.DataFrame, task: Task) -> tuple[tuple[str, ...], Floats]:
+    """The clips, and their numbers of frames."""
+    clips, frames = tuple(table["clip"]), table["frames"].to_numpy(np.float64)
+    if not clips or len(set(clips)) < len(clips) or "" in clips:
+        raise ValueError("clips are missing or named twice")
+    if not np.isin(frames, np.arange(1, task.frames + 1)).all():
+        raise ValueError(f"frames must be integers from 1 to {task.frames}")
+    return clips, frames
+
+
+def _shares(table: pd.DataFrame, name: str) -> Floats:
+    """A column of values in [0, 1], NaN if empty."""
+    values = table[name].to_numpy(np.float64)
+    if ((values < -EPSILON) | (values > 1 + EPSILON)).any():
+        raise ValueError(f"{name} must be from 0 to 1")
+    return values
+
+
+def _class_sums(table: pd.DataFrame, clips: Sequence[str], frames: Floats) -> Floats:
+    """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
+    position = {clip: index for index, clip in enumerate(clips)}
+    rows = table["clip"].map(position).to_numpy(np.float64)
+    columns = table["class"].to_numpy(np.float64)
+    if np.isnan(rows).any() or not np.isin(columns, np.arange(len(CLASSES))).all():
+        raise ValueError(f"the per-class file has unknown clips, or classes outside 0 to {len(CLASSES) - 1}")
+    rows, columns = rows.astype(int), columns.astype(int)
+    if len(set(zip(rows, columns, strict=True))) < len(rows):
+        raise ValueError("the per-class file has a class of a clip twice")
+    present = table["frames"].to_numpy(np.float64)
+    if not (np.isin(present, np.arange(1, int(frames.max()) + 1)).all() and (present <= frames[rows]).all()):
+        raise ValueError("frames of the per-class file must be integers from 1 to those of the clip")
+    sums = np.zeros((len(clips), 3, len(CLASSES)))
+    sums[rows, 2, columns] = present
+    for block, name in enumerate(("IoU", "F")):
+        values = table[name].to_numpy(np.float64)
+        if not ((values >= -EPSILON) & (values <= present + EPSILON)).all():
+            raise ValueError(f"{name} of the per-class file must be from 0 to the number of frames")
+        sums[rows, block, columns] = values
+    return sums.reshape(len(clips), -1)
+
+
+def _reduce_object(sums: Floats) -> dict[str, Floats]:
+    clips, j, with_f, f = np.moveaxis(sums, -1, 0)
+    return {"J": ratio(j, clips), "F": ratio(f, with_f)}
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
+
+
+def _weighted_mean(values: Floats, weights: Floats) -> float | None:
+    used = weights > 0
+    if np.isnan(values[used]).any():
+        raise ValueError("a value of a clip is missing")
+    return float((values[used] * weights[used]).sum() / weights[used].sum()) if used.any() else None
+
+
+def _number(value: Floats) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,263 @@
+"""The checked content of a results folder: valid records, refused files with the reason, and measurements.
+
+What was computed for a record is cached by the content of its files, so that only new or changed records are
+checked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from avsbench_harness import __version__
+from avsbench_harness.engine.solutions import find_solution
+from avsbench_harness.errors import AvsbError, one_line
+from avsbench_harness.files import parse_json
+from avsbench_harness.results.check_cache import CheckCache, open_cache
+from avsbench_harness.results.clip_table import (
+    MAX_BYTES,
+    ClipSums,
+    parse_object_table,
+    parse_semantic_tables,
+)
+from avsbench_harness.results.measurement import Measurement
+from avsbench_harness.results.record import Record, classes_file, clips_file, parse_record
+from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
+from avsbench_harness.results.validate import read_checked_measurements, record_faults
+from avsbench_harness.scoring.api import canonical
+from avsbench_harness.scoring.bootstrap import resampled_sums
+from avsbench_harness.scoring.scores import Floats
+from avsbench_harness.submission import read_solution
+from avsbench_harness.tasks import get_task
+
+#: Changes whenever a check or a cached value changes.
+VERSION = 1
+
+#: Records that are checked together, on the same resamples.
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The first main metric of a record's canonical scores on the resamples of its clips.
+
+    Attributes:
+        clips: hash of the ids of the clips; rows are compared on the same clips only.
+        value: value over all clips.
+        resampled: (2000,) value on each resample, empty with fewer than two clips.
+    """
+
+    clips: str
+    value: float
+    resampled: Floats
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of a results folder.
+
+    Attributes:
+        records: valid records by run id.
+        refused: faulty or unreadable files, each with the reasons.
+        bootstraps: by run id; failed runs have none.
+        keys: hash of the files of each record by run id.
+    """
+
+    folder: Path
+    records: tuple[Record, ...] = ()
+    refused: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+    bootstraps: Mapping[str, Bootstrap] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    refused_measurements: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def refusals(self) -> list[tuple[str, str]]:
+        """(file name, first reason) of every refused record and measurement."""
+        found = [(path.name, faults[0]) for path, faults in self.refused]
+        return found + [(f"{path.parent.name}/{path.name}", why) for path, why in self.refused_measurements]
+
+
+@dataclass
+class _Checked:
+    """A file under check.
+
+    Attributes:
+        key: cache key, by the content of the files.
+        table: parsed per-clip tables.
+        resampled: metrics of each chunk of resamples.
+    """
+
+    path: Path
+    key: str = ""
+    record: Record | None = None
+    faults: list[str] = field(default_factory=list)
+    table: ClipSums | None = None
+    resampled: list[dict[str, Floats]] = field(default_factory=list)
+    bootstrap: Bootstrap | None = None
+
+
+def read_results(folder: Path) -> Results:
+    """Read and check a results folder; faulty files never prevent the rest from being read."""
+    checked: list[_Checked] = []
+    solutions: dict[str, SolutionFacts | None] = {}
+    paths = sorted(folder.glob("*.json"))
+    with open_cache() as cache:
+        for start in range(0, len(paths), _BATCH):
+            checked += _check(paths[start : start + _BATCH], cache, solutions)
+    measurements, refused = read_checked_measurements(folder)
+    valid = {one.record.run_id: one for one in checked if one.record is not None and not one.faults}
+    return Results(
+        folder=folder,
+        records=tuple(one.record for one in valid.values() if one.record is not None),
+        refused=tuple((one.path, tuple(map(one_line, one.faults))) for one in checked if one.faults),
+        bootstraps={name: one.bootstrap for name, one in valid.items() if one.bootstrap is not None},
+        keys={name: one.key for name, one in valid.items()},
+        measurements=tuple(measurements),
+        refused_measurements=tuple(refused),
+    )
+
+
+def _check(
+    paths: Sequence[Path], cache: CheckCache, solutions: dict[str, SolutionFacts | None]
+) -> list[_Checked]:
+    """Read and check some records, on the same resamples where they have equally many clips."""
+    loaded = [_load(path, solutions) for path in paths]
+    known = cache.get([one.key for one, _ in loaded if one.key])
+    pending = []
+    groups: dict[int, list[_Checked]] = defaultdict(list)
+    for one, tables in loaded:
+        if one.record is not None and one.key in known:
+            _restore(one, known[one.key])
+        elif one.record is not None:
+            pending.append(one)
+            _check_tables(one, tables, _solution(one.record, solutions))
+            if one.table is not None:
+                groups[len(one.table.clips)].append(one)
+    for group in groups.values():
+        _resample(group)
+    cache.put({one.key: _store(one) for one in pending})
+    return [one for one, _ in loaded]
+
+
+def _load(path: Path, solutions: dict[str, SolutionFacts | None]) -> tuple[_Checked, dict[str, bytes]]:
+    """Read a record, and the content of its tables."""
+    one = _Checked(path)
+    tables: dict[str, bytes] = {}
+    try:
+        content = _read(path)
+        for name, file in (("clips", clips_file(path)), ("classes", classes_file(path))):
+            if file.is_file():
+                tables[name] = _read(file)
+        one.record = parse_record(parse_json(content, path.name), path.name)
+        solution = _solution(one.record, solutions)
+        digest = hashlib.sha256(f"{VERSION} {__version__} {path.name} {solution}".encode())
+        for part in (content, *(tables.get(name, b"") for name in ("clips", "classes"))):
+            digest.update(hashlib.sha256(part).digest())
+        one.key = digest.hexdigest()
+    except (AvsbError, OSError, RecursionError, ValueError) as error:
+        one.faults.append(f"unreadable: {one_line(error)}")
+    return one, tables
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _solution(record: Record, known: dict[str, SolutionFacts | None]) -> SolutionFacts | None:
+    """The facts of the solution that a record names, if the cache has it and a check needs it."""
+    external = record.spec is None or any(entry.part != "all" for entry in record.scores)
+    if not external or not record.data.solution:
+        return None
+    fingerprint = record.data.solution
+    if fingerprint not in known:
+        path = find_solution(fingerprint)
+        known[fingerprint] = None
+        if path is not None:
+            with read_solution(path) as solution:
+                header = solution.header
+                known[fingerprint] = SolutionFacts(
+                    task=header.task,
+                    dataset=header.dataset,
+                    synthetic=header.synthetic,
+                    split=header.split,
+                    clips=frozenset(clip.id for clip in header.clips),
+                    private=frozenset(clip.id for clip in header.clips if clip.private),
+                )
+    return known[fingerprint]
+
+
+def _check_tables(one: _Checked, tables: Mapping[str, bytes], solution: SolutionFacts | None) -> None:
+    """Check a record against its spec, its solution and its per-clip tables."""
+    record = one.record
+    assert record is not None
+    one.faults += record_faults(one.path, record, solution)
+    entry = None if one.faults or record.status == "failed" else record.score(canonical(record.task))
+    if entry is None:
+        return
+    task = get_task(record.task)
+    try:
+        if task.semantic:
+            table = parse_semantic_tables(tables.get("clips", b""), tables.get("classes", b""), task)
+        else:
+            table = parse_object_table(tables.get("clips", b""), task)
+    except ValueError as error:
+        one.faults.append(f"its per-clip file is missing or damaged ({one_line(error, 200)}).")
+        return
+    if solution is not None and solution.clips != frozenset(table.clips):
+        one.faults.append("the clips of the per-clip file are not those of the solution.")
+    one.faults += metric_faults(entry, table)
+    one.faults += part_faults(record, table, solution)
+    if not one.faults:
+        one.table = table
+
+
+def _resample(group: Sequence[_Checked]) -> None:
+    """Check the intervals of records with equally many clips, and keep the resampled first metric."""
+    tables = [one.table for one in group if one.table is not None]
+    if len(tables[0].clips) > 1:
+        for sums in resampled_sums([table.sums for table in tables]):
+            for one, table, chunk in zip(group, tables, sums, strict=True):
+                one.resampled.append(table.reduce(chunk))
+    for one, table in zip(group, tables, strict=True):
+        assert one.record is not None
+        entry = one.record.score(canonical(one.record.task))
+        assert entry is not None
+        one.faults += interval_faults(entry, table, one.resampled)
+        metric = entry.main[0]
+        resampled = np.concatenate([chunk[metric] for chunk in one.resampled] or [np.zeros(0)])
+        value = float(table.reduce(table.sums.sum(axis=0))[metric])
+        clips = hashlib.sha256("\n".join(table.clips).encode()).hexdigest()
+        one.bootstrap = Bootstrap(clips, value, resampled)
+
+
+def _store(one: _Checked) -> bytes:
+    """The cached value of a checked record."""
+    bootstrap = one.bootstrap
+    facts = None if bootstrap is None else [bootstrap.clips, bootstrap.value]
+    head = json.dumps({"faults": list(map(one_line, one.faults)), "bootstrap": facts}).encode()
+    return head + b"\n" + (b"" if bootstrap is None else bootstrap.resampled.tobytes())
+
+
+def _restore(one: _Checked, value: bytes) -> None:
+    """Set the result of an earlier check."""
+    head, _, body = value.partition(b"\n")
+    facts = json.loads(head)
+    one.faults += facts["faults"]
+    if facts["bootstrap"] is not None:
+        clips, number = facts["bootstrap"]
+        one.bootstrap = Bootstrap(clips, number, np.frombuffer(body, np.float64))
+
+
+def folder_faults(results: Results) -> Iterator[str]:
+    """Every fault of the records and measurements in a folder, one sentence each."""
+    for path, faults in results.refused:
+        yield from (f"{path}: {fault}" for fault in faults)
+    yield from (f"{path}: {reason}" for path, reason in results.refused_measurements)
