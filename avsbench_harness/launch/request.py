@@ -31,7 +31,7 @@ from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.check_plan import check_plan, meta_system
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn.backbone import find_pretrained
@@ -149,19 +149,6 @@ def plan(request: Request, *, check: bool = True) -> Run:
         asked = str(request.weights or request.init)
         check_fit(system, source, asked, init=request.init is not None, skip=recipe.init_skip)
     return run
-
-
-def check_data_root(data: Path | None) -> None:
-    """Refuse a data root that is not a folder; the first check of every command.
-
-    Raises:
-        MissingDataError: it is missing or not a folder.
-    """
-    root = data_root(data)
-    if root is not None and not root.is_dir():
-        problem = "is not a folder" if root.exists() else "does not exist"
-        origin = "--data" if data is not None else VARIABLE
-        raise MissingDataError(f"The data folder {root} ({origin}) {problem}.")
 
 
 def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:

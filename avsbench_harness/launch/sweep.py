@@ -15,8 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
-from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.request import Request, check_data_root, plan
+from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
+from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed
 from avsbench_harness.recipe.yaml_reader import read_yaml
