@@ -245,6 +245,8 @@ def get_method(name: str) -> Method:
     aliases = _aliases(entries)
     canonical = aliases.get(name.lower(), name.lower())
     if canonical not in entries:
+        if (Path(name) / "__init__.py").is_file():
+            raise UsageError(f"Unknown method '{name}'; for the folder of that name pass ./{name}.")
         raise unknown("method", name, [*entries, *aliases])
     return entries[canonical].require()
 
