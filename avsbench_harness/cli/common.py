@@ -140,7 +140,7 @@ def _plan_run(
             workers=workers,
         )
     )
-    line = warning(planned)
+    line = warning(planned, data)
     if line:
         logger.info(line)
     return planned
@@ -197,8 +197,9 @@ def _without_nproc(arguments: Sequence[str]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value to stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def print_rich(*values: RenderableType) -> None:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
-from avsbench_harness.data.avsbench.tree import data_root
+from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
+from avsbench_harness.errors import MissingDataError
 from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import S4, Task
 
@@ -18,6 +19,19 @@ logger = logging.getLogger(__name__)
 SMOKE_CLIPS = (16, 4, 8)
 SMOKE_KINDS = 4
 SMOKE_SEED = 0
+
+
+def check_data_root(data: Path | None) -> None:
+    """Refuse a data root that is not a folder; the first check of every command.
+
+    Raises:
+        MissingDataError: it is missing or not a folder.
+    """
+    root = data_root(data)
+    if root is not None and not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
+        origin = "--data" if data is not None else VARIABLE
+        raise MissingDataError(f"The data folder {root} ({origin}) {problem}.")
 
 
 def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> Dataset:

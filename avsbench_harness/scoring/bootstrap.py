@@ -16,7 +16,9 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
-_CHUNK = 250  # resamples held in memory at a time
+_CHUNK = 250  # maximum number of resamples held in memory at a time
+_WEIGHTS = 2**19  # maximum number of multiplicities held in memory at a time
+_ROWS = 512  # rows left out at a time
 
 
 def resampled_sums(
@@ -33,9 +35,10 @@ def resampled_sums(
         (chunk, K_i) for each table.
     """
     rows = len(tables[0])
+    chunk = max(1, min(_CHUNK, _WEIGHTS // rows))
     draw = np.random.default_rng(seed)
-    for start in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - start)
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
         chosen = draw.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
         weights = np.bincount(chosen.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
         yield [weights @ table for table in tables]
@@ -59,14 +62,18 @@ def bootstrap_intervals(
         return dict.fromkeys(names)
     total = sums.sum(axis=0)
     estimate = reduce(total)
-    left_out = reduce(total - sums)
-    chunks = [reduce(chunk) for (chunk,) in resampled_sums([sums])]
-    return {
-        name: bca_interval(
-            float(estimate[name]), np.concatenate([chunk[name] for chunk in chunks]), left_out[name]
-        )
-        for name in names
-    }
+    left_out = _joined(names, (reduce(total - sums[i : i + _ROWS]) for i in range(0, len(sums), _ROWS)))
+    resampled = _joined(names, (reduce(chunk) for (chunk,) in resampled_sums([sums])))
+    return {name: bca_interval(float(estimate[name]), resampled[name], left_out[name]) for name in names}
+
+
+def _joined(names: list[str], chunks: Iterable[dict[str, Floats]]) -> dict[str, Floats]:
+    """Concatenate some metrics of chunks; the other metrics are not kept."""
+    kept: dict[str, list[Floats]] = {name: [] for name in names}
+    for chunk in chunks:
+        for name, values in kept.items():
+            values.append(np.array(chunk[name]))  # a copy, because it may be a view of all columns
+    return {name: np.concatenate(values) for name, values in kept.items()}
 
 
 def percentile_interval(resampled: Floats) -> tuple[float, float] | None:

@@ -34,7 +34,7 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")  # central directory entry
 _LOCAL = struct.Struct("<4s5H3L2H")  # local file header
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """One entry of the zip's central directory; sizes in bytes."""
 
@@ -46,7 +46,7 @@ class Member:
     offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArraySpec:
     """Content of a ``.npy`` header, and the offset of the array's data."""
 

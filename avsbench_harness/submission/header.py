@@ -81,7 +81,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SolutionClip:
     """One clip of a solution's header.
 

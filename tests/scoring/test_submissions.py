@@ -177,6 +177,44 @@ def test_memory_is_independent_of_the_number_of_clips(tmp_path):
     assert peaks[1] - peaks[0] < 200 * 10_000
 
 
+# The command line in a new process, which prints its peak memory in kB at the end.
+MEASURED = """
+import atexit, pathlib, re, sys
+from avsbench_harness.cli import main
+status = pathlib.Path("/proc/self/status")
+atexit.register(lambda: sys.stderr.write(re.search("VmHWM:.* ([0-9]+) kB", status.read_text())[1]))
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("task", ["s4", "avss"])
+def test_peak_memory_of_the_command(tmp_path, task):
+    """5,000 clips under all protocols need at most 400 MB, and little more than 500 clips."""
+    frames = 10 if task == "avss" else 5
+    inside = np.zeros((frames, 32, 32), np.uint8)
+    inside[:, 4:20, 6:30] = 1
+    peaks = []
+    for clips in (500, 5000):
+        solution, submission = tmp_path / f"{clips}-solution.npz", tmp_path / f"{clips}.npz"
+        listed = (
+            (f"clip{i}", np.roll(inside, i, axis=2) * (i % 70 + 1 if frames > 5 else 1), task)
+            for i in range(clips)
+        )
+        fingerprint = write_solution(solution, task, "test", listed)
+        with SubmissionWriter(submission, Header(task, "test", fingerprint, "m", size=(32, 32))) as writer:
+            for i in range(clips):
+                writer.add(f"clip{i}", inside * (i % 70 + 1 if frames > 5 else 255))
+        arguments = ["score", str(submission), "--solution", str(solution), "--protocol", "all", "--json"]
+        command = [sys.executable, "-c", MEASURED, *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(int(done.stderr.split()[-1]) / 1000)
+    print(f"{task}: {peaks[0]:.0f} MB for 500 clips, {peaks[1]:.0f} MB for 5,000")
+    assert peaks[1] < 400
+    assert peaks[1] - peaks[0] < 100
+
+
 app = typer.Typer()
 app.command()(score.score)
 app.command()(compare.compare)

@@ -51,6 +51,7 @@ S4_CATEGORIES = {
 
 # AVSBench-semantic's table has 1 MB.
 _MAX_BYTES = 64 * 2**20
+_MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def rebuild_s4(path: Path) -> list[Row]:
             categories = len(set(S4_CATEGORIES.values()))
             raise BadFileError(
                 path,
-                f"gives clip {row.uid} the sounding object '{row.a_obj}', which is none of S4's {categories}"
-                " categories, so S4's table cannot be rebuilt from it",
+                f"gives clip {row.uid} the sounding object {row.a_obj[:80]!r}, which is none of"
+                f" S4's {categories} categories, so S4's table cannot be rebuilt from it",
             )
     return _distinct(path, [Row(row.vid, row.split, S4_CATEGORIES[row.a_obj], "s4") for row in rows])
 
@@ -142,7 +143,11 @@ class _Record:
     cells: dict[str, str]
 
     def text(self, column: str) -> str:
-        return self.cells[column]
+        """A cell that is shown, but not part of a path."""
+        value = self.cells[column]
+        if len(value) > _MAX_TEXT or not value.isprintable():
+            raise self._bad(column, f"is no text of up to {_MAX_TEXT} printable characters")
+        return value
 
     def name(self, column: str) -> str:
         """A cell that names a clip or a category, and becomes part of a path."""
@@ -164,7 +169,7 @@ class _Record:
 
     def _bad(self, column: str, fault: str) -> BadFileError:
         return BadFileError(
-            self.path, f"has in line {self.line} the {column} {self.cells[column]!r}, which {fault}"
+            self.path, f"has in line {self.line} the {column} {self.cells[column][:80]!r}, which {fault}"
         )
 
 
