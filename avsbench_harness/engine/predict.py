@@ -150,7 +150,7 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
         for (index, _), values in zip(keys, prediction, strict=True):
             clip = dataset.clips[index]
             cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
-            check_values(cropped, run.task, system.name, where=f"clip {clip.id}", tolerance=tolerance)
+            check_values(cropped, run.task, run.spec.method, where=f"clip {clip.id}", tolerance=tolerance)
             found.append((index, to_masks(cropped, run.task)))
         yield found
     if len(own) < -(-len(batches) // distributed.world_size()):
