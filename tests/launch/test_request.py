@@ -92,7 +92,7 @@ def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -
         ({"assignments": ["optimzer.lr=1"]}, UsageError, "Did you mean 'optimizer'"),
         ({"recipe": Path("no.yaml")}, UsageError, "no file"),
         ({"seed": -1}, UsageError, "--seed must be 0 or more"),
-        ({"data": Path("nowhere")}, MissingDataError, "Single-source"),
+        ({"data": Path("nowhere")}, MissingDataError, "There is no folder nowhere; pass the folder"),
         ({"pretrained": True}, MissingDataError, "avsb weights add r50"),
         ({"device": "cuda:99"}, UsageError, "cuda:99"),
     ],
