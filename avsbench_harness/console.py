@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from avsbench_harness.distributed import rank
+from avsbench_harness.errors import printable
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
 
 
 def configure_logging() -> None:

@@ -7,13 +7,22 @@ traceback; any other exception is a defect of the harness and keeps its tracebac
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+#: Longest message, in characters.
+MAX_MESSAGE = 4000
 
 
 class AvsbError(Exception):
     """A failure with a message for the user (exit code 1)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message; text from untrusted files in it is neutralised and cut off."""
+        return printable(super().__str__()[:MAX_MESSAGE])
 
 
 class UsageError(AvsbError):
@@ -50,15 +59,40 @@ class Interrupted(AvsbError):
         self.exit_code = exit_code
 
 
-def one_line(message: object, limit: int = 500) -> str:
-    """A text, message or exception as one line of at most ``limit`` printable characters.
+#: Sentences about files that cannot be read or written, by error number.
+_OS_ERRORS = {
+    errno.ENOSPC: "The disk is full: {path} cannot be written; free some space and rerun the command.",
+    errno.EDQUOT: "The disk quota is used up: {path} cannot be written; free some space.",
+    errno.EFBIG: "{path} cannot be written: the limit of the size of files is reached.",
+    errno.EACCES: "No permission for {path}; change its permissions or choose another folder.",
+    errno.EPERM: "No permission for {path}; change its permissions or choose another folder.",
+    errno.EROFS: "{path} is on a read-only file system; choose another folder.",
+    errno.ENOTDIR: "{path} needs a folder where there is a file; move the file or choose another folder.",
+    errno.EEXIST: "{path} already exists; move it or choose another folder.",
+    errno.EISDIR: "{path} is a folder, where a file is needed.",
+    errno.ENOENT: "There is no file {path}.",
+    errno.ENAMETOOLONG: "The name {path} is too long for the file system.",
+}
 
-    Neutralises untrusted text: terminal escapes, control characters and lone surrogates become U+FFFD.
-    """
-    kept = str(message)[: 4 * limit]
-    line = "".join(mark if mark.isprintable() or mark.isspace() else "\ufffd" for mark in kept)
-    line = " ".join(line.split())
+
+def os_error(error: OSError) -> AvsbError | None:
+    """The error for users of a file that cannot be read or written; ``None`` if it is not about a file."""
+    if error.errno is None or (error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+        return None
+    path = "the output" if error.filename is None else one_line(os.fsdecode(error.filename))
+    text = _OS_ERRORS.get(error.errno, f"{{path}}: {error.strerror}.")
+    return AvsbError(text.replace("{path}", path))
+
+
+def one_line(message: object, limit: int = 500) -> str:
+    """A text, message or exception as one line of at most ``limit`` printable characters."""
+    line = " ".join(printable(str(message)[: 4 * limit]).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Untrusted text for output: control characters and lone surrogates become U+FFFD, white space stays."""
+    return "".join(mark if mark.isprintable() or mark in " \n\t" else "\ufffd" for mark in text)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -67,7 +101,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     Starts with a space.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
     if near:
         return f" Did you mean '{near[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""
@@ -75,4 +109,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
     """The error for an unknown name, with the most similar known one."""
+    word = one_line(word, 100)
     return UsageError(f"Unknown {kind} '{word}'.{suggestion(word, known)}")

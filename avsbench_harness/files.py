@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +19,10 @@ import platformdirs
 from avsbench_harness.errors import UsageError
 
 #: Limits of JSON files.
-MAX_JSON_BYTES, MAX_JSON_DEPTH = 64 << 20, 50
+MAX_JSON_BYTES, MAX_JSON_DEPTH = 64 << 20, 100
+
+# Numbers that may be beyond 64 bits; also matches some that are not.
+_LARGE_NUMBER = re.compile(r"\d{20}|[eE]\+?\d{3}")
 
 
 def cache_dir() -> Path:
@@ -30,24 +35,88 @@ def cache_dir() -> Path:
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at ``path`` when the block ends, and not at all if it fails.
 
-    The content is written to a temporary file in the same folder, synchronised (fsync) and renamed.
+    The content is written to a temporary file in the same folder, synchronised (fsync) and renamed. Temporary
+    files that killed processes left in the folder are removed first.
+
+    Raises:
+        OSError: the file cannot be written; the error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.{os.getpid()}-{_host()}.", suffix=".tmp", dir=path.parent
+        )
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp creates private files
-        temporary.replace(path)
+        with naming(path, temporary):
+            with os.fdopen(handle, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp creates private files
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name ``path`` in the error of a failed write, which otherwise names a temporary file or none.
+
+    Raises:
+        OSError: the write failed; also where safetensors or ``torch.save`` raised another exception for it.
+    """
+    try:
+        yield
+    except OSError as error:
+        own = error.filename is None or Path(str(error.filename)) == temporary
+        if error.errno is None or not (own or str(error.filename).endswith(".tmp")):
+            raise
+        raise OSError(error.errno, error.strerror or "failed", str(path)) from error
+    except Exception as error:
+        cause = error.__context__
+        number = re.search(r"\(os error ([0-9]+)\)", str(error))
+        code = cause.errno if isinstance(cause, OSError) else int(number[1]) if number else None
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _host() -> str:
+    """A short name of this machine for temporary files."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+#: The folders in which this process has looked for temporary files of killed processes.
+_swept: set[Path] = set()
+
+
+def _sweep_once(folder: Path) -> None:
+    """Remove temporary files of :func:`atomic_write` whose process on this machine no longer exists."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for path in folder.glob(f".*-{_host()}.*.tmp"):
+        found = re.search(rf"\.([0-9]{{1,9}})-{_host()}\.[^.]*\.tmp$", path.name)
+        if found and not _is_alive(int(found[1])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
@@ -115,7 +184,8 @@ def parse_json(content: bytes, where: str) -> Any:
     try:
         text = content.decode("utf-8")
         value = json.loads(text, parse_constant=_refuse_constant)
-        _check_json(value)
+        if text.count("{") + text.count("[") > MAX_JSON_DEPTH or _LARGE_NUMBER.search(text):
+            _check_json(value)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # lone surrogates
     except RecursionError:

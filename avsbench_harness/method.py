@@ -49,6 +49,7 @@ class TrainingSummary(Schema):
         seconds: time spent in training steps, over all attempts.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         processes: number of processes of the last attempt.
+        threads: number of torch's threads on the CPU in the last attempt; ``None`` on a GPU.
         clips_per_second: average over all training steps.
         memory_gib: peak memory, GiB.
         parameters: number of the network's parameters.
@@ -62,6 +63,7 @@ class TrainingSummary(Schema):
     seconds: float
     device: str
     processes: int = 1
+    threads: int | None = None
     clips_per_second: float | None = None
     memory_gib: float | None = None
     parameters: int | None = None
@@ -243,6 +245,8 @@ def get_method(name: str) -> Method:
     aliases = _aliases(entries)
     canonical = aliases.get(name.lower(), name.lower())
     if canonical not in entries:
+        if (Path(name) / "__init__.py").is_file():
+            raise UsageError(f"Unknown method '{name}'; for the folder of that name pass ./{name}.")
         raise unknown("method", name, [*entries, *aliases])
     return entries[canonical].require()
 

@@ -1,19 +1,43 @@
-"""Base class of validated data: unknown keys are errors, and an error is one sentence."""
+"""Base class of validated data: unknown keys and wrong types are errors, and an error is one sentence."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
-from avsbench_harness.errors import UsageError, suggestion
+from avsbench_harness.errors import UsageError, one_line, suggestion
+
+
+def _make_scalars_strict(schema: Any) -> None:
+    """Set ``strict`` on all numbers and booleans of a core schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        for part in schema.values():
+            _make_scalars_strict(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _make_scalars_strict(part)
 
 
 class Schema(BaseModel):
-    """A frozen pydantic model that rejects unknown keys and raises :class:`UsageError`."""
+    """A frozen pydantic model that rejects unknown keys and raises :class:`UsageError`.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Numbers, booleans and text are not converted into each other, and numbers are finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Make the scalars strict; lists are still accepted for tuples, and text for paths."""
+        schema = handler(source)
+        _make_scalars_strict(schema)
+        return schema
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -25,15 +49,34 @@ class Schema(BaseModel):
             found = error.errors(include_url=False)
             first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
             location = [str(part) for part in first["loc"]]
-            key = ".".join(location)
+            key = one_line(".".join(location), 100)
             if first["type"] == "extra_forbidden":
                 hint = suggestion(location[-1], _fields(cls, location[:-1]))
                 raise UsageError(f"Unknown key '{key}' in {where}.{hint}") from None
             if first["type"] == "missing":
                 raise UsageError(f"{where} lacks the key '{key}'.") from None
-            raise UsageError(
-                f"{where}: '{key}' is {first.get('input')!r}, but {_lower(first['msg'])}."
-            ) from None
+            if not key:  # a rule about several keys
+                raise UsageError(f"{where}: {_message(first)}.") from None
+            value = one_line(repr(first.get("input")), 100)
+            raise UsageError(f"{where}: '{key}' is {value}, but {_message(first)}.") from None
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Check that all numbers are finite, as in JSON."""
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"it has {value}, which is not a finite number")
+    return values
+
+
+#: Free values by name, as a recipe's ``options``: plain values without infinite numbers and NaN.
+PlainValues: TypeAlias = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 def _fields(schema: type[BaseModel], location: list[str]) -> list[str]:
@@ -47,5 +90,7 @@ def _fields(schema: type[BaseModel], location: list[str]) -> list[str]:
     return list(schema.model_fields)
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def _message(error: Any) -> str:
+    """Pydantic's message, as the end of a sentence."""
+    text = one_line(str(error["msg"]).removeprefix("Value error, "), 300)
+    return text[:1].lower() + text[1:]

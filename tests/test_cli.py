@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +110,62 @@ def test_python_m_runs_avsb() -> None:
         [sys.executable, "-m", "avsbench_harness", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("avsb ")
+
+
+def test_errors_of_files_are_one_sentence(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    """A file in place of the output folder, in every command that writes one."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    common = ["--method", tiny, "--data", real_s4, "--preset", "smoke", "--device", "cpu", "--out", file]
+    commands = [
+        ["run", *common],
+        ["train", *common],
+        ["sweep", *common[:-4], "--out", file],
+        ["methods", "new", "mine", "--out", file],
+        ["data", "synth", "--task", "s4", "--clips", "1,1,1", "--out", file / "set"],
+    ]
+    for command in commands:
+        result = avsb(*command)
+        assert result.code == 1, (command, result.err)
+        assert str(file) in result.err.splitlines()[-1]
+        assert "Traceback" not in result.err
+        assert file.read_text() == "x"
+    result = avsb("run", *common, "--json")
+    assert result.json["exit_code"] == 1
+    assert str(file) in result.json["error"]
+
+
+def test_usage_errors_are_json_on_request(avsb) -> None:
+    for arguments in (["run", "--methd", "x"], ["run"], ["nothing"], ["run", "--method", "x", "--seed", "a"]):
+        result = avsb(*arguments, "--json")
+        assert result.code == 2
+        assert result.json["exit_code"] == 2
+        assert result.json["error"]
+
+
+@pytest.mark.parametrize("arguments", ["methods", "methods tpavi", "ablate list", "run --help", "doctor"])
+def test_an_ascii_terminal_is_enough(arguments: str) -> None:
+    """Help, tables and JSON on a terminal without Unicode."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"}
+    for extra in ([], ["--json"]) if arguments != "run --help" else ([],):
+        done = subprocess.run(
+            [sys.executable, "-m", "avsbench_harness", *arguments.split(), *extra],
+            env=environment, capture_output=True, check=False,
+        )  # fmt: skip
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.stdout.isascii()
+        if extra:
+            json.loads(done.stdout)
+
+
+def test_an_error_with_text_beyond_ascii_on_an_ascii_terminal(tmp_path: Path) -> None:
+    for encoding in ("ascii", "utf-8"):
+        for extra in ([], ["--json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "avsbench_harness", "run", "--method", "m\u00e9th\udc80de", *extra],
+                env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 2
+            assert b"Traceback" not in done.stderr
+            if extra:
+                assert "m\u00e9th" in json.loads(done.stdout.decode("utf-8"))["error"]

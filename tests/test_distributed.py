@@ -189,7 +189,7 @@ def test_a_killed_process_is_named_and_the_run_resumes(planned, tmp_path: Path) 
     run = planned(tmp_path / "killed", *SPLITTABLE)
     code, errors = interrupted(run, lambda launcher: os.kill(second_process(launcher), signal.SIGKILL))
     assert code == 1
-    assert "error: Process 1 of 2 was killed by SIGKILL; the same command" in errors
+    assert "error: Process 1 of 2 was killed by SIGKILL; rerun the same command" in errors
     assert "Traceback" not in errors
     assert list((run.folder / "checkpoints").glob("step-*"))
     copy = planned(tmp_path / "copy", *SPLITTABLE)

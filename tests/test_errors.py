@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from avsbench_harness import errors
@@ -23,3 +25,37 @@ def test_the_most_similar_name_is_suggested() -> None:
 )
 def test_exit_codes(error: errors.AvsbError, code: int) -> None:
     assert error.exit_code == code
+
+
+HOSTILE = "a\x1b]8;;http://evil\x07\x9b\u202e\ud800\x00\n b"
+
+
+def test_untrusted_text_is_neutralised() -> None:
+    assert errors.one_line(HOSTILE) == "a\ufffd]8;;http://evil\ufffd\ufffd\ufffd\ufffd\ufffd b"
+    assert errors.printable(HOSTILE).splitlines() == [errors.one_line(HOSTILE)[:-2], " b"]
+    assert errors.one_line("x" * 1000, 20) == "x" * 17 + "..."
+    assert "\x1b" not in str(errors.UsageError(f"{HOSTILE} is wrong."))
+    assert len(str(errors.UsageError("x" * 10**6))) == errors.MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "x", "/a/b"), "The disk is full: /a/b cannot be written"),
+        (OSError(errno.ENOSPC, "x"), "The disk is full: the output cannot be written"),
+        (PermissionError(errno.EACCES, "x", "/a/b"), "No permission for /a/b"),
+        (OSError(errno.EROFS, "x", b"/a/b"), "/a/b is on a read-only file system"),
+        (NotADirectoryError(errno.ENOTDIR, "x", "/a/b"), "/a/b needs a folder where there is a file"),
+        (OSError(errno.EIO, "Input/output error", "/a/{b}"), "/a/{b}: Input/output error."),
+    ],
+)
+def test_errors_of_files_are_sentences_with_the_path(error: OSError, message: str) -> None:
+    found = errors.os_error(error)
+    assert found is not None
+    assert str(found).startswith(message)
+    assert found.exit_code == 1
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    assert errors.os_error(OSError("cannot identify image file")) is None
+    assert errors.os_error(OSError(errno.ECHILD, "No child processes")) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -134,3 +135,11 @@ def test_a_plugin_without_network_and_build_is_an_error(tiny: str) -> None:
 
     with pytest.raises(NotImplementedError, match="Three implements neither network nor build"):
         Three().build(S4, "r50")
+
+
+def test_a_folder_named_like_an_unknown_method_is_suggested(tiny: str, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(tiny, tmp_path / "plug")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="for the folder of that name pass ./plug"):
+        plugins.get_method("plug")
+    assert plugins.get_method("./plug").name == "tiny"

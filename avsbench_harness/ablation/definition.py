@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from avsbench_harness.errors import UsageError, unknown
 from avsbench_harness.method import Method, get_method, methods
-from avsbench_harness.recipe.resolve import merge, read_yaml
+from avsbench_harness.recipe.resolve import merge
+from avsbench_harness.recipe.yaml_reader import read_yaml
 from avsbench_harness.schema import Schema
 
 

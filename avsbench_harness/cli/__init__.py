@@ -6,9 +6,10 @@ that ``--help`` is fast.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -34,7 +35,7 @@ from avsbench_harness.cli import (
 )
 from avsbench_harness.cli.common import print_json
 from avsbench_harness.distributed import PeerFailedError, hard_exit, should_report_error
-from avsbench_harness.errors import AvsbError
+from avsbench_harness.errors import AvsbError, Interrupted, os_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +86,7 @@ app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
-    """Run the command line; print an :class:`AvsbError` as one line and exit with its code."""
+    """Run the command line; print an :class:`AvsbError` or a file's ``OSError``, and exit with its code."""
     try:
         _main()
     except SystemExit as stop:
@@ -96,18 +97,46 @@ def main() -> None:
 def _main() -> None:
     from avsbench_harness.console import configure_logging
 
+    _make_output_robust()
     configure_logging()
+    as_json = "--json" in sys.argv
     try:
-        app()
+        code = app(standalone_mode=not as_json)
+        sys.exit(code if isinstance(code, int) else 0)
     except AvsbError as error:
-        if isinstance(error, PeerFailedError) or not should_report_error():
-            sys.exit(error.exit_code)
-        if "--json" in sys.argv:
-            print_json({"error": str(error), "exit_code": error.exit_code})
-        else:
-            typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error, as_json)
     except BrokenPipeError:
         # The pipe is closed; Python would raise again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        found = os_error(error)
+        if found is None:
+            raise
+        _fail(found, as_json)
+    except typer.Abort:
+        _fail(Interrupted("The command was interrupted.", 130), as_json)
+    except Exception as error:
+        # A usage error of the command line, which typer prints itself unless JSON is requested.
+        message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+        if not (as_json and message is not None and isinstance(code, int)):
+            raise
+        print_json({"error": message(), "exit_code": code})
+        sys.exit(code)
+
+
+def _fail(error: AvsbError, as_json: bool) -> NoReturn:
+    """Print an error as one sentence, or as JSON, and exit with its code."""
+    if not isinstance(error, PeerFailedError) and should_report_error():
+        if as_json:
+            print_json({"error": str(error), "exit_code": error.exit_code})
+        else:
+            typer.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _make_output_robust() -> None:
+    """Escape characters that the terminal's encoding cannot show, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from avsbench_harness.engine.run import Run
 
@@ -139,7 +140,7 @@ def _plan_run(
             workers=workers,
         )
     )
-    line = warning(planned)
+    line = warning(planned, data)
     if line:
         logger.info(line)
     return planned
@@ -196,15 +197,24 @@ def _without_nproc(arguments: Sequence[str]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value to stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def print_rich(*values: RenderableType) -> None:
-    """Print tables and text to stdout; brackets in plain strings are text, not markup."""
+    """Print tables and text to stdout; brackets and control characters in plain strings are neutralised."""
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
+    from avsbench_harness.errors import printable
+
+    class PlainConsole(Console):
+        """Renders every plain string, also of a table's cell, without control characters."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    console = PlainConsole(markup=False, highlight=False)
     for value in values:
         console.print(value)
 

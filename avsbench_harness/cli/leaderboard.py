@@ -48,7 +48,6 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
-    from avsbench_harness.data.avsbench.tree import data_root
     from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
@@ -62,17 +61,26 @@ def leaderboard(
             raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
         _check(results)
         return
-    root = data_root(data) if html else None
-    if root is not None and not root.is_dir():
-        raise MissingDataError(f"There is no data folder {root}; pass --data ROOT with AVSBench on disk.")
+    if html:
+        _check_data(data)
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
-    _print(content, backbone, form, {"page": page, "site": site} if json else None)
+    if page is not None and form == "md" and not json:
+        typer.echo(page.read_text(encoding="utf-8"), nl=False)
+    else:
+        _print(content, backbone, form, {"page": page, "site": site} if json else None)
     for name, reason in content.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
     for path in filter(None, (page, site)):
         typer.echo(f"\nwritten: {path}", err=True)
+
+
+def _check_data(data: Path | None) -> None:
+    """Refuse a data root that does not exist before any work."""
+    from avsbench_harness.data.avsbench.tree import data_root
+
+    data_root(data)
 
 
 def _check(results: Path) -> None:

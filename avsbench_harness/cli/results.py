@@ -21,6 +21,8 @@ def validate(
 ) -> None:
     """Check every record in a folder: schema, name and hashes, and every score against the per-clip files.
 
+    Submissions in submissions/ next to the records are scored again if their ground truth is in the cache.
+
     Measurements of `avsb bench` are checked for schema and name.
 
     \b
@@ -28,20 +30,21 @@ def validate(
       avsb results validate
       avsb results validate --results elsewhere/results --json
     """
-    from avsbench_harness.errors import AvsbError, MissingDataError
+    from avsbench_harness.errors import AvsbError, MissingDataError, one_line
     from avsbench_harness.results.folder import folder_faults, read_results
+    from avsbench_harness.results.rescore import rescore_faults
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
     content = read_results(results)
-    found = list(folder_faults(content))
+    found = [*folder_faults(content), *rescore_faults(content)]
     records = len(content.records) + len(content.refused)
     measurements = len(content.measurements) + len(content.refused_measurements)
     if json:
         print_json({"records": records, "measurements": measurements, "faults": found})
     else:
         for fault in found:
-            typer.echo(f"fault: {fault}")
+            typer.echo(f"fault: {one_line(fault, 1000)}")
         typer.echo(f"{records} records, {measurements} measurements, {len(found)} faults")
     if found:
         raise typer.Exit(AvsbError.exit_code)

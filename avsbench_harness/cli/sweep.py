@@ -93,7 +93,8 @@ def sweep(
         "method": method, "backbone": backbone, "task": task, "variant": variant, "seeds": seeds,
         "data": data, "preset": preset, "set": assignments,
     }  # fmt: skip
-    planned = cells(_read_grid(file, {name: value for name, value in options.items() if value}), out, device)
+    grid = _read_grid(file, {name: value for name, value in options.items() if value})
+    planned = cells(grid, out, device, check=not (status or asked_status))
     if dry_run:
         show_plan(planned, out, json)
     elif status or asked_status:

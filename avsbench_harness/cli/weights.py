@@ -11,6 +11,11 @@ import typer
 
 from avsbench_harness.cli.common import JsonOption, TaskOption, print_json, print_rich
 
+EmaOption = Annotated[
+    bool,
+    typer.Option("--ema", help="Load the exponential moving average of the weights instead of the raw ones."),
+]
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -24,6 +29,7 @@ def add(
         str, typer.Argument(help="vggish, compact, or a backbone: r50, pvt, swin_t, a timm name.")
     ],
     file: Annotated[Path, typer.Argument(help="Published weights, .pth or .safetensors.")],
+    ema: EmaOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check a weights file and copy it into the cache.
@@ -35,7 +41,7 @@ def add(
     """
     from avsbench_harness.nn.pretrained import add_weights
 
-    entry = add_weights(name, file)
+    entry = add_weights(name, file, ema=ema)
     if json:
         print_json(asdict(entry))
     else:
@@ -51,6 +57,7 @@ def import_(
     variant: Annotated[
         str | None, typer.Option("--variant", help="released or paper; defaults to the method's first.")
     ] = None,
+    ema: EmaOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check weights that a method's authors published, and store them under the names of this harness.
@@ -64,7 +71,7 @@ def import_(
     """
     from avsbench_harness.launch.import_weights import import_weights
 
-    found = import_weights(method, file, task=task, backbone=backbone, variant=variant)
+    found = import_weights(method, file, task=task, backbone=backbone, variant=variant, ema=ema)
     entry = found.entry
     if json:
         print_json({**asdict(entry), "missing": [], "unused": list(found.unused)})
@@ -107,7 +114,6 @@ def list_(json: JsonOption = False) -> None:
     table = Table(Column("name", overflow="fold"), "file", "SHA-256", "MiB", "added")
     for entry in entries:
         digest = entry.source_sha256 if isinstance(entry, store.Published) else entry.sha256
-        table.add_row(
-            Text(entry.name), Text(entry.file), digest[:12], f"{entry.size / 2**20:.1f}", entry.added
-        )
+        file = f"{entry.file} (EMA)" if entry.ema else entry.file
+        table.add_row(Text(entry.name), Text(file), digest[:12], f"{entry.size / 2**20:.1f}", entry.added)
     print_rich(table)

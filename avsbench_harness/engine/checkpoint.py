@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from avsbench_harness.errors import AvsbError, one_line
-from avsbench_harness.files import read_json, sync, write_json
+from avsbench_harness.files import naming, read_json, sync, write_json
 from avsbench_harness.method import Validation
 from avsbench_harness.schema import Schema
 from avsbench_harness.weights.tensors import load_tensors, save_tensors
@@ -77,7 +77,8 @@ def save_checkpoint(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     save_tensors(building / "weights.safetensors", weights)
-    torch.save(optimizer.state_dict(), building / "optimizer.pt")
+    with naming(building / "optimizer.pt"), (building / "optimizer.pt").open("wb") as file:
+        torch.save(optimizer.state_dict(), file)
     sync(building / "optimizer.pt")
     write_json(building / "state.json", state.model_dump(mode="json"))
     sync(building)

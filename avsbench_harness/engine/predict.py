@@ -24,6 +24,7 @@ from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
@@ -48,6 +49,8 @@ def predict(run: Run, split: Split) -> Path:
             f"{run.id} has no trained weights at {run.weights_file}; run `avsb train` first."
         )
     set_determinism(run)
+    if distributed.rank() == 0:
+        check_attempt(run)
     system = build_system(run, pretrained=False)
     system.load_state_dict(load_tensors(run.weights_file))
     accelerate(system.to(run.device), run.recipe)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from avsbench_harness.data.avsbench.layout import Dataset
-from avsbench_harness.files import sha256_json
+from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
@@ -38,15 +38,6 @@ class AudioSpec(Schema):
     encoder: str
     weights: str | None
     trained: bool
-
-
-def spec_hash(spec: Mapping[str, Any]) -> str:
-    """The hash of a spec's JSON values, without the fields that do not change the result."""
-    values = dict(spec)
-    for key, ignored in (("recipe", "source"), ("weights", "file"), ("init", "file")):
-        if values.get(key) is not None:
-            values[key] = {name: value for name, value in values[key].items() if name != ignored}
-    return sha256_json(values)
 
 
 class RunSpec(Schema):

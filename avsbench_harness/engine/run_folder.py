@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from avsbench_harness.engine.heartbeat import TRAINING, beating, take_claim
+from avsbench_harness.engine.provenance import record_attempt
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import Busy
 from avsbench_harness.files import read_json, sweep_temporaries, write_json
@@ -14,7 +15,7 @@ from avsbench_harness.method import TrainingSummary
 
 @contextmanager
 def exclusive(run: Run) -> Iterator[None]:
-    """Lock a run's folder, and write heartbeats there.
+    """Lock a run's folder, record the code that works on it, and write heartbeats there.
 
     Raises:
         Busy: another process holds the lock.
@@ -25,6 +26,7 @@ def exclusive(run: Run) -> Iterator[None]:
     try:
         with beating(run.folder):
             sweep_temporaries(run.folder)
+            record_attempt(run)
             yield
     finally:
         lock.release()

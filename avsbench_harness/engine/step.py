@@ -102,7 +102,7 @@ class Stepper:
             AvsbError: the losses are no dict of scalars, or those of the first batch have no gradient.
         """
         # Dropout and drop path draw from the global generator: seeded by the step, it needs no saving.
-        torch.manual_seed(self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE)
+        torch.manual_seed((self._seed * 1_000_003 + number + self._rank * _RANK_SEED_STRIDE) % 2**64)
         optim.set_lr(self.optimizer, lr_factor)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(self._micro_batches(batch, clips))

@@ -218,6 +218,7 @@ class Trainer:
             seconds=self.state.seconds,
             device=self.run.device,
             processes=distributed.world_size(),
+            threads=torch.get_num_threads() if self.run.device == "cpu" else None,
             clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=cost.parameters,

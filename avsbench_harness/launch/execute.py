@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness import distributed
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.errors import AvsbError, Busy, Interrupted, TooManyProcesses, one_line
+from avsbench_harness.errors import AvsbError, Busy, Interrupted, TooManyProcesses, one_line, os_error
 from avsbench_harness.launch.records import Origin, record_failure, submission_record
 from avsbench_harness.launch.run_scores import score_with_protocols
 from avsbench_harness.method import TrainingSummary
@@ -44,8 +45,10 @@ def execute(run: Run) -> Record:
         raise
     except Exception as error:
         if distributed.rank() == 0:
-            reason = str(error) if isinstance(error, AvsbError) else f"{type(error).__name__}: {error}"
-            record_failure(run, one_line(reason))
+            known = os_error(error) if isinstance(error, OSError) else error
+            reason = str(known) if isinstance(known, AvsbError) else f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # the record may not be writable either
+                record_failure(run, one_line(reason))
         raise
 
 

@@ -12,7 +12,13 @@ from avsbench_harness.weights.published import Candidate, Imported, import_publi
 
 
 def import_weights(
-    method_name: str, file: Path, *, task: str, backbone: str, variant: str | None = None
+    method_name: str,
+    file: Path,
+    *,
+    task: str,
+    backbone: str,
+    variant: str | None = None,
+    ema: bool = False,
 ) -> Imported:
     """Check published weights against a method's network and store them under its names.
 
@@ -22,13 +28,14 @@ def import_weights(
         task: ``s4``, ``ms3`` or ``avss``.
         backbone: ``r50``, ``pvt`` or another one with published weights.
         variant: defaults to the method's first.
+        ema: import the exponential moving average of the weights instead of the raw ones.
 
     Raises:
         UsageError: the file cannot be read safely, or does not fit; the message names what it looks like.
     """
     method = get_method(method_name)
     wanted = _candidate(method, check_task(method, task).name, backbone, check_variant(method, variant))
-    return import_published(file, wanted, candidates())
+    return import_published(file, wanted, candidates(), ema=ema)
 
 
 def candidates() -> Iterator[Candidate]:

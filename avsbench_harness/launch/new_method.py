@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import keyword
 import re
+import shutil
 from pathlib import Path
 
 from avsbench_harness.errors import UsageError
+from avsbench_harness.files import write_text
 from avsbench_harness.method import methods
 
 #: The template, a package whose names are replaced.
@@ -54,7 +56,10 @@ def new_method(name: str, out: Path) -> list[Path]:
     texts[f"test_{name}.py"] = TEST
     class_name = "".join(word.capitalize() for word in name.split("_"))
     folder.mkdir(parents=True)
-    for file, text in texts.items():
-        renamed = text.replace("MyMethod", class_name).replace("my_method", name)
-        (folder / file).write_text(renamed, encoding="utf-8")
+    try:
+        for file, text in texts.items():
+            write_text(folder / file, text.replace("MyMethod", class_name).replace("my_method", name))
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return [folder / file for file in sorted(texts)]

@@ -28,18 +28,17 @@ from avsbench_harness.engine.acceleration import check_compiler
 from avsbench_harness.engine.load_weights import check_fit
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.check_plan import check_plan, meta_system
+from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn.backbone import find_pretrained
 from avsbench_harness.recipe.resolve import resolve
-from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.recipe.schema import MAX_SEED, Recipe
 from avsbench_harness.tasks import S4, SPLITS, Task
 from avsbench_harness.weights import store, timm_names
-from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
 logger = logging.getLogger(__name__)
@@ -107,14 +106,21 @@ class Request:
         return options
 
 
-def plan(request: Request) -> Run:
-    """Resolve a request; unknown names and missing files are errors here, before any computation."""
+def plan(request: Request, *, check: bool = True) -> Run:
+    """Resolve a request; invalid values and missing files are errors here, before any computation.
+
+    Args:
+        request: the request.
+        check: also build the network on the meta device to check its options and input size, see
+            :func:`check_plan`.
+    """
+    check_data_root(request.data)
     method = get_method(request.method)
     task = check_task(method, request.task)
     variant = check_variant(method, request.variant)
     timm_names.resolve(request.backbone)
-    if request.seed < 0:
-        raise UsageError(f"--seed must be 0 or more, got {request.seed}.")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise UsageError(f"--seed must be 0 or more and at most 2^63, got {request.seed}.")
     root = data_root(request.data)
     source = _find_weights(request, method, task, variant)
     preset = request.preset or _preset(root, source if request.weights else None)
@@ -136,8 +142,10 @@ def plan(request: Request) -> Run:
         device=device,
         workers=_workers() if request.workers is None else request.workers,
     )
+    if check:
+        check_plan(run)
     if source is not None:
-        system = on_meta(lambda: build_system(run, pretrained=False))
+        system = meta_system(run)
         asked = str(request.weights or request.init)
         check_fit(system, source, asked, init=request.init is not None, skip=recipe.init_skip)
     return run
@@ -164,13 +172,22 @@ def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
         propagate(single, recipe.supplement, jobs=1 if len(clips) < 100 else None)
 
 
-def warning(run: Run) -> str | None:
-    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe."""
+def warning(run: Run, data: Path | None = None) -> str | None:
+    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe.
+
+    Args:
+        run: the run.
+        data: the requested data root.
+    """
     real = f"pass --data ROOT, or set {VARIABLE}, with AVSBench on disk"
+    if run.dataset.synthetic and data_root(data) is not None:
+        real = f"{run.dataset.root} is not AVSBench; {real}"
+    elif run.dataset.synthetic:
+        real = f"For a real run {real}"
     if run.dataset.synthetic and run.spec.preset == "smoke":
-        return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. For a real run {real}."
+        return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. {real}."
     if run.dataset.synthetic:
-        return f"SYNTHETIC data: the scores do not measure performance on AVSBench. For a real run {real}."
+        return f"SYNTHETIC data: the scores do not measure performance on AVSBench. {real}."
     if run.spec.preset == "smoke":
         return "SMOKE RUN: this recipe is too short to measure the method; pass --preset full."
     return None

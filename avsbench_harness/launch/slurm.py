@@ -26,7 +26,7 @@ from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.launch.slurm_queue import queued_runs, read_job, write_job
 from avsbench_harness.launch.status import Outcome, invalid_cells, run_status
 from avsbench_harness.launch.sweep import Cell, distinct
-from avsbench_harness.recipe.resolve import read_yaml
+from avsbench_harness.recipe.yaml_reader import read_yaml
 from avsbench_harness.schema import Schema
 
 if TYPE_CHECKING:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
-from avsbench_harness.errors import AvsbError, UsageError
+from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
+from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
 from avsbench_harness.launch.request import Request, plan
-from avsbench_harness.recipe.resolve import assignments, read_yaml
+from avsbench_harness.recipe.resolve import assignments
+from avsbench_harness.recipe.schema import Seed
+from avsbench_harness.recipe.yaml_reader import read_yaml
 from avsbench_harness.results.record import Record, read_record
-from avsbench_harness.schema import Schema
+from avsbench_harness.schema import PlainValues, Schema
+from avsbench_harness.tasks import get_task
 
 State: TypeAlias = Literal["pending", "queued", "running", "done", "failed"]
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_SEED = re.compile(r"[0-9]{1,20}")
+_RANGE = re.compile(r"([0-9]{1,20})\.\.([0-9]{1,20})")
+
+#: Maximum number of runs of a grid.
+MAX_RUNS = 10_000
 
 
 class Change(Schema):
     """One row of a grid: its name and its recipe overrides."""
 
     name: str = Field(min_length=1)
-    set: dict[str, Any] = Field({}, description="dotted recipe keys and their values")
+    set: PlainValues = Field({}, description="dotted recipe keys and their values")
 
 
 class Grid(Schema):
@@ -41,13 +51,21 @@ class Grid(Schema):
     backbone: list[str] = Field(["r50"], min_length=1)
     task: list[str] = Field(["s4"], min_length=1)
     variant: list[str | None] = Field([None], min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     data: Path | None = None
     preset: str | None = None
     recipe: Path | None = None
     pretrained: bool | None = None
-    set: dict[str, Any] = Field({}, description="overrides of every recipe")
+    set: PlainValues = Field({}, description="overrides of every recipe")
     rows: list[Change] = Field([Change(name="all")], min_length=1)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Grid:
+        lists = (self.rows, self.task, self.method, self.backbone, self.variant, self.seeds)
+        count = math.prod(len(values) for values in lists)
+        if count > MAX_RUNS:
+            raise ValueError(f"the grid has {count} runs, and at most {MAX_RUNS} are possible")
+        return self
 
     @field_validator("method", "backbone", "task", "variant", mode="before")
     @classmethod
@@ -88,11 +106,11 @@ class Cell:
 def parse_seeds(text: str) -> list[int]:
     """Parse ``0..2`` or ``0,1,2``; anything else is a ``UsageError``."""
     found = _RANGE.fullmatch(text.strip())
-    if found and int(found[1]) <= int(found[2]):
+    if found and 0 <= int(found[2]) - int(found[1]) < MAX_RUNS:
         return list(range(int(found[1]), int(found[2]) + 1))
-    parts = text.split(",")
-    if found or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"Seeds are given as 0..2 or 0,1,2; got '{text}'.")
+    parts = [part.strip() for part in text.split(",")]
+    if found or len(parts) > MAX_RUNS or not all(_SEED.fullmatch(part) for part in parts):
+        raise UsageError(f"Seeds are given as 0..2 or 0,1,2; got '{one_line(text, 100)}'.")
     return [int(part) for part in parts]
 
 
@@ -101,14 +119,19 @@ def read_grid(path: Path) -> Grid:
     return Grid.parse(read_yaml(path), str(path))
 
 
-def cells(grid: Grid, out: Path, device: str | None = None) -> list[Cell]:
+def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = True) -> list[Cell]:
     """Plan every run of a grid; an invalid combination becomes a cell without a run.
 
     Args:
         grid: the grid.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
+        check: also check every network, see ``plan``.
+
+    Raises:
+        MissingDataError: the data folder is missing, or has none of the grid's tasks.
     """
+    _check_data(grid)
     planned: list[Cell] = []
     combinations = itertools.product(
         grid.rows, grid.task, grid.method, grid.backbone, grid.variant, grid.seeds
@@ -129,10 +152,27 @@ def cells(grid: Grid, out: Path, device: str | None = None) -> list[Cell]:
             device=device,
         )
         try:
-            planned.append(Cell(row.name, request, plan(request)))
+            planned.append(Cell(row.name, request, plan(request, check=check)))
         except AvsbError as error:
             planned.append(Cell(row.name, request, None, str(error)))
     return planned
+
+
+def _check_data(grid: Grid) -> None:
+    """Report missing data once, not once per run."""
+    check_data_root(grid.data)
+    if data_root(grid.data) is None:
+        return
+    problems = []
+    for name in dict.fromkeys(grid.task):
+        try:
+            choose_dataset(get_task(name), grid.data)
+        except AvsbError as error:
+            problems.append(error)
+        else:
+            return
+    if isinstance(problems[0], MissingDataError):
+        raise problems[0]
 
 
 def distinct(planned: Iterable[Cell]) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def _format_row(row: Row, table: Table) -> FormattedRow:
         Cell(row.backbone or "n/a (not stated)"),
         Cell(row.recipe),
         *(_score_cell(row, table, protocol, metric) for protocol, metric, _ in table.columns),
-        Cell(_reported(row, table)),
+        Cell("" if table.synthetic else _reported(row.method, row.backbone, table.task)),
         Cell(str(len(row.records)), len(row.records)),
         *map(Cell, _cost(row)),
         Cell(date, date),
@@ -165,14 +166,12 @@ def _score_cell(row: Row, table: Table, protocol: str, metric: str) -> Cell:
     return Cell(text, statistics.fmean(values))
 
 
-def _reported(row: Row, table: Table) -> str:
-    """Reported values of the row's method, backbone and task; empty in tables of synthetic data."""
-    if table.synthetic:
-        return ""
+@functools.cache
+def _reported(method: str, backbone: str, task: str) -> str:
+    """Reported values of a method with a backbone on a task."""
     found: dict[str, list[str]] = {}
     for value in reported_values():
-        matches = (value.method, value.backbone, value.task) == (row.method, row.backbone, table.task)
-        if value.main and matches:
+        if value.main and (value.method, value.backbone, value.task) == (method, backbone, task):
             source = ", ".join(filter(None, (f"{value.paper} {value.table}", value.setting)))
             found.setdefault(source, []).append(f"{value.metric} {value.value:g}")
     return "; ".join(f"{', '.join(metrics)} ({source})" for source, metrics in found.items())

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from avsbench_harness import __version__
+from avsbench_harness.errors import printable
 from avsbench_harness.files import sha256_json, write_text
 from avsbench_harness.leaderboard.cells import (
     EXPLANATION,
@@ -135,7 +136,7 @@ def _neutral(value: Any) -> Any:
     """A value of a page: untrusted text without control characters, and cut off if it is very long."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    kept = "".join(mark if mark.isprintable() or mark == "\n" else "\ufffd" for mark in value[:MAX_TEXT])
+    kept = printable(value[:MAX_TEXT])
     return kept if len(value) <= MAX_TEXT else f"{kept}..."
 
 

@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Table:
         part = "" if self.part == "all" else f", {self.part} clips"
         return f"{task}: {self.data}{synthetic}, {self.split}{part}"
 
-    @property
+    @cached_property
     def columns(self) -> list[tuple[str, str, str]]:
         """(protocol, metric, heading) of every score column."""
         own = [(self.protocol, metric, heading) for metric, heading in COLUMNS[self.protocol]]

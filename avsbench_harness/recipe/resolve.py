@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.errors import UsageError, one_line, unknown
 from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.recipe.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml
 from avsbench_harness.tasks import Task
 
 
@@ -81,21 +80,8 @@ def resolve(
         recipe = Recipe.parse(values, str(file))
     for assignment in assignments:
         values = _override(values, _assignment(assignment))
-        recipe = Recipe.parse(values, f"--set {assignment}")
+        recipe = Recipe.parse(values, f"--set {one_line(assignment, 100)}")
     return recipe
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with plain values only; anything else is a ``UsageError``."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold keys and values, not {type(values).__name__}.")
-    return values
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,10 +125,12 @@ def split_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, for example --set optimizer.lr=1.0e-4; got '{text}'.")
+    if not 0 < key.count(".") + 1 <= MAX_DEPTH or not all(part.strip() for part in key.split(".")):
+        raise UsageError(f"'{one_line(key, 100)}' in --set is not a key such as optimizer.lr.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"The value in '--set {text}' is not valid YAML.") from None
+        return key.strip(), parse_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"The value in '--set {one_line(text, 100)}' is not valid YAML: {error}.") from None
 
 
 def _assignment(text: str) -> dict[str, Any]:
@@ -156,10 +144,39 @@ def _assignment(text: str) -> dict[str, Any]:
 @functools.cache
 def _presets(path: Path) -> dict[str, dict[str, Any]]:
     known = read_yaml(path)
+    if not known:
+        raise UsageError(f"{path} has no preset.")
     for name, layers in known.items():
-        extra = set(layers) - {"base", "tasks", "backbones", "variants"}
-        if extra:
-            raise UsageError(
-                f"Preset '{name}' of {path} has '{min(extra)}' beside base, tasks, backbones and variants."
-            )
+        _check_layers(layers, f"Preset '{name}' of {path}", ("base", "tasks", "backbones", "variants"))
     return known
+
+
+def _check_layers(layers: Any, where: str, known: Sequence[str]) -> None:
+    """Check that a preset, or the overrides of a task or variant in it, is made of nested mappings.
+
+    Args:
+        layers: values from YAML.
+        where: their place, for messages.
+        known: the keys that it may have.
+    """
+    extra = set(_mapping(layers, where)) - set(known)
+    if extra:
+        raise UsageError(f"{where} has '{min(extra)}' beside {', '.join(known[:-1])} and {known[-1]}.")
+    for key, value in layers.items():
+        inside = _mapping(value, f"'{key}' of {where}")
+        for name, values in inside.items() if key != "base" else ():
+            place = f"'{key}.{name}' of {where}"
+            _mapping(values, place)
+            if key == "variants":
+                _check_layers(values, place, ("base", "tasks", "backbones"))
+            elif key == "tasks" and "backbones" in values:
+                for backbone, own in _mapping(values["backbones"], f"'backbones' of {place}").items():
+                    _mapping(own, f"'backbones.{backbone}' of {place}")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """Return ``value`` if it is a mapping, else raise a ``UsageError``."""
+    if isinstance(value, dict):
+        return value
+    problem = "is empty; remove it or add keys" if value is None else f"must be a mapping, not {value!r:.50}"
+    raise UsageError(f"{where} {problem}.")

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from avsbench_harness.recipe.augment import Augment
-from avsbench_harness.schema import Schema
+from avsbench_harness.schema import PlainValues, Schema
 from avsbench_harness.tasks import Task
 
 #: Resizing to the square network input; pad keeps the aspect ratio and fills right and bottom with zeros.
 Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
+
+#: Random seeds; torch and NumPy accept all of them.
+MAX_SEED = 2**63
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BackboneRecipe(Schema):
     """Initial weights and training of the visual backbone."""
 
     pretrained: bool = Field(True, description="ImageNet weights; the run fails without them")
-    freeze_epochs: int | Literal["all"] = Field(0, description="epochs in which its parameters are frozen")
+    freeze_epochs: NonNegativeInt | Literal["all"] = Field(0, description="epochs with frozen parameters")
     freeze_norm: bool = Field(False, description="keep its batch norms in evaluation mode")
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth; None: timm's")
 
@@ -43,7 +46,7 @@ class OptimizerRecipe(Schema):
     lr: PositiveFloat = 1e-4
     weight_decay: float = Field(0.01, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of adam and adamw")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of adam and adamw")
     backbone_lr_scale: float = Field(1.0, ge=0, description="multiple of lr for the backbone")
 
 
@@ -51,18 +54,26 @@ class ScheduleRecipe(Schema):
     """The learning rate over the run, as a multiple of ``lr``."""
 
     name: Literal["constant", "cosine", "poly", "step"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up from 0")
-    milestones: list[PositiveInt] = Field([], description="of step: epochs after which gamma applies")
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="linear warm-up from 0")
+    milestones: list[Count] = Field([], description="of step: epochs after which gamma applies")
     gamma: float = Field(0.1, gt=0, le=1, description="of step: the factor")
     power: float = Field(0.9, gt=0, description="of poly: (1 - progress) ** power")
+
+    @model_validator(mode="after")
+    def _steps_have_milestones(self) -> ScheduleRecipe:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("the schedule step needs milestones, such as schedule.milestones=[20, 30]")
+        if any(one >= two for one, two in pairwise(self.milestones)):
+            raise ValueError("the milestones of a schedule must ascend")
+        return self
 
 
 class ValidationRecipe(Schema):
     """Schedule of validations."""
 
-    every: PositiveInt = Field(1, description="epochs between validations")
-    first: PositiveInt = Field(1, description="epoch of the first validation, counted from 1")
-    every_steps: PositiveInt | None = Field(None, description="optimiser steps, instead of epochs")
+    every: Count = Field(1, description="epochs between validations")
+    first: Count = Field(1, description="epoch of the first validation, counted from 1")
+    every_steps: Count | None = Field(None, description="optimiser steps, instead of epochs")
 
     @model_validator(mode="after")
     def _one_rule(self) -> ValidationRecipe:
@@ -82,21 +93,21 @@ class Recipe(Schema):
     """Everything that decides a training run."""
 
     source: str = Field("", description="source of the values")
-    image_size: PositiveInt = Field(224, description="side of the network's input, pixels")
+    image_size: int = Field(224, gt=0, le=4096, description="side of the network's input, pixels")
     fit: Literal["squeeze", "pad"] = Field("squeeze", description="resizing in evaluation")
     train_fit: Fit = Field("squeeze", description="resizing in training; crop and pad keep the aspect ratio")
-    frames: PositiveInt | None = Field(None, description="per training clip, evenly spaced; None: all")
-    options: dict[str, Any] = Field({}, description="build options of the method")
+    frames: Count | None = Field(None, description="per training clip, evenly spaced; None: all")
+    options: PlainValues = Field({}, description="build options of the method")
     backbone: BackboneRecipe = BackboneRecipe()
     audio: AudioRecipe = AudioRecipe()
     maskige: str | None = Field(None, description="source of maskiges: published, or a segmenter")
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
-    epochs: PositiveInt | None = None
-    iterations: PositiveInt | None = Field(None, description="optimiser steps, instead of epochs")
-    batch_size: PositiveInt = 2
+    epochs: Count | None = None
+    iterations: Count | None = Field(None, description="optimiser steps, instead of epochs")
+    batch_size: Count = 2
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    accumulate: PositiveInt = Field(1, description="micro-batches per batch (gradient accumulation)")
+    accumulate: Count = Field(1, description="micro-batches per batch (gradient accumulation)")
     activation_checkpointing: bool = Field(
         False, description="recompute the backbone's activations in the backward pass"
     )
@@ -114,8 +125,10 @@ class Recipe(Schema):
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:
-        if (self.epochs is None) == (self.iterations is None):
-            raise ValueError("a recipe needs either epochs or iterations, not both")
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("a recipe has either epochs or iterations, not both; remove one of them")
+        if self.epochs is None and self.iterations is None:
+            raise ValueError("a recipe needs either epochs or iterations")
         return self
 
     def to_dict(self) -> dict[str, Any]:

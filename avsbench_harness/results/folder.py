@@ -236,6 +236,7 @@ def _resample(group: Sequence[_Checked]) -> None:
         value = float(table.reduce(table.sums.sum(axis=0))[metric])
         clips = hashlib.sha256("\n".join(table.clips).encode()).hexdigest()
         one.bootstrap = Bootstrap(clips, value, resampled)
+        one.table, one.resampled = None, []
 
 
 def _store(one: _Checked) -> bytes:

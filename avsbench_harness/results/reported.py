@@ -107,7 +107,10 @@ def papers() -> tuple[Paper, ...]:
     found = sorted(
         (path for path in folder.iterdir() if path.name.endswith(".yaml")), key=lambda path: path.name
     )
-    return tuple(Paper.parse(yaml.safe_load(path.read_text(encoding="utf-8")), path.name) for path in found)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, if libyaml is available
+    return tuple(
+        Paper.parse(yaml.load(path.read_text(encoding="utf-8"), loader), path.name) for path in found
+    )
 
 
 @functools.cache

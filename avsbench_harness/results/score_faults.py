@@ -14,6 +14,7 @@ from avsbench_harness.results.record import Record, ScoreEntry
 from avsbench_harness.scoring.api import canonical, get_protocol, protocols, score_object, score_semantic
 from avsbench_harness.scoring.bootstrap import bca_interval
 from avsbench_harness.scoring.scores import Floats
+from avsbench_harness.submission.codes import THRESHOLDS
 from avsbench_harness.tasks import CLASSES, get_task
 
 #: Largest difference between a recorded value and the value computed from the per-clip file.
@@ -99,13 +100,17 @@ def metric_faults(entry: ScoreEntry, table: ClipSums) -> Iterator[str]:
         return
     for name, value in entry.metrics.items():
         if name in table.metrics:
-            if not _equal(value, table.metrics[name]):
+            if not equal(value, table.metrics[name]):
                 yield f"{name} is {value}, but the per-clip file gives {table.metrics[name]}."
         elif name == "F_split":  # the maximum of a mean is at most the mean of the maxima
             bound = table.metrics["F"]
             if (value is None) != (bound is None) or (value or 0) > (bound or 0) + TOLERANCE:
                 yield f"F_split is {value}, more than F of the per-clip file, {bound}."
-        elif name != "threshold":
+        elif name == "threshold":
+            known = value is not None and bool((abs(THRESHOLDS - value) <= TOLERANCE).any())
+            if known != (table.metrics["F"] is not None):
+                yield f"threshold is {value}, which is none of the protocol."
+        else:
             yield f"{name} is claimed, but the per-clip file lacks its column."
 
 
@@ -160,14 +165,15 @@ def part_faults(record: Record, table: ClipSums, solution: SolutionFacts | None)
         for entry, rows in ((public, ~hidden), (private, hidden)):
             values = table.reduce(table.sums[rows].sum(axis=0))
             for metric in entry.main:
-                if rows.sum() != entry.clips or not _equal(entry.metrics[metric], float(values[metric])):
+                if rows.sum() != entry.clips or not equal(entry.metrics[metric], float(values[metric])):
                     yield f"{metric} of the {entry.part} clips is not that of the per-clip file."
     elif not get_task(record.task).semantic:
         total = sum(entry.clips * (entry.metrics["J"] or 0) for entry in (public, private))
-        if not _equal(total / len(table.clips), table.metrics["J"]):
+        if not equal(total / len(table.clips), table.metrics["J"]):
             yield "J of the public and the private clips contradicts the per-clip file."
 
 
-def _equal(one: float | None, two: float | None) -> bool:
+def equal(one: float | None, two: float | None) -> bool:
+    """Whether two values are equal within :data:`TOLERANCE`, or both undefined."""
     one, two = (None if value is None or math.isnan(value) else value for value in (one, two))
     return one is two or (one is not None and two is not None and abs(one - two) <= TOLERANCE)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from avsbench_harness.engine.run import spec_hash
+from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.errors import AvsbError, one_line
 from avsbench_harness.results.measurement import Measurement, measurement_files, read_measurement
 from avsbench_harness.results.record import Record, is_run_id
@@ -103,7 +103,7 @@ def _external_faults(record: Record, solution: SolutionFacts | None) -> Iterator
     elif not record.data.synthetic and solution is None:
         yield (
             "data.synthetic is False, but there is no spec, and the solution of these data is not available "
-            "to check it (`avsb data solution` makes it)."
+            "to check it; `avsb score SUBMISSION --data ROOT` adds it to the cache."
         )
 
 

@@ -91,18 +91,21 @@ class Likeness:
         return f"{self.method} for {' or '.join(self.tasks)} with {self.backbone}"
 
 
-def import_published(file: Path, wanted: Candidate, others: Iterable[Candidate]) -> Imported:
+def import_published(
+    file: Path, wanted: Candidate, others: Iterable[Candidate], *, ema: bool = False
+) -> Imported:
     """Check published weights and store them under the names of this implementation.
 
     Args:
         file: as the authors published it, see :func:`read_state`.
         wanted: the network that it is for.
         others: networks among which a file that does not fit is recognised.
+        ema: import the exponential moving average of the weights, see :func:`read_state`.
 
     Raises:
         UsageError: the file cannot be read safely, or does not fit; the message names what it looks like.
     """
-    state = read_state(file)
+    state = read_state(file, ema=ema)
     try:  # not every variant can be built for every task and backbone
         model = on_meta(wanted.build)
         model.load_upstream(_without_memory(state))
@@ -128,6 +131,7 @@ def import_published(file: Path, wanted: Candidate, others: Iterable[Candidate])
             backbone=wanted.backbone,
             file=file.name,
             source_sha256=sha256_file(file),
+            ema=ema,
         )
     return Imported(entry, unused_entries(model))
 

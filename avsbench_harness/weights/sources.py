@@ -51,7 +51,7 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
         MissingDataError: a run has no weights yet, or stored weights are missing or damaged.
         UsageError: no weights or several have that name, or the file holds neither kind.
     """
-    stored = [entry for entry in store.published() if _matches(entry, asked)]
+    stored = _named(asked)
     if stored:
         return _published_source(_choose(stored, asked, wanted))
     for path in (Path(asked), out / "runs" / asked):
@@ -76,8 +76,11 @@ def check_facts(source: Source, wanted: Mapping[str, str], asked: str) -> None:
         )
 
 
-def _matches(entry: store.Published, asked: str) -> bool:
-    return entry.name == asked or entry.name.startswith(f"{asked}-")
+def _named(asked: str) -> list[store.Published]:
+    """The stored weights with this id, else those whose ids start with it."""
+    entries = store.published()
+    exact = [entry for entry in entries if entry.name == asked]
+    return exact or [entry for entry in entries if entry.name.startswith(f"{asked}-")]
 
 
 def _choose(entries: Sequence[store.Published], asked: str, wanted: Mapping[str, str]) -> store.Published:
@@ -93,7 +96,9 @@ def _choose(entries: Sequence[store.Published], asked: str, wanted: Mapping[str,
 
 def _published_source(entry: store.Published) -> Source:
     facts = {name: getattr(entry, name) for name in FACTS}
-    return Source(entry.path, WeightsSpec(sha256=entry.source_sha256, file=entry.file, published=True), facts)
+    # The authors' file holds the raw weights too, so its hash does not name its average.
+    sha256, file = (entry.sha256, f"{entry.file} (EMA)") if entry.ema else (entry.source_sha256, entry.file)
+    return Source(entry.path, WeightsSpec(sha256=sha256, file=file, published=True), facts)
 
 
 def _run_source(path: Path) -> Source:

@@ -13,13 +13,10 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.safe_pickle import PickledArray, RefusedError, StoredTensor, read_values
 from avsbench_harness.weights.tensors import is_name, load_tensors
+from avsbench_harness.weights.unwrap import unwrap
 
 # The first digits of a file's SHA-256 in its name, as of torch.hub and timm: ``vggish-10086976.pth``.
 _PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
-
-# Wrappers that training scripts put around a state dict, and the levels of them that are removed.
-_WRAPPERS = ("state_dict", "model")
-_DEPTH = 4
 
 # Largest size of all tensors in multiples of the file's size; tied weights share storage.
 _COPIES = 4
@@ -48,24 +45,29 @@ _LOOKS: tuple[tuple[str, str], ...] = (
 )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     """Read the state dict of a ``.safetensors``, ``torch.save`` or detectron2 ``.pkl`` file to the CPU.
 
     Wrappers (``{"state_dict": ...}``, ``{"model": ...}``) and the prefix ``module.`` of data-parallel
     training are removed; numpy arrays become tensors. Values beside a wrapped state dict are ignored. Memory
     stays within a small multiple of the file's size.
 
+    Args:
+        path: the file.
+        ema: read the exponential moving average of the weights instead of the raw ones. Which of the two are
+            read is logged if the file has an average.
+
     Raises:
-        UsageError: the file is missing, damaged, holds anything but named tensors, or does not have the hash
-            in its name.
+        UsageError: the file is missing, damaged, holds anything but named tensors, does not have the hash
+            in its name, or has no average that ``ema`` asks for.
     """
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
     check_published_hash(path)
     if path.suffix == ".safetensors":
-        state = _named_tensors(_unwrapped(load_tensors(path)))
+        state = _named_tensors(unwrap(load_tensors(path), path, ema=ema))
     else:
-        state = _read_pickled(path)
+        state = _read_pickled(path, ema=ema)
     if not state:
         raise UsageError(f"{path} does not hold a state dict (names and tensors); export one and try again.")
     if all(name.startswith("module.") for name in state):
@@ -73,7 +75,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
+def _read_pickled(path: Path, *, ema: bool) -> dict[str, Tensor]:
     """The state dict of a pickle or ``torch.save`` file; empty if it is of anything else."""
     try:
         with path.open("rb") as file:
@@ -81,7 +83,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         for pattern, kind in _OTHER_FILES:
             if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
                 raise UsageError(f"{path} {kind}.")
-        value = _unwrapped(read_values(path))
+        value = unwrap(read_values(path), path, ema=ema)
         if isinstance(value, Mapping):
             sizes = [
                 entry.nbytes for entry in value.values() if isinstance(entry, PickledArray | StoredTensor)
@@ -95,16 +97,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error}).") from error
-
-
-def _unwrapped(value: object) -> object:
-    """The value inside the wrappers of a training script."""
-    for _ in range(_DEPTH):
-        inner = [value[name] for name in _WRAPPERS if name in value] if isinstance(value, Mapping) else []
-        if not inner or not isinstance(inner[0], Mapping):
-            return value
-        value = inner[0]
-    return value
 
 
 def _named_tensors(value: object) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, read_json, sha256_file, write_json
 from avsbench_harness.weights import timm_names
 from avsbench_harness.weights.state_files import check_published_hash, read_state
+from avsbench_harness.weights.tensors import save_tensors
 
 #: Names of the audio encoders.
 AUDIO_ENCODERS = ("vggish", "compact")
@@ -38,6 +40,7 @@ class Entry:
         file: name of the file when it was added.
         size: in bytes.
         added: date, ISO 8601, UTC.
+        ema: whether the file has the exponential moving average of the weights that were added.
     """
 
     name: str
@@ -45,16 +48,21 @@ class Entry:
     file: str
     size: int
     added: str
+    ema: bool = field(default=False, kw_only=True)
 
     @property
     def source(self) -> str:
         """The command that stores the file again."""
-        return f"avsb weights add {self.name} {shlex.quote(self.file)}"
+        return f"avsb weights add {self.name} {shlex.quote(self.file)}{self._option}"
+
+    @property
+    def _option(self) -> str:
+        return " --ema" if self.ema else ""
 
     @property
     def path(self) -> Path:
         """The stored file."""
-        suffix = ".safetensors" if self.file.endswith(".safetensors") else ".pth"
+        suffix = ".safetensors" if self.ema or self.file.endswith(".safetensors") else ".pth"
         return _folder() / f"{self.sha256}{suffix}"
 
 
@@ -81,7 +89,7 @@ class Published(Entry):
         """The command that stores the file again."""
         return (
             f"avsb weights import {self.method} {shlex.quote(self.file)} --variant {self.variant} "
-            f"--task {self.task} --backbone {self.backbone}"
+            f"--task {self.task} --backbone {self.backbone}{self._option}"
         )
 
     @property
@@ -90,13 +98,16 @@ class Published(Entry):
         return _folder() / f"{self.sha256}.safetensors"
 
 
-def add(name: str, file: Path, check: Callable[[str, Mapping[str, Tensor]], object]) -> Entry:
+def add(
+    name: str, file: Path, check: Callable[[str, Mapping[str, Tensor]], object], *, ema: bool = False
+) -> Entry:
     """Add a weights file to the store, in place of an earlier one of that name.
 
     Args:
         name: ``vggish``, ``compact``, a backbone's alias (``r50``, ``pvt``, ``swin_t``) or timm name.
         file: ``.pth`` (state dict) or ``.safetensors``.
         check: called with the model's name and the state dict; raises ``UsageError`` if they do not fit.
+        ema: store the exponential moving average of the weights alone, see :func:`read_state`.
 
     Raises:
         UsageError: the name is unknown; the file is missing, unreadable, of another model, or its SHA-256
@@ -107,18 +118,32 @@ def add(name: str, file: Path, check: Callable[[str, Mapping[str, Tensor]], obje
         raise UsageError(f"There is no weights file {file}.")
     digest = sha256_file(file)
     check_published_hash(file, digest)
-    state = read_state(file)
+    state = read_state(file, ema=ema)
     try:
         check(model, state)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
-    entry = Entry(name=model, sha256=digest, file=file.name, size=file.stat().st_size, added=_today())
-    _store(entry, file)
+    with tempfile.TemporaryDirectory() as folder:
+        stored = file
+        if ema:
+            stored = Path(folder) / "ema.safetensors"
+            save_tensors(stored, state)
+            digest = sha256_file(stored)
+        entry = Entry(model, digest, file.name, stored.stat().st_size, _today(), ema=ema)
+        _store(entry, stored)
     return entry
 
 
 def add_published(
-    converted: Path, *, method: str, variant: str, task: str, backbone: str, file: str, source_sha256: str
+    converted: Path,
+    *,
+    method: str,
+    variant: str,
+    task: str,
+    backbone: str,
+    file: str,
+    source_sha256: str,
+    ema: bool = False,
 ) -> Published:
     """Add published weights to the store; an earlier import of the same file is reused.
 
@@ -127,9 +152,10 @@ def add_published(
         method, variant, task, backbone: of the network that they fit.
         file: name of the authors' file.
         source_sha256: its SHA-256.
+        ema: whether they are the file's exponential moving average.
     """
     entry = Published(
-        name=f"{method}-{variant}-{task}-{backbone}-{source_sha256[:8]}",
+        name=f"{method}-{variant}-{task}-{backbone}-{source_sha256[:8]}{'-ema' if ema else ''}",
         sha256=sha256_file(converted),
         file=file,
         size=converted.stat().st_size,
@@ -139,6 +165,7 @@ def add_published(
         task=task,
         backbone=backbone,
         source_sha256=source_sha256,
+        ema=ema,
     )
     for known in published():
         if replace(known, added=entry.added, file=entry.file) == entry and _is_whole(known):
@@ -153,7 +180,12 @@ def _store(entry: Entry, file: Path) -> None:
         shutil.copyfileobj(source, copy)
     with FileLock(_folder() / ".lock"):
         index = {known.name: known for known in entries()} | {entry.name: entry}
-        write_json(_index(), {key: asdict(index[key]) for key in sorted(index)})
+        write_json(_index(), {key: _values(index[key]) for key in sorted(index)})
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    """The values of an entry; the default of ``ema`` is left out, which earlier versions do not know."""
+    return {name: value for name, value in asdict(entry).items() if name != "ema" or value}
 
 
 def published() -> list[Published]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.files import sync
+from avsbench_harness.files import naming, sync
 
 #: Longest header that is read, in bytes; a header of 1,000 entries has about 0.1 MB.
 MAX_HEADER = 4 * 2**20
@@ -34,9 +34,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             value = value.clone()  # safetensors refuses two names for one memory
         seen.add(value.untyped_storage().data_ptr())
         owned[name] = value
-    save_file(owned, temporary)
-    sync(temporary)
-    temporary.replace(path)
+    try:
+        with naming(path):
+            save_file(owned, temporary)
+            sync(temporary)
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

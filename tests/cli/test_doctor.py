@@ -15,4 +15,6 @@ def test_doctor_shows_that_the_data_root_is_missing(avsb, tmp_path, monkeypatch)
     monkeypatch.setenv("AVSB_DATA_DIR", str(tmp_path / "gone"))
     facts = avsb("doctor", "--json")
     assert facts.code == 0
-    assert facts.json["data"].startswith(f"AVSB_DATA_DIR names no folder {tmp_path / 'gone'}; pass")
+    assert facts.json["data"].startswith(
+        f"The data folder {tmp_path / 'gone'} (AVSB_DATA_DIR) does not exist"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,22 @@ def test_check_excludes_options_that_write(avsb, data: Path, other: tuple[str, s
     refused = avsb("leaderboard", "--results", data / "records", "--check", *other)
     assert refused.code == 2
     assert "--check only checks LEADERBOARD.md" in refused.err
+
+
+def test_refused_files_and_a_missing_data_folder_are_reported(avsb, data: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(data / "records", results)
+    (results / "bad\x1b[31m.json").write_text("{")
+    shown = avsb("leaderboard", "--results", results)
+    assert shown.code == 0
+    assert "| 1 | combo (paper) |" in shown.out
+    assert "refused: bad\ufffd[31m.json: unreadable: " in shown.err
+    assert "\x1b" not in shown.out + shown.err
+    assert "\x1b" not in avsb("results", "validate", "--results", results).out
+    values = avsb("leaderboard", "--results", results, "--json").json
+    assert [one["file"] for one in values["refused"]] == ["bad\x1b[31m.json"]
+    site = tmp_path / "site"
+    missing = avsb("leaderboard", "--results", results, "--html", site, "--data", tmp_path / "none")
+    assert missing.code == 4
+    assert f"The data folder {tmp_path / 'none'} does not exist; pass the folder" in missing.err
+    assert not site.exists()

@@ -128,3 +128,53 @@ def test_every_command_that_reads_weights_refuses_arrays_of_objects(
     assert "forged.pth holds " in refused.err
     assert len(refused.err.strip().splitlines()) < 5
     assert not (tmp_path / "runs").exists()
+
+
+def test_raw_and_ema_weights_of_one_file_are_two_entries(
+    avsb, published: Path, method: Path, real_s4: Path, tmp_path: Path
+) -> None:
+    """They have different names, and different runs."""
+    content = torch.load(published, weights_only=True)
+    raw = content["state_dict"]
+    torch.save({**content, "state_dict_ema": {name: 0.5 * value for name, value in raw.items()}}, published)
+    arguments = ("weights", "import", method, published, "--task", "s4", "--backbone", "r50")
+    shown = avsb(*arguments)
+    assert "holds raw and EMA weights" in shown.err + shown.out
+    one, two = avsb(*arguments, "--json").json, avsb(*arguments, "--ema", "--json").json
+    assert (one["ema"], two["ema"]) == (False, True)
+    assert two["name"] == f"{one['name']}-ema"
+    assert two["source_sha256"] == one["source_sha256"]
+    common = (
+        "run",
+        "--method",
+        method,
+        "--backbone",
+        "r50",
+        "--data",
+        real_s4,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    )
+    specs = [avsb(*common, "--weights", entry["name"], "--dry-run", "--json").json for entry in (one, two)]
+    assert [spec["spec"]["weights"]["file"] for spec in specs] == ["S4_best.pth", "S4_best.pth (EMA)"]
+    assert len({spec["spec"]["weights"]["sha256"] for spec in specs}) == 2
+    ambiguous = avsb(*common, "--weights", published, "--dry-run")
+    assert (ambiguous.code, one["name"] in ambiguous.err, two["name"] in ambiguous.err) == (2, True, True)
+
+
+def test_the_average_of_an_encoder_is_added(avsb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    raw, average = CompactAudioEncoder().state_dict(), CompactAudioEncoder().state_dict()
+    torch.save({"state_dict": raw, "state_dict_ema": average}, tmp_path / "compact.pth")
+    assert avsb("weights", "add", "compact", tmp_path / "compact.pth").code == 0
+    added = avsb("weights", "add", "compact", tmp_path / "compact.pth", "--ema", "--json").json
+    (stored,) = avsb("weights", "list", "--json").json
+    assert stored == added
+    assert stored["ema"] is True
+    state = load_file(tmp_path / "cache" / "weights" / f"{stored['sha256']}.safetensors")
+    assert all(torch.equal(state[name], value) for name, value in average.items())
+    torch.save(raw, tmp_path / "raw.pth")
+    refused = avsb("weights", "add", "compact", tmp_path / "raw.pth", "--ema")
+    assert (refused.code, "holds no EMA weights" in refused.err) == (2, True)

@@ -12,6 +12,8 @@ from avsbench_harness.launch import default_dataset
 from avsbench_harness.launch import request as planning
 from avsbench_harness.launch.request import Request, plan
 
+COMBO = {"method": "combo", "pretrained": False}
+
 
 def request(tiny: str, real_s4: Path, **changes) -> Request:
     return Request(**{"method": tiny, "backbone": "r50", "data": real_s4, "device": "cpu", **changes})
@@ -80,6 +82,8 @@ def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -
     asked = plan(request(tiny, real_s4, data=run.dataset.root))
     assert asked.spec.preset == "full"
     assert "SYNTHETIC data" in (planning.warning(asked) or "")
+    given = planning.warning(asked, run.dataset.root) or ""
+    assert f"{run.dataset.root} is not AVSBench; pass --data ROOT" in given
 
 
 @pytest.mark.parametrize(
@@ -92,13 +96,32 @@ def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -
         ({"assignments": ["optimzer.lr=1"]}, UsageError, "Did you mean 'optimizer'"),
         ({"recipe": Path("no.yaml")}, UsageError, "no file"),
         ({"seed": -1}, UsageError, "--seed must be 0 or more"),
-        ({"data": Path("nowhere")}, MissingDataError, "There is no folder nowhere; pass the folder"),
+        ({"seed": 2**64 - 1}, UsageError, "--seed must be 0 or more and at most 2\\^63"),
+        ({"assignments": ["select.metric=j"]}, UsageError, "Unknown metric of the recipe's select 'j'"),
+        ({"assignments": ["schedule.name=step"]}, UsageError, "needs milestones"),
+        ({"assignments": ["options.widht=3"]}, UsageError, "Unknown key 'widht'.* Did you mean 'width'"),
+        ({"assignments": ["options.width=true"]}, UsageError, "'width' is True, but"),
+        ({"assignments": ["options.width=1000000000"]}, UsageError, "billion parameters"),
+        (
+            {"method": "combo", "pretrained": False, "assignments": ["image_size=100"]},
+            UsageError,
+            "multiples of 32",
+        ),
+        (
+            {**COMBO, "assignments": ["options.queriez=3"]},
+            UsageError,
+            "queriez",
+        ),
+        ({"data": Path("nowhere")}, MissingDataError, "The data folder nowhere does not exist"),
+        ({"data": Path(__file__)}, MissingDataError, "is not a folder"),
+        ({"data": Path(__file__).parent}, MissingDataError, "Single-source"),
         ({"pretrained": True}, MissingDataError, "avsb weights add r50"),
         ({"device": "cuda:99"}, UsageError, "cuda:99"),
     ],
 )
 def test_errors_come_before_any_computation(
-    tiny: str, real_s4: Path, changes: dict, error: type[AvsbError], message: str
+    tiny: str, real_s4: Path, tmp_path: Path, changes: dict, error: type[AvsbError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        plan(request(tiny, real_s4, **changes))
+        plan(request(tiny, real_s4, out=tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()

@@ -88,7 +88,7 @@ def check_resumed(run: Run, outcome: Outcome) -> None:
     ("text", "message"),
     [
         ("partitio: gpu", "Unknown key 'partitio' in .* Did you mean 'partition'"),
-        ("time: 12:00:00", "'time' is 43200"),
+        ("time: 12:00:00", "'time' is '12:00:00'"),
         ("memory: plenty", "'memory' is 'plenty'"),
         ("gpus: -1", "'gpus' is -1"),
     ],

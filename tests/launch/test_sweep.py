@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.request import Request
 from avsbench_harness.launch.sweep import Grid, cells, distinct, parse_seeds, read_grid
 
@@ -88,3 +88,26 @@ def test_a_request_round_trips_through_its_options(
 def test_grids_need_a_method() -> None:
     with pytest.raises(UsageError, match="method"):
         Grid.parse({}, "nothing")
+
+
+def test_missing_data_are_reported_once(grid, tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="nowhere .* does not exist"):
+        cells(grid(data=tmp_path / "nowhere", seeds="0..5"), tmp_path)
+    with pytest.raises(MissingDataError, match="contains no S4"):
+        cells(grid(data=tmp_path, seeds="0..5"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "0..99999999999"}, "Seeds are given as"),
+        ({"seeds": "²"}, "Seeds are given as"),
+        ({"seeds": [2**64 - 1]}, "'seeds.0' is 18446744073709551615, but"),
+        ({"seeds": True}, "'seeds.0' is True, but"),
+        ({"seeds": "0..9999", "task": ["s4", "ms3"]}, "20000 runs, and at most 10000"),
+        ({"set": {"optimizer.lr": float("inf")}}, "'set' is .*, but it has inf"),
+    ],
+)
+def test_unusable_grids_are_one_sentence(grid, changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        grid(**changes)

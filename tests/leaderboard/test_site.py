@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
-from avsbench_harness.engine.run import spec_hash
+from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.launch.records import record_failure
 from avsbench_harness.launch.request import Request, plan

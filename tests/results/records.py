@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from avsbench_harness.engine.run import spec_hash
+from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.method import get_method, methods
 from avsbench_harness.recipe.resolve import merge, resolve
 from avsbench_harness.results.record import DataEntry, EnvironmentEntry, Record, ScoreEntry, write_record

@@ -79,9 +79,10 @@ def data_root(given: Path | None) -> Path | None:
         return None
     root = Path(variable or "") if given is None else given
     if not root.expanduser().is_dir():
-        source = f"{VARIABLE} names" if given is None else "There is"
+        origin = f" ({VARIABLE})" if given is None else ""
+        problem = "is not a folder" if root.exists() else "does not exist"
         raise MissingDataError(
-            f"{source} no folder {root}; pass the folder that contains AVSBench, or set {VARIABLE} to it."
+            f"The data folder {root}{origin} {problem}; pass the folder that contains AVSBench."
         )
     return root
 

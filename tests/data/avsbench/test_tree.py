@@ -22,11 +22,12 @@ def test_a_missing_data_root_is_refused_in_one_sentence(tmp_path, monkeypatch, k
     root = tmp_path / "data"
     if kind == "file":
         root.write_text("")
-    remedy = "pass the folder that contains AVSBench, or set AVSB_DATA_DIR to it."
+    problem = "is not a folder" if kind == "file" else "does not exist"
+    remedy = f"{problem}; pass the folder that contains AVSBench."
     with pytest.raises(MissingDataError) as caught:
         data_root(root)
-    assert str(caught.value) == f"There is no folder {root}; {remedy}"
+    assert str(caught.value) == f"The data folder {root} {remedy}"
     monkeypatch.setenv("AVSB_DATA_DIR", str(root))
     with pytest.raises(MissingDataError) as caught:
         data_root(None)
-    assert str(caught.value) == f"AVSB_DATA_DIR names no folder {root}; {remedy}"
+    assert str(caught.value) == f"The data folder {root} (AVSB_DATA_DIR) {remedy}"

@@ -1,0 +1,17 @@
+"""The hash of a spec. Imports no torch, so that records are checked without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from avsbench_harness.files import sha256_json
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """The hash of a spec's JSON values, without the fields that do not change the result."""
+    values = dict(spec)
+    for key, ignored in (("recipe", "source"), ("weights", "file"), ("init", "file")):
+        if values.get(key) is not None:
+            values[key] = {name: value for name, value in values[key].items() if name != ignored}
+    return sha256_json(values)
