@@ -42,8 +42,10 @@ def check(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Open every file and list all that are missing, unreadable, or of the wrong size or colour.
+    """Open every file and list all that are missing, unreadable, or of the wrong size or content.
 
+    Frames, masks, recordings and log-mel pickles are decoded; the classes in AVSS masks are compared with
+    metadata.csv. Recordings of another length than their clip and unlisted classes are warnings.
     Exit code: 0 if there is no fault, 4 if something is missing, else 2.
 
     \b

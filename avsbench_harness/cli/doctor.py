@@ -44,19 +44,24 @@ def _facts() -> dict[str, Any]:
     import torch
 
     from avsbench_harness.data.avsbench.tree import data_root, found_tasks
+    from avsbench_harness.errors import MissingDataError
     from avsbench_harness.files import cache_dir
     from avsbench_harness.results.record import environment
     from avsbench_harness.weights import store
 
-    root = data_root(None)
+    root, no_data = None, "none; set AVSB_DATA_DIR or pass --data"
+    try:
+        root = data_root(None)
+    except MissingDataError as error:
+        no_data = str(error)
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         **environment("cuda" if cuda else "cpu").model_dump(mode="json"),
         "cores": os.cpu_count(),
         "cuda": cuda or "none; runs use the CPU",
         "cache": str(cache_dir()),
-        "data": "none; set AVSB_DATA_DIR or pass --data" if root is None else str(root),
-        "tasks": [task.name for task in found_tasks(root)] if root is not None and root.is_dir() else [],
+        "data": no_data if root is None else str(root),
+        "tasks": [task.name for task in found_tasks(root)] if root is not None else [],
         "weights": {entry.name: entry.sha256[:12] for entry in store.entries()}
         or "none; add VGGish and ImageNet weights with `avsb weights add`",
     }

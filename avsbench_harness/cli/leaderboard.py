@@ -79,11 +79,8 @@ def leaderboard(
 def _check_data(data: Path | None) -> None:
     """Refuse a data root that does not exist before any work."""
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError
 
-    root = data_root(data)
-    if root is not None and not root.is_dir():
-        raise MissingDataError(f"There is no data folder {root}; pass --data ROOT with AVSBench on disk.")
+    data_root(data)
 
 
 def _check(results: Path) -> None:

@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
-from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
-from avsbench_harness.errors import MissingDataError
+from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import S4, Task
 
@@ -27,11 +26,7 @@ def check_data_root(data: Path | None) -> None:
     Raises:
         MissingDataError: it is missing or not a folder.
     """
-    root = data_root(data)
-    if root is not None and not root.is_dir():
-        problem = "is not a folder" if root.exists() else "does not exist"
-        origin = "--data" if data is not None else VARIABLE
-        raise MissingDataError(f"The data folder {root} ({origin}) {problem}.")
+    data_root(data)
 
 
 def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> Dataset:

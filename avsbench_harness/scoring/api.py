@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from avsbench_harness.scoring.object import (
 from avsbench_harness.scoring.protocol import Protocol, Scorer
 from avsbench_harness.scoring.scores import Scores
 from avsbench_harness.scoring.semantic import AVSSAVSBench, AVSSCombo, SemanticCanonical, SemanticConfusion
+from avsbench_harness.submission.codes import BINARY_REMEDY, looks_binary
 from avsbench_harness.tasks import get_task
 
 _OBJECT: dict[str, type[Protocol]] = {
@@ -189,6 +191,10 @@ def _codes(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     array = np.asarray(codes)
     if array.dtype != np.uint8:
         raise ValueError(f"codes must be uint8, got {array.dtype}; create them with encode(prob)")
+    if looks_binary(array):
+        warnings.warn(
+            f"All codes are 0 and 1, that is, probabilities below 2/254; {BINARY_REMEDY}.", stacklevel=3
+        )
     return array
 
 

@@ -48,5 +48,5 @@ def test_refused_files_and_a_missing_data_folder_are_reported(avsb, data: Path, 
     site = tmp_path / "site"
     missing = avsb("leaderboard", "--results", results, "--html", site, "--data", tmp_path / "none")
     assert missing.code == 4
-    assert "There is no data folder" in missing.err
+    assert f"The data folder {tmp_path / 'none'} does not exist; pass the folder" in missing.err
     assert not site.exists()

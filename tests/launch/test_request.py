@@ -112,7 +112,7 @@ def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -
             UsageError,
             "queriez",
         ),
-        ({"data": Path("nowhere")}, MissingDataError, "The data folder nowhere .--data. does not exist"),
+        ({"data": Path("nowhere")}, MissingDataError, "The data folder nowhere does not exist"),
         ({"data": Path(__file__)}, MissingDataError, "is not a folder"),
         ({"data": Path(__file__).parent}, MissingDataError, "Single-source"),
         ({"pretrained": True}, MissingDataError, "avsb weights add r50"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -194,3 +196,14 @@ def test_tables_and_json():
     for name in scores.main:
         low, high = value["intervals"][name]
         assert low <= value["metrics"][name] <= high
+
+
+def test_binary_masks_instead_of_codes_warn():
+    masks = np.zeros((1, 5, 4, 4), np.uint8)
+    masks[0, :, :2] = 1
+    with pytest.warns(UserWarning, match="All codes are 0 and 1, .*; multiply a binary mask by 255"):
+        assert score_object(masks, masks).metrics["J"] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert score_object(masks * np.uint8(255), masks).metrics["J"] == 1
+        score_object(masks * 0, masks)

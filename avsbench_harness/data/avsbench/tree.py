@@ -69,11 +69,22 @@ _MARKERS_OF_SYNTHETIC = ("synthetic.json", "SYNTHETIC.md")
 
 
 def data_root(given: Path | None) -> Path | None:
-    """Return the given data root, else that of ``AVSB_DATA_DIR``, else ``None``."""
-    if given is not None:
-        return given
+    """Return the given data root, else that of ``AVSB_DATA_DIR``, else ``None``.
+
+    Raises:
+        MissingDataError: it is no folder.
+    """
     variable = os.environ.get(VARIABLE)
-    return Path(variable) if variable else None
+    if given is None and not variable:
+        return None
+    root = Path(variable or "") if given is None else given
+    if not root.expanduser().is_dir():
+        origin = f" ({VARIABLE})" if given is None else ""
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise MissingDataError(
+            f"The data folder {root}{origin} {problem}; pass the folder that contains AVSBench."
+        )
+    return root
 
 
 def find_task_folder(root: Path, task: Task) -> Path | None:
