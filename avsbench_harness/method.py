@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
 from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
@@ -315,7 +315,7 @@ def _load(point: EntryPoint) -> Entry:
         loaded = point.load()
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
-        return Entry(point.name, origin, loaded())
+        return Entry(point.name, origin, _create(loaded))
     except Exception as error:  # third-party code: no exception of it may hide the other plugins
         return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
 
@@ -339,5 +339,16 @@ def _only_method(module: ModuleType, folder: Path) -> Method:
     ]
     if len(found) != 1:
         raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
-    method: Method = found[0]()
+    try:
+        return _create(found[0])
+    except Exception as error:
+        raise AvsbError(f"{folder} cannot be used: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _create(kind: type[Method]) -> Method:
+    """Create a plugin; a ``TypeError`` if one of its facts is missing."""
+    method = kind()
+    for fact in ("name", "paper", "variants", "tasks", "backbones"):
+        if not getattr(method, fact, None):
+            raise TypeError(f"{kind.__name__} does not set '{fact}'")
     return method
