@@ -7,12 +7,13 @@ listing methods is fast: a plugin imports its network inside :meth:`Method.netwo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -218,9 +219,8 @@ def methods() -> dict[str, Entry]:
         UsageError: two plugins claim the same name or alias.
     """
     entries: dict[str, Entry] = {}
-    points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    for point in sorted(points.values(), key=lambda point: (point.name, point.value)):
-        entry = _load(point)
+    for point, origin in _points(entry_points):
+        entry = _load(point, origin)
         if entry.name in entries:
             raise UsageError(
                 f"Two plugins are called '{entry.name}': from {entries[entry.name].origin} and "
@@ -309,8 +309,17 @@ def check_variant(method: Method, variant: str | None) -> str:
     return variant
 
 
-def _load(point: EntryPoint) -> Entry:
-    origin = point.dist.name if point.dist is not None else point.value
+@functools.cache
+def _points(source: Callable[..., Iterable[EntryPoint]]) -> tuple[tuple[EntryPoint, str], ...]:
+    """The entry points of plugins in order, and the distribution of each; read once per process."""
+    points = {(point.name, point.value): point for point in source(group=GROUP)}
+    return tuple(
+        (point, point.dist.name if point.dist is not None else point.value)
+        for _, point in sorted(points.items())
+    )
+
+
+def _load(point: EntryPoint, origin: str) -> Entry:
     try:
         loaded = point.load()
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
