@@ -7,19 +7,20 @@ listing methods is fast: a plugin imports its network inside :meth:`Method.netwo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
 from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
@@ -220,9 +221,8 @@ def methods() -> dict[str, Entry]:
         UsageError: two plugins claim the same name or alias.
     """
     entries: dict[str, Entry] = {}
-    points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    for point in sorted(points.values(), key=lambda point: (point.name, point.value)):
-        entry = _load(point)
+    for point, origin in _points(entry_points):
+        entry = _load(point, origin)
         if entry.name in entries:
             raise UsageError(
                 f"Two plugins are called '{entry.name}': from {entries[entry.name].origin} and "
@@ -311,13 +311,22 @@ def check_variant(method: Method, variant: str | None) -> str:
     return variant
 
 
-def _load(point: EntryPoint) -> Entry:
-    origin = point.dist.name if point.dist is not None else point.value
+@functools.cache
+def _points(source: Callable[..., Iterable[EntryPoint]]) -> tuple[tuple[EntryPoint, str], ...]:
+    """The entry points of plugins in order, and the distribution of each; read once per process."""
+    points = {(point.name, point.value): point for point in source(group=GROUP)}
+    return tuple(
+        (point, point.dist.name if point.dist is not None else point.value)
+        for _, point in sorted(points.items())
+    )
+
+
+def _load(point: EntryPoint, origin: str) -> Entry:
     try:
         loaded = point.load()
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
-        return Entry(point.name, origin, loaded())
+        return Entry(point.name, origin, _create(loaded))
     except Exception as error:  # third-party code: no exception of it may hide the other plugins
         return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
 
@@ -341,5 +350,16 @@ def _only_method(module: ModuleType, folder: Path) -> Method:
     ]
     if len(found) != 1:
         raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
-    method: Method = found[0]()
+    try:
+        return _create(found[0])
+    except Exception as error:
+        raise AvsbError(f"{folder} cannot be used: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _create(kind: type[Method]) -> Method:
+    """Create a plugin; a ``TypeError`` if one of its facts is missing."""
+    method = kind()
+    for fact in ("name", "paper", "variants", "tasks", "backbones"):
+        if not getattr(method, fact, None):
+            raise TypeError(f"{kind.__name__} does not set '{fact}'")
     return method

@@ -143,3 +143,22 @@ def test_a_folder_named_like_an_unknown_method_is_suggested(tiny: str, tmp_path:
     with pytest.raises(UsageError, match="for the folder of that name pass ./plug"):
         plugins.get_method("plug")
     assert plugins.get_method("./plug").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('    variants = ("released",)\n', "", "cannot be used: TypeError: Tiny does not set 'variants'"),
+        ('    name = "tiny"\n', "    def __init__(self): raise ValueError('no')\n", "ValueError: no"),
+    ],
+)
+def test_an_unusable_plugin_is_one_sentence(
+    tiny: str, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    folder = tmp_path / "method"
+    shutil.copytree(tiny, folder)
+    code = (folder / "__init__.py").read_text()
+    assert old in code
+    (folder / "__init__.py").write_text(code.replace(old, new))
+    with pytest.raises(AvsbError, match=message):
+        plugins.from_folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -175,9 +176,7 @@ def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
 def warning(run: Run, data: Path | None = None) -> str | None:
     """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe.
 
-    Args:
-        run: the run.
-        data: the requested data root.
+    ``data`` is the requested data root.
     """
     real = f"pass --data ROOT, or set {VARIABLE}, with AVSBench on disk"
     if run.dataset.synthetic and data_root(data) is not None:
@@ -362,14 +361,20 @@ def _audio_of(source: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path
 def _code(asked: str, method: Method) -> str:
     """The version of the method's code: of its package, or the hash of its folder."""
     if not is_folder(asked):
-        for point in importlib.metadata.entry_points(group=GROUP, name=method.name):
-            if point.dist is not None:
-                return f"{point.dist.name} {point.dist.version}"
-        return f"avsbench-harness {__version__}"
+        return _package(method.name)
     digest = hashlib.sha256()
     for path in sorted(method.folder.rglob("*.py")):
         digest.update(path.relative_to(method.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return f"folder {digest.hexdigest()}"
+
+
+@functools.cache
+def _package(name: str) -> str:
+    """Name and version of the package of an installed method."""
+    for point in importlib.metadata.entry_points(group=GROUP, name=name):
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return f"avsbench-harness {__version__}"
 
 
 def choose_device(asked: str | None) -> str:
