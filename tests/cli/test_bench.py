@@ -121,7 +121,7 @@ def test_a_measurement_is_written_printed_and_replaced(quick, avsb, tiny: str, t
     assert checked.json["records"] == 0
     assert checked.json["measurements"] == 3
     (fault,) = checked.json["faults"]
-    assert "else.json: the file holds measurement s4-tiny-released-test_resnet-cpu-fp32-b2; a file" in fault
+    assert "else.json: the file holds measurement s4-tiny-released-test_resnet-cpu-fp32-b2; its name" in fault
 
 
 def test_all_installed_methods(quick, tiny: str, tmp_path: Path, monkeypatch) -> None:

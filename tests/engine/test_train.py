@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from avsbench_harness.engine import train as engine
-from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError
+from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.weights.tensors import load_tensors
@@ -155,8 +155,15 @@ def test_speed_counts_the_clips_of_small_batches(planned, tmp_path: Path) -> Non
 
 
 def test_an_unknown_metric_lists_the_known_ones(planned, tmp_path: Path) -> None:
+    """At plan time; a spec that was not planned here is refused at the first validation."""
+    with pytest.raises(UsageError, match="select 'mIou'. Known: F, .*, J, "):
+        planned(tmp_path, "select.metric=mIou")
+    run = planned(tmp_path)
+    select = run.recipe.select.model_copy(update={"metric": "mIou"})
+    recipe = run.recipe.model_copy(update={"select": select})
+    run = dataclasses.replace(run, spec=run.spec.model_copy(update={"recipe": recipe}))
     with pytest.raises(AvsbError, match="gives no 'mIou' to select by; it gives J, F"):
-        engine.train(planned(tmp_path, "select.metric=mIou"))
+        engine.train(run)
 
 
 def test_weights_hold_model_and_encoder(planned, tmp_path: Path) -> None:
