@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -186,8 +187,6 @@ def test_bf16_trains(planned, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_cuda_trains_stops_and_resumes(planned, tmp_path: Path, monkeypatch) -> None:
-    import dataclasses
-
     run = dataclasses.replace(planned(tmp_path, "precision=fp16"), device="cuda")
     with monkeypatch.context() as patch:
         stop_after(patch, 2, signal.SIGTERM)
