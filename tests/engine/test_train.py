@@ -49,13 +49,13 @@ def test_an_interrupted_run_is_bitwise_reproducible(planned, tmp_path: Path, mon
                 engine.train(run)
         assert caught.value.exit_code == code
         assert not run.weights_file.exists()
-    checkpoint = engine.train(run)
+    summary = engine.train(run)
     assert sha256_file(run.weights_file) == sha256_file(whole.weights_file)
-    assert checkpoint.steps == len(run.dataset.clips("train")) // 2 * 3 + 3 * (
+    assert summary.steps == len(run.dataset.clips("train")) // 2 * 3 + 3 * (
         len(run.dataset.clips("train")) % 2
     )
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log if "loss" in line] == list(range(1, checkpoint.steps + 1))
+    assert [line["step"] for line in log if "loss" in line] == list(range(1, summary.steps + 1))
     assert not (run.folder / "checkpoints").exists()
 
 
@@ -83,8 +83,8 @@ def test_an_interrupted_run_with_all_augmentation_is_bitwise_reproducible(
 
 def test_validation_every_few_steps(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "validation.every_steps=2", "iterations=5")
-    checkpoint = engine.train(run)
-    assert [validation.step for validation in checkpoint.validations] == [2, 4, 5]
+    summary = engine.train(run)
+    assert [validation.step for validation in summary.validations] == [2, 4, 5]
     steps = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4, 5]
 
@@ -125,11 +125,11 @@ def test_one_process_per_run(planned, tmp_path: Path) -> None:
 
 def test_the_best_weights_are_kept(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "epochs=4", "optimizer.lr=0.05")
-    checkpoint = engine.train(run)
-    scores = [validation.metrics["J"] for validation in checkpoint.validations]
+    summary = engine.train(run)
+    scores = [validation.metrics["J"] for validation in summary.validations]
     assert len(scores) == 4
     best = max(range(4), key=lambda index: (scores[index], -index))
-    assert checkpoint.selected_step == checkpoint.validations[best].step
+    assert summary.selected_step == summary.validations[best].step
 
 
 def test_sparse_validation_and_selection_of_the_last_weights(planned, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_sparse_validation_and_selection_of_the_last_weights(planned, tmp_path: 
 
 def test_iterations_that_end_inside_an_epoch(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, "iterations=1")
-    checkpoint = engine.train(run)
-    assert checkpoint.steps == 1
-    assert [validation.step for validation in checkpoint.validations] == [1]
+    summary = engine.train(run)
+    assert summary.steps == 1
+    assert [validation.step for validation in summary.validations] == [1]
 
 
 def test_speed_counts_the_clips_of_small_batches(planned, tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_predicting_before_training_is_refused(planned, tmp_path: Path) -> None:
 
 
 def test_bf16_trains(planned, tmp_path: Path) -> None:
-    checkpoint = engine.train(planned(tmp_path, "precision=bf16", "clip_norm=1.0", "iterations=2"))
-    assert checkpoint.steps == 2
+    summary = engine.train(planned(tmp_path, "precision=bf16", "clip_norm=1.0", "iterations=2"))
+    assert summary.steps == 2
 
 
 @pytest.mark.gpu
