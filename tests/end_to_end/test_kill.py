@@ -61,7 +61,14 @@ def test_sigkill_does_not_change_the_result(tiny: str, real_s4: Path, tmp_path: 
         killed / "submissions" / f"{one.run_id}.npz"
     )
     left = {path.name for path in (killed / "runs" / one.run_id).iterdir()}
-    kept = {"spec.json", "log.jsonl", "training.json", "weights.safetensors", "heartbeat.json"}
+    kept = {
+        "spec.json",
+        "log.jsonl",
+        "training.json",
+        "weights.safetensors",
+        "heartbeat.json",
+        "provenance.json",
+    }
     assert left == {".lock", *kept}
 
 
