@@ -48,6 +48,7 @@ def leaderboard(
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
+    from avsbench_harness.data.avsbench.tree import data_root
     from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
@@ -62,7 +63,7 @@ def leaderboard(
         _check(results)
         return
     if html:
-        _check_data(data)
+        data_root(data)  # a missing data root is refused before any work
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
@@ -74,13 +75,6 @@ def leaderboard(
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
     for path in filter(None, (page, site)):
         typer.echo(f"\nwritten: {path}", err=True)
-
-
-def _check_data(data: Path | None) -> None:
-    """Refuse a data root that does not exist before any work."""
-    from avsbench_harness.data.avsbench.tree import data_root
-
-    data_root(data)
 
 
 def _check(results: Path) -> None:

@@ -136,12 +136,13 @@ def run_grid(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resource
 def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
     """Print hash, state and estimated time of every run of a grid; exit with 1 if one cannot be planned."""
     from avsbench_harness.errors import AvsbError
-    from avsbench_harness.launch.status import state_of
+    from avsbench_harness.launch.status import grid_status
     from avsbench_harness.launch.sweep import estimate
     from avsbench_harness.results.record import read_records
 
     results = out / "results"
     records = read_records(results) if results.is_dir() else []
+    states = {outcome.name: outcome.state for outcome in grid_status(planned)}
     rows: list[dict[str, Any]] = []
     for cell in planned:
         if cell.run is None:
@@ -152,7 +153,7 @@ def show_plan(planned: Sequence[Cell], out: Path, json: bool) -> None:
                 "row": cell.row,
                 "run": cell.run.id,
                 "hash": cell.run.spec.hash,
-                "state": state_of(cell.run),
+                "state": states[cell.run.id],
                 "seconds": estimate(cell.run, records),
             }
         )

@@ -20,15 +20,6 @@ SMOKE_KINDS = 4
 SMOKE_SEED = 0
 
 
-def check_data_root(data: Path | None) -> None:
-    """Refuse a data root that is not a folder; the first check of every command.
-
-    Raises:
-        MissingDataError: it is missing or not a folder.
-    """
-    data_root(data)
-
-
 def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> Dataset:
     """The data set of a task in a data root, or the default synthetic set.
 

@@ -32,7 +32,7 @@ from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.check_plan import check_plan, meta_system
-from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
+from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.nn.backbone import find_pretrained
@@ -115,14 +115,13 @@ def plan(request: Request, *, check: bool = True) -> Run:
         check: also build the network on the meta device to check its options and input size, see
             :func:`check_plan`.
     """
-    check_data_root(request.data)
+    root = data_root(request.data)  # first: a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
     variant = check_variant(method, request.variant)
     timm_names.resolve(request.backbone)
     if not 0 <= request.seed <= MAX_SEED:
         raise UsageError(f"--seed must be 0 or more and at most 2^63, got {request.seed}.")
-    root = data_root(request.data)
     source = _find_weights(request, method, task, variant)
     preset = request.preset or _preset(root, source if request.weights else None)
     recipe = _recipe(request, method, task, variant, preset)

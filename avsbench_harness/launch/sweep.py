@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
-from avsbench_harness.launch.default_dataset import check_data_root, choose_dataset
+from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed
@@ -160,7 +160,6 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
 
 def _check_data(grid: Grid) -> None:
     """Report missing data once, not once per run."""
-    check_data_root(grid.data)
     if data_root(grid.data) is None:
         return
     problems = []
