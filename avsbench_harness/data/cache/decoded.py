@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -24,6 +25,9 @@ from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import Task
 
 logger = logging.getLogger(__name__)
+
+# Held while a thread finds out whether it is the first that could not write.
+_FIRST_FAILURE = threading.Lock()
 
 
 class DecodedClips:
@@ -124,10 +128,12 @@ class DecodedClips:
         try:
             self.store.store(_key(index), packed)
         except OSError as error:
-            self._full = True
-            logger.warning(
-                f"{self.store.folder} cannot be written ({error.strerror}); clips are decoded from files."
-            )
+            with _FIRST_FAILURE:
+                known, self._full = self._full, True
+            if not known:
+                logger.warning(
+                    f"{self.store.folder} cannot be written ({error.strerror}); clips are decoded from files."
+                )
             return 0
         return packed.size
 

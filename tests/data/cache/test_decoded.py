@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -262,12 +263,15 @@ def test_a_full_disk_is_logged_once_and_clips_are_decoded_from_files(
 ) -> None:
     decoder = FileDecoder(clips, S4, 32)
     kept = DecodedClips(decoder)
+    both = threading.Barrier(2, timeout=60)
 
     def write(key: str, array: object) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # two threads fail at the same time
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(kept.store, "store", write)
-    assert kept.fill() == (len(clips), 0)
+    assert kept.fill(jobs=2) == (len(clips), 0)
     assert all(same(kept.read(index), decoder.read(index)) for index in range(len(clips)))
     assert len(messages()) == 1
     assert "No space left on device" in messages()[0]
