@@ -58,9 +58,10 @@ def test_four_maps_at_the_four_strides(name: str, channels: tuple[int, ...]):
 
 
 def test_aliases():
-    assert resolve("pvt") == "pvt_v2_b5"
-    assert resolve("swin_t") == "swin_tiny_patch4_window7_224"
-    assert resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
+    assert resolve("r50") == resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
+    assert resolve("pvt") == "pvt_v2_b5.in1k"
+    assert resolve("swin_t") == "swin_tiny_patch4_window7_224.ms_in1k"
+    assert resolve("resnet50") == "resnet50.a1_in1k"  # timm's own default
     assert skeleton("pvt_v2_b5", features_only=True).feature_info.channels() == [64, 128, 320, 512]
 
 
@@ -256,7 +257,8 @@ def test_a_whole_segmentation_model_is_recognised():
 @pytest.mark.parametrize(
     ("name", "page"),
     [
-        ("r50", "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors"),
+        ("r50", "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"),
+        ("r50", "timm resnet50.tv_in1k, SHA-256 19c8e357... or 0676ba61... or 5d061a3c..."),
         ("pvt", "https://huggingface.co/timm/pvt_v2_b5.in1k/resolve/main/model.safetensors"),
         ("resnet50.tv_in1k", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
     ],
