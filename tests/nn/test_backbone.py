@@ -173,6 +173,22 @@ def test_torchvision_names_without_batch_counters(tmp_path: Path):
     assert {name for name in state if name not in body} == {"fc.weight", "fc.bias"}
 
 
+def test_r50_has_the_feature_maps_of_torchvision(tmp_path: Path):
+    """With the same weights, as in the methods that were published with torchvision's network."""
+    from torchvision.models import resnet50
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    torch.manual_seed(3)
+    theirs = resnet50().eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    ours = build_backbone("r50", pretrained=tmp_path / "resnet50.pth").eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        layers = create_feature_extractor(theirs, ["layer1", "layer2", "layer3", "layer4"])(images)
+        for one, two in zip(ours(images), layers.values(), strict=True):
+            torch.testing.assert_close(one, two, atol=0, rtol=0)
+
+
 def test_original_pvt_names():
     """The names of whai362/PVT: stages counted from 1, patch embeddings and norms outside the stages."""
     state = timm.create_model("pvt_v2_b0").state_dict()
