@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -136,6 +136,7 @@ class Stepper:
                     total = values.sum()
                 with recomputing(self._system.model.backbone, self._recipe):
                     self._backward(total)
+                separate_gradients(self._system.parameters())
             found.append(values.detach())
         if whole:
             return {"loss": found[0].sum(), **{name: term.detach() for name, term in losses.items()}}
@@ -176,6 +177,20 @@ class Stepper:
             part = batch.select(slice(place.start - begin, place.stop - begin))
             found.append(part if place.stop > place.start else padded_batch(batch.select(slice(0, 1))))
         return found
+
+
+def separate_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every gradient its own memory.
+
+    Autograd may make the gradients of several parameters views of one tensor, for instance those of a stack
+    that is summed. Accumulation and clipping in place would then change it once per parameter.
+    """
+    known: set[int] = set()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if parameter.grad.data_ptr() in known:
+                parameter.grad = parameter.grad.clone()
+            known.add(parameter.grad.data_ptr())
 
 
 def part_weights(
