@@ -210,7 +210,7 @@ class AVSBench(Protocol):
 
 @dataclass(frozen=True)
 class AVSegFormer(AVSBench):
-    """avsegformer: test script of AVSegFormer (Gao et al., AAAI 2024) on S4 and MS3.
+    """avsegformer: released test script of AVSegFormer (Gao et al., AAAI 2024) on S4 and MS3.
 
     avsbench with two clips per batch at 512 x 512, the output size of the network; the ground truth is
     enlarged from 224 by PIL's nearest neighbour. Predictions of another size are enlarged in the same way,
