@@ -81,7 +81,7 @@ def _check_epochs(full: Recipe, task: Task) -> None:
     validation = full.validation
     found = (full.epochs, full.backbone.freeze_epochs, validation.every, validation.first)
     assert found == expected
-    assert (full.image_size, full.batch_size) == (224, 4)
+    assert (full.image_size, full.batch_size, full.protocols) == (224, 4, [])
 
 
 def test_the_ablation_tables_start_from_the_code_that_printed_them() -> None:
