@@ -105,6 +105,10 @@ class MethodRun(Protocol):
     def weights_file(self) -> Path:
         """The file to which training writes the selected weights."""
 
+    @property
+    def side(self) -> int:
+        """Height and width of the masks in the submissions that prediction writes."""
+
     def submission_file(self, split: Split) -> Path:
         """The file to which prediction writes the submission of a split."""
 

@@ -89,7 +89,8 @@ def predict(
 ) -> None:
     """Write the submission of a trained run, or of other weights (--weights).
 
-    Pass the options that the run was trained with.
+    Pass the options that the run was trained with. Protocols of the recipe that score masks of another size
+    get a submission of their own beside it.
 
     \b
     Examples:
@@ -97,13 +98,14 @@ def predict(
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
     from avsbench_harness.distributed import rank
+    from avsbench_harness.launch.execute import predict as predict_run
     from avsbench_harness.launch.execute import train_or_load
     from avsbench_harness.tasks import get_split
 
     name = get_split(split)
     if planned.spec.weights is not None:
         train_or_load(planned)
-    path = planned.method.predict(planned, name)
+    path = predict_run(planned, name)
     if rank() != 0:
         return
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from avsbench_harness import distributed
@@ -12,10 +13,11 @@ from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import AvsbError, Busy, Interrupted, TooManyProcesses, one_line, os_error
 from avsbench_harness.launch.records import Origin, record_failure, submission_record
-from avsbench_harness.launch.run_scores import score_with_protocols
+from avsbench_harness.launch.run_scores import score_with_protocols, sides
 from avsbench_harness.method import TrainingSummary
 from avsbench_harness.results.record import Record, read_record, write_record
 from avsbench_harness.submission import read_solution, read_submission
+from avsbench_harness.tasks import Split
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def execute(run: Run) -> Record:
         return finished
     try:
         summary = train_or_load(run)
-        submission = run.method.predict(run, "test")
+        submission = predict(run, "test")
         record: Record | None = None
         with distributed.main_process_first():
             if distributed.rank() == 0:
@@ -55,6 +57,13 @@ def execute(run: Run) -> Record:
 def train_or_load(run: Run) -> TrainingSummary:
     """Train a run, or load the weights that its spec names; finished work is not repeated."""
     return run.method.train(run) if run.spec.weights is None else skip_training(run)
+
+
+def predict(run: Run, split: Split) -> Path:
+    """Write the submission of a trained run; if protocols of its recipe need other sizes, those as well."""
+    for side in sides(run.task, run.recipe.protocols):
+        run.method.predict(replace(run, side=side), split)
+    return run.method.predict(run, split)
 
 
 def _score(run: Run, summary: TrainingSummary, submission: Path) -> Record:
