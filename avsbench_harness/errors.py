@@ -92,6 +92,8 @@ def one_line(message: object, limit: int = 500) -> str:
 
 def printable(text: str) -> str:
     """Untrusted text for output: control characters and lone surrogates become U+FFFD, white space stays."""
+    if text.isprintable():
+        return text
     return "".join(mark if mark.isprintable() or mark in " \n\t" else "\ufffd" for mark in text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -16,7 +17,7 @@ from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
 from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.launch.request import Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed
 from avsbench_harness.recipe.yaml_reader import read_yaml
@@ -133,6 +134,7 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
     """
     _check_data(grid)
     planned: list[Cell] = []
+    opened = functools.cache(open_data)
     combinations = itertools.product(
         grid.rows, grid.task, grid.method, grid.backbone, grid.variant, grid.seeds
     )
@@ -152,7 +154,7 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
             device=device,
         )
         try:
-            planned.append(Cell(row.name, request, plan(request, check=check)))
+            planned.append(Cell(row.name, request, plan(request, check=check, opened=opened)))
         except AvsbError as error:
             planned.append(Cell(row.name, request, None, str(error)))
     return planned

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from avsbench_harness.scoring.scores import Floats, Reduce, ratio
 from avsbench_harness.scoring.semantic import SemanticCanonical
 from avsbench_harness.tasks import CLASSES, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Largest size of a table, and its largest number of columns.
 MAX_BYTES, MAX_COLUMNS = 64 << 20, 32
@@ -61,7 +65,7 @@ def parse_object_table(content: bytes, task: Task) -> ClipSums:
     metrics: dict[str, float | None] = {name: _mean(column) for name, column in values.items()}
     if "empty_frames" in table:
         empty = table["empty_frames"].to_numpy(np.float64)
-        if not (np.isin(empty, np.arange(task.frames + 1)).all() and (empty <= frames).all()):
+        if not _are_counts(empty, 0, frames):
             raise ValueError("empty_frames must be integers from 0 to the number of frames")
         if (has_f != (empty < frames)).any():
             raise ValueError("F must be empty exactly for the clips without an object")
@@ -97,9 +101,14 @@ def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSum
 _PER_FRAME = ("J_object", "false_positive_area")
 _SHARES = ("J", "F", "F_half", *_PER_FRAME)
 
+#: The filters of warnings belong to the process, not to a thread.
+_WARNINGS = threading.Lock()
+
 
 def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
     """The table, with ``clip`` as text (a clip may be named ``NA``) and the rest as numbers, NaN if empty."""
+    import pandas as pd
+
     if len(content) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
     header = content[: content.find(b"\n") + 1].decode("utf-8").strip().split(",")
@@ -107,7 +116,7 @@ def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
     if missing or len(header) > MAX_COLUMNS or len(set(header)) < len(header):
         raise ValueError(f"lacks the column {missing[0]}" if missing else "its header is not valid")
     numbers = [name for name in header if name != "clip"]
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
             return pd.read_csv(
@@ -123,10 +132,10 @@ def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
 
 def _clips(table: pd.DataFrame, task: Task) -> tuple[tuple[str, ...], Floats]:
     """The clips, and their numbers of frames."""
-    clips, frames = tuple(table["clip"]), table["frames"].to_numpy(np.float64)
+    clips, frames = tuple(table["clip"].tolist()), table["frames"].to_numpy(np.float64)
     if not clips or len(set(clips)) < len(clips) or "" in clips:
         raise ValueError("clips are missing or named twice")
-    if not np.isin(frames, np.arange(1, task.frames + 1)).all():
+    if not _are_counts(frames, 1, task.frames):
         raise ValueError(f"frames must be integers from 1 to {task.frames}")
     return clips, frames
 
@@ -141,16 +150,17 @@ def _shares(table: pd.DataFrame, name: str) -> Floats:
 
 def _class_sums(table: pd.DataFrame, clips: Sequence[str], frames: Floats) -> Floats:
     """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
-    position = {clip: index for index, clip in enumerate(clips)}
-    rows = table["clip"].map(position).to_numpy(np.float64)
+    import pandas as pd
+
+    rows = pd.Index(clips).get_indexer(pd.Index(table["clip"]))
     columns = table["class"].to_numpy(np.float64)
-    if np.isnan(rows).any() or not np.isin(columns, np.arange(len(CLASSES))).all():
+    if (rows < 0).any() or not _are_counts(columns, 0, len(CLASSES) - 1):
         raise ValueError(f"the per-class file has unknown clips, or classes outside 0 to {len(CLASSES) - 1}")
-    rows, columns = rows.astype(int), columns.astype(int)
-    if len(set(zip(rows, columns, strict=True))) < len(rows):
+    columns = columns.astype(int)
+    if len(np.unique(rows * len(CLASSES) + columns)) < len(rows):
         raise ValueError("the per-class file has a class of a clip twice")
     present = table["frames"].to_numpy(np.float64)
-    if not (np.isin(present, np.arange(1, int(frames.max()) + 1)).all() and (present <= frames[rows]).all()):
+    if not _are_counts(present, 1, frames[rows]):
         raise ValueError("frames of the per-class file must be integers from 1 to those of the clip")
     sums = np.zeros((len(clips), 3, len(CLASSES)))
     sums[rows, 2, columns] = present
@@ -160,6 +170,11 @@ def _class_sums(table: pd.DataFrame, clips: Sequence[str], frames: Floats) -> Fl
             raise ValueError(f"{name} of the per-class file must be from 0 to the number of frames")
         sums[rows, block, columns] = values
     return sums.reshape(len(clips), -1)
+
+
+def _are_counts(values: Floats, low: int, high: int | Floats) -> bool:
+    """Whether all values are integers from ``low`` to ``high``."""
+    return bool(((values >= low) & (values <= high) & (values == np.floor(values))).all())
 
 
 def _reduce_object(sums: Floats) -> dict[str, Floats]:

@@ -95,6 +95,8 @@ def _uses_maskiges(method: Method, recipe: Mapping[str, Any]) -> bool:
 
 def _differences(old: object, new: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The changed values by dotted key; a list is one value."""
+    if old == new:
+        return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             name = f"{prefix}.{key}" if prefix else str(key)

@@ -219,9 +219,10 @@ def _union(sums: Floats) -> Floats:
 
 
 def _class_values(sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """IoU and F of each class, 0 for classes without a frame, and the numbers of frames."""
+    """IoU and F of each class, 0 for classes without a frame, whose sums are 0, and the frames."""
     iou, f, frames = _thirds(sums)
-    return np.nan_to_num(ratio(iou, frames)), np.nan_to_num(ratio(f, frames)), frames
+    counted = np.maximum(frames, 1)
+    return iou / counted, f / counted, frames
 
 
 def _mean_seen(values: Floats, frames: Floats) -> Floats:
