@@ -27,6 +27,7 @@ from avsbench_harness.results.clip_table import (
     parse_semantic_tables,
 )
 from avsbench_harness.results.measurement import Measurement
+from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, classes_file, clips_file, parse_record
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
@@ -37,7 +38,7 @@ from avsbench_harness.submission import read_solution
 from avsbench_harness.tasks import get_task
 
 #: Changes whenever a check or a cached value changes.
-VERSION = 1
+VERSION = 2
 
 #: Records that are checked together, on the same resamples.
 _BATCH = 32
@@ -216,6 +217,10 @@ def _check_tables(one: _Checked, tables: Mapping[str, bytes], solution: Solution
     if solution is not None and solution.clips != frozenset(table.clips):
         one.faults.append("the clips of the per-clip file are not those of the solution.")
     one.faults += metric_faults(entry, table)
+    for other in record.scores:
+        if other is not entry and other.part == "all":
+            faults = bound_faults(other, table)
+            one.faults += (f"{other.protocol}: {fault}" for fault in faults)
     one.faults += part_faults(record, table, solution)
     if not one.faults:
         one.table = table
