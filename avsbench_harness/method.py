@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -24,12 +25,18 @@ from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
 from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
-from avsbench_harness.tasks import Split, Task, get_task
+from avsbench_harness.tasks import TASKS, Split, Task, get_task
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
 GROUP = "avsbench_harness.methods"
+
+#: Exceptions of third-party code; ``sys.exit`` in a plugin does not end the harness.
+BROKEN = (Exception, SystemExit, GeneratorExit)
+
+#: Names of methods become parts of file names.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 
 
 class Validation(Schema):
@@ -273,9 +280,9 @@ def from_folder(folder: Path) -> Method:
         sys.modules[package] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except BROKEN as error:
             del sys.modules[package]
-            raise AvsbError(f"{folder} cannot be imported: {type(error).__name__}: {error}") from error
+            raise AvsbError(f"{folder} cannot be imported: {describe(error)}.") from error
     return _only_method(sys.modules[package], folder)
 
 
@@ -327,8 +334,8 @@ def _load(point: EntryPoint, origin: str) -> Entry:
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
         return Entry(point.name, origin, _create(loaded))
-    except Exception as error:  # third-party code: no exception of it may hide the other plugins
-        return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+    except BROKEN as error:  # no exception of a plugin may hide the others
+        return Entry(point.name, origin, None, describe(error), traceback.format_exc())
 
 
 def _aliases(entries: Mapping[str, Entry]) -> dict[str, str]:
@@ -352,14 +359,30 @@ def _only_method(module: ModuleType, folder: Path) -> Method:
         raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
     try:
         return _create(found[0])
-    except Exception as error:
-        raise AvsbError(f"{folder} cannot be used: {type(error).__name__}: {one_line(error)}") from error
+    except BROKEN as error:
+        raise AvsbError(f"{folder} cannot be used: {describe(error)}.") from error
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an exception, one line."""
+    return one_line(f"{type(error).__name__}: {error}", 300)
 
 
 def _create(kind: type[Method]) -> Method:
-    """Create a plugin; a ``TypeError`` if one of its facts is missing."""
+    """Create a plugin; a ``TypeError`` if one of its facts is missing or of a wrong type."""
     method = kind()
     for fact in ("name", "paper", "variants", "tasks", "backbones"):
         if not getattr(method, fact, None):
             raise TypeError(f"{kind.__name__} does not set '{fact}'")
+    if not (isinstance(method.name, str) and _NAME.fullmatch(method.name)):
+        raise TypeError(f"name of {kind.__name__} must be up to 60 of A-Z a-z 0-9 _ . -, not {method.name!r}")
+    for fact in ("variants", "tasks", "backbones", "aliases"):
+        values = getattr(method, fact)
+        if not (isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)):
+            raise TypeError(f"{fact} of {kind.__name__} must be a tuple of text, not {values!r}")
+    unknown_tasks = set(method.tasks) - set(TASKS)
+    if unknown_tasks:
+        raise TypeError(
+            f"tasks of {kind.__name__} names {min(unknown_tasks)!r}; there are {', '.join(TASKS)}"
+        )
     return method

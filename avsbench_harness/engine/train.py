@@ -34,6 +34,7 @@ from avsbench_harness.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from avsbench_harness.engine.contract import check_diagnostics
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
@@ -133,6 +134,20 @@ def _check_shares(run: Run, clips: int) -> None:
         )
 
 
+def check_untrained(run: Run) -> None:
+    """Check the prediction of the untrained network, for a method with a training of its own.
+
+    Raises:
+        AvsbError: it breaks the contract of the network, see :mod:`.contract`.
+    """
+    set_determinism(run)
+    with stop_request() as stop, distributed.main_process_first():
+        dataset = training_set(run, stop, ahead=False)
+    keys = epoch_order(len(dataset), 1, run.spec.seed, 0)[:1]
+    (batch,) = load(dataset, keys, workers=0, device=run.device)
+    build_system(run, pretrained=False).to(run.device).check_predict(batch.to(run.device))
+
+
 class Trainer:
     """The training of one run: system, optimiser and training state."""
 
@@ -182,7 +197,9 @@ class Trainer:
                     self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
-                    diagnostics = self.system.model.diagnostics()
+                    diagnostics = check_diagnostics(
+                        self.system.model.diagnostics(), terms, self.run.spec.method
+                    )
                     self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
                     if read := self.metrics.due:
                         progress.update(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import torch
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import System, build_system
-from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
+from avsbench_harness.errors import AvsbError, UsageError, unknown
+from avsbench_harness.method import BROKEN, describe
+from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.scoring import canonical, get_protocol
 from avsbench_harness.scoring.protocol import Scorer
 from avsbench_harness.tasks import Task
@@ -64,19 +68,30 @@ def meta_system(run: Run) -> System:
     """
     try:
         system = on_meta(lambda: build_system(run, pretrained=False))
-        system.param_groups(run.recipe)
+        _check_groups(system, system.param_groups(run.recipe), run.method.name)
     except AvsbError:
         raise
-    except Exception as error:
+    except BROKEN as error:
         raise AvsbError(
             f"{run.method.name} cannot build its network for {run.task.name} with {run.spec.backbone}: "
-            f"{type(error).__name__}: {one_line(error, 300)} ({_place(error)})."
+            f"{describe(error)} ({_place(error)})."
         ) from error
     parameters = sum(parameter.numel() for parameter in system.parameters())
     if parameters > MAX_PARAMETERS:
         raise UsageError(f"The network has {parameters / 1e9:.0f} billion parameters; check the options.")
     _check_input(run, system)
     return system
+
+
+def _check_groups(system: System, groups: Sequence[ParamGroup], name: str) -> None:
+    """Refuse learning-rate groups that name a parameter twice, or none of the network."""
+    parameters = [id(parameter) for group in groups for parameter in group.params]
+    if len(set(parameters)) < len(parameters):
+        raise AvsbError(f"`param_groups` of {name} has a parameter in two groups, or twice in one.")
+    if not {id(parameter) for parameter in system.model.parameters()} & set(parameters):
+        raise AvsbError(f"`param_groups` of {name} has no parameter of the network, so nothing is trained.")
+    if not all(math.isfinite(group.lr_scale) for group in groups):
+        raise AvsbError(f"`param_groups` of {name} has a learning rate that is not finite.")
 
 
 def _check_input(run: Run, system: System) -> None:
