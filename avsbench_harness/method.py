@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
+from avsbench_harness.errors import PLUGIN_ERRORS, AvsbError, UsageError, describe, plugin_errors, unknown
 from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
 GROUP = "avsbench_harness.methods"
-
-#: Exceptions of third-party code; ``sys.exit`` in a plugin does not end the harness.
-BROKEN = (Exception, SystemExit, GeneratorExit)
 
 #: Names of methods become parts of file names.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
@@ -193,7 +190,9 @@ class Method:
     def card(self) -> str:
         """The model card, Markdown."""
         path = self.folder / "README.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else f"# {self.name}\n\n{self.paper}\n"
+        if not path.is_file():
+            return f"# {self.name}\n\n{self.paper}\n"
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def from_folder(folder: Path) -> Method:
         sys.modules[package] = module
         try:
             spec.loader.exec_module(module)
-        except BROKEN as error:
+        except PLUGIN_ERRORS as error:
             del sys.modules[package]
             raise AvsbError(f"{folder} cannot be imported: {describe(error)}.") from error
     return _only_method(sys.modules[package], folder)
@@ -296,7 +295,9 @@ def build(name: str, *, task: str, backbone: str, variant: str | None = None, **
         variant: ``released`` or ``paper``; by default the method's first.
         options: the method's own build options.
     """
-    return get_method(name).build(get_task(task), backbone, variant=variant, **options).eval()
+    method = get_method(name)
+    with plugin_errors(f"{method.name} cannot build its network for {task} with {backbone}"):
+        return method.build(get_task(task), backbone, variant=variant, **options).eval()
 
 
 def check_task(method: Method, task: str) -> Task:
@@ -334,7 +335,7 @@ def _load(point: EntryPoint, origin: str) -> Entry:
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
         return Entry(point.name, origin, _create(loaded))
-    except BROKEN as error:  # no exception of a plugin may hide the others
+    except PLUGIN_ERRORS as error:  # no exception of a plugin may hide the others
         return Entry(point.name, origin, None, describe(error), traceback.format_exc())
 
 
@@ -359,13 +360,8 @@ def _only_method(module: ModuleType, folder: Path) -> Method:
         raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
     try:
         return _create(found[0])
-    except BROKEN as error:
+    except PLUGIN_ERRORS as error:
         raise AvsbError(f"{folder} cannot be used: {describe(error)}.") from error
-
-
-def describe(error: BaseException) -> str:
-    """Type and message of an exception, one line."""
-    return one_line(f"{type(error).__name__}: {error}", 300)
 
 
 def _create(kind: type[Method]) -> Method:

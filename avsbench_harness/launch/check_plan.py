@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +12,7 @@ import torch
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import System, build_system
-from avsbench_harness.errors import AvsbError, UsageError, unknown
-from avsbench_harness.method import BROKEN, describe
+from avsbench_harness.errors import AvsbError, UsageError, plugin_errors, unknown
 from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.scoring import canonical, get_protocol
 from avsbench_harness.scoring.protocol import Scorer
@@ -66,16 +63,10 @@ def meta_system(run: Run) -> System:
         UsageError: an option is invalid, or the input size does not fit.
         AvsbError: the method's code raised another error.
     """
-    try:
+    network = f"its network for {run.task.name} with {run.spec.backbone}"
+    with plugin_errors(f"{run.method.name} cannot build {network}"):
         system = on_meta(lambda: build_system(run, pretrained=False))
         _check_groups(system, system.param_groups(run.recipe), run.method.name)
-    except AvsbError:
-        raise
-    except BROKEN as error:
-        raise AvsbError(
-            f"{run.method.name} cannot build its network for {run.task.name} with {run.spec.backbone}: "
-            f"{describe(error)} ({_place(error)})."
-        ) from error
     parameters = sum(parameter.numel() for parameter in system.parameters())
     if parameters > MAX_PARAMETERS:
         raise UsageError(f"The network has {parameters / 1e9:.0f} billion parameters; check the options.")
@@ -106,9 +97,3 @@ def _check_input(run: Run, system: System) -> None:
         raise
     except Exception:  # most networks read values, which the meta device does not have
         return
-
-
-def _place(error: BaseException) -> str:
-    """File and line at which an exception was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}"

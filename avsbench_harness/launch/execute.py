@@ -16,11 +16,20 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.train import check_untrained
-from avsbench_harness.errors import AvsbError, Busy, Interrupted, TooManyProcesses, one_line, os_error
+from avsbench_harness.errors import (
+    PLUGIN_ERRORS,
+    AvsbError,
+    Busy,
+    Interrupted,
+    TooManyProcesses,
+    describe,
+    one_line,
+    os_error,
+)
 from avsbench_harness.files import write_text
 from avsbench_harness.launch.records import Origin, record_failure, submission_record
 from avsbench_harness.launch.run_scores import score_with_protocols
-from avsbench_harness.method import BROKEN, Method, TrainingSummary, describe
+from avsbench_harness.method import Method, TrainingSummary
 from avsbench_harness.results.record import Record, read_record, write_record
 from avsbench_harness.submission import read_solution, read_submission
 from avsbench_harness.tasks import Split
@@ -104,7 +113,7 @@ def _method_errors(run: Run) -> Iterator[None]:
         yield
     except (AvsbError, OSError, torch.OutOfMemoryError):
         raise
-    except BROKEN as error:
+    except PLUGIN_ERRORS as error:
         own = run.method.folder
         if not (own / "__init__.py").is_file():  # a module in no package
             own = Path(inspect.getfile(type(run.method))).resolve()

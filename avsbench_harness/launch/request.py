@@ -29,7 +29,7 @@ from avsbench_harness.engine.acceleration import check_compiler
 from avsbench_harness.engine.load_weights import check_fit
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors, unknown
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.check_plan import check_plan, meta_system
 from avsbench_harness.launch.default_dataset import choose_dataset
@@ -257,9 +257,11 @@ def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
 def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
     """The recipe, without maskiges if the options disable them; a method without maskiges is an error."""
     check_source(source)
-    if not method.uses_maskiges({}):
+    with plugin_errors(f"`uses_maskiges` of {method.name} failed"):
+        possible, used = method.uses_maskiges({}), method.uses_maskiges(recipe.options)
+    if not possible:
         raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
-    return recipe if method.uses_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
+    return recipe if used else recipe.model_copy(update={"maskige": None})
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:
