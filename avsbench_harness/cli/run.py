@@ -68,10 +68,11 @@ def train(planned: Run, json: JsonOption = False) -> None:
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.errors import UsageError
+    from avsbench_harness.launch.execute import train_or_load
 
     if planned.spec.weights is not None:
         raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
-    summary = planned.method.train(planned)
+    summary = train_or_load(planned)
     if rank() != 0:
         return
     if json:

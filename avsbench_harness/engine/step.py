@@ -24,6 +24,7 @@ from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import recomputing
 from avsbench_harness.engine.contract import check_gradients
 from avsbench_harness.engine.system import System, autocast
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
 
@@ -107,7 +108,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(self._micro_batches(batch, clips))
         if not self._gradients_checked:
-            check_gradients(self._system.parameters(), batch, self._system.name)
+            check_gradients(self._system.model.parameters(), batch, self._system.name)
             self._gradients_checked = True
         if self._recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -208,6 +209,8 @@ def part_weights(
     for part in parts:
         counts, annotated = model.loss_counts(part), part.annotated_frames().sum()
         row = [counts.get(name, annotated) for name in names]
+        if not all(count is None or (isinstance(count, Tensor) and count.dim() == 0) for count in row):
+            raise AvsbError(f"`loss_counts` of {type(model).__name__} must return scalar tensors or None.")
         rows.append(
             torch.stack(
                 [

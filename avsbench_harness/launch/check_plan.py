@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import traceback
-from pathlib import Path
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ import torch
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import System, build_system
-from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
+from avsbench_harness.errors import AvsbError, UsageError, plugin_errors, unknown
 from avsbench_harness.launch.run_scores import check_protocols
+from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.scoring import get_protocol
 from avsbench_harness.scoring.protocol import Scorer
 from avsbench_harness.tasks import Task
@@ -65,21 +66,26 @@ def meta_system(run: Run) -> System:
         UsageError: an option is invalid, or the input size does not fit.
         AvsbError: the method's code raised another error.
     """
-    try:
+    network = f"its network for {run.task.name} with {run.spec.backbone}"
+    with plugin_errors(f"{run.method.name} cannot build {network}"):
         system = on_meta(lambda: build_system(run, pretrained=False))
-        system.param_groups(run.recipe)
-    except AvsbError:
-        raise
-    except Exception as error:
-        raise AvsbError(
-            f"{run.method.name} cannot build its network for {run.task.name} with {run.spec.backbone}: "
-            f"{type(error).__name__}: {one_line(error, 300)} ({_place(error)})."
-        ) from error
+        _check_groups(system, system.param_groups(run.recipe), run.method.name)
     parameters = sum(parameter.numel() for parameter in system.parameters())
     if parameters > MAX_PARAMETERS:
         raise UsageError(f"The network has {parameters / 1e9:.0f} billion parameters; check the options.")
     _check_input(run, system)
     return system
+
+
+def _check_groups(system: System, groups: Sequence[ParamGroup], name: str) -> None:
+    """Refuse learning-rate groups that name a parameter twice, or none of the network."""
+    parameters = [id(parameter) for group in groups for parameter in group.params]
+    if len(set(parameters)) < len(parameters):
+        raise AvsbError(f"`param_groups` of {name} has a parameter in two groups, or twice in one.")
+    if not {id(parameter) for parameter in system.model.parameters()} & set(parameters):
+        raise AvsbError(f"`param_groups` of {name} has no parameter of the network, so nothing is trained.")
+    if not all(math.isfinite(group.lr_scale) for group in groups):
+        raise AvsbError(f"`param_groups` of {name} has a learning rate that is not finite.")
 
 
 def _check_input(run: Run, system: System) -> None:
@@ -94,9 +100,3 @@ def _check_input(run: Run, system: System) -> None:
         raise
     except Exception:  # most networks read values, which the meta device does not have
         return
-
-
-def _place(error: BaseException) -> str:
-    """File and line at which an exception was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno}"

@@ -24,7 +24,7 @@ from avsbench_harness.data.propagate import (
 )
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.device import default_workers, run_device
 from avsbench_harness.launch.run_scores import check_protocols
@@ -270,9 +270,11 @@ def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
 def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
     """The recipe, without maskiges if the options disable them; a method without maskiges is an error."""
     check_source(source)
-    if not method.uses_maskiges({}):
+    with plugin_errors(f"`uses_maskiges` of {method.name} failed"):
+        possible, used = method.uses_maskiges({}), method.uses_maskiges(recipe.options)
+    if not possible:
         raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
-    return recipe if method.uses_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
+    return recipe if used else recipe.model_copy(update={"maskige": None})
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:

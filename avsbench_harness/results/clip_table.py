@@ -6,7 +6,7 @@ import io
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,12 +34,14 @@ class ClipSums:
         sums: (N,K), one row per clip.
         reduce: metrics from column sums.
         metrics: every metric that the tables determine; ``None`` if undefined.
+        columns: the columns of the per-clip table with numbers, (N,) each.
     """
 
     clips: tuple[str, ...]
     sums: Floats
     reduce: Reduce
     metrics: dict[str, float | None]
+    columns: dict[str, Floats] = field(default_factory=dict)
 
 
 def parse_object_table(content: bytes, task: Task) -> ClipSums:
@@ -72,7 +74,9 @@ def parse_object_table(content: bytes, task: Task) -> ClipSums:
         for name, weights in zip(_PER_FRAME, (frames - empty, empty), strict=True):
             if name in values:
                 metrics[name] = _weighted_mean(values[name], weights)
-    return ClipSums(clips, sums, _reduce_object, metrics)
+        values["empty_frames"] = empty
+        _check_j(values, frames)
+    return ClipSums(clips, sums, _reduce_object, metrics, {"frames": frames, **values})
 
 
 def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSums:
@@ -93,8 +97,12 @@ def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSum
             raise ValueError(f"{name} of a clip is missing")
     sums = _class_sums(_parse_table(classes, ("clip", "class", "IoU", "F", "frames")), clips, frames)
     protocol = SemanticCanonical()
+    own = protocol.reduce(sums)
+    for name in ("mIoU", "F"):
+        if not (abs(_shares(table, name) - own[f"{name}_seen"]) <= EPSILON).all():
+            raise ValueError(f"{name} of a clip is not that of the per-class file")
     metrics = {name: _number(value) for name, value in protocol.reduce(sums.sum(axis=0)).items()}
-    return ClipSums(clips, sums, protocol.reduce, metrics)
+    return ClipSums(clips, sums, protocol.reduce, metrics, {"frames": frames})
 
 
 #: Metrics that are means over the frames with and without an object.
@@ -103,6 +111,17 @@ _SHARES = ("J", "F", "F_half", *_PER_FRAME)
 
 #: The filters of warnings belong to the process, not to a thread.
 _WARNINGS = threading.Lock()
+
+
+def _check_j(values: dict[str, Floats], frames: Floats) -> None:
+    """Compare J of every clip with its parts: frames with an object, and those without one."""
+    if not values.keys() >= set(_PER_FRAME):
+        return
+    empty = values["empty_frames"]
+    parts = ((values["J_object"], frames - empty), (1 - values["false_positive_area"], empty))
+    total = sum(np.where(weights > 0, part, 0) * weights for part, weights in parts)
+    if not (abs(values["J"] * frames - total) <= 1e-6).all():
+        raise ValueError("J of a clip contradicts J_object and false_positive_area")
 
 
 def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from avsbench_harness.results.clip_table import (
     parse_semantic_tables,
 )
 from avsbench_harness.results.measurement import Measurement
+from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
@@ -208,6 +209,10 @@ def _check_record(
     if solution is not None and solution.clips != frozenset(table.clips):
         one.faults.append("the clips of the per-clip file are not those of the solution.")
     one.faults += metric_faults(entry, table)
+    for other in record.scores:
+        if other is not entry and other.part == "all":
+            faults = bound_faults(other, table)
+            one.faults += (f"{other.protocol}: {fault}" for fault in faults)
     one.faults += part_faults(record, table, solution)
     if not one.faults:
         _resample(one, entry, table)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from avsbench_harness.errors import AvsbError, one_line
+from avsbench_harness.errors import PLUGIN_ERRORS, AvsbError, one_line
 from avsbench_harness.method import Method, get_method, methods
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import Recipe
@@ -89,7 +89,7 @@ def _uses_maskiges(method: Method, recipe: Mapping[str, Any]) -> bool:
     options = recipe.get("options")
     try:
         return method.uses_maskiges(options if isinstance(options, dict) else {})
-    except (AvsbError, TypeError, ValueError):
+    except PLUGIN_ERRORS:
         return True
 
 

@@ -127,13 +127,12 @@ def _run_source(path: Path) -> Source:
 
 
 def _names(path: Path) -> list[str]:
-    """Names of the entries of a safetensors file; empty if it is not one."""
+    """Names of the entries of a safetensors file; empty if it is another weights file."""
+    from avsbench_harness.weights.state_files import check_kind
     from avsbench_harness.weights.tensors import meta_state_dict
 
-    try:
-        return list(meta_state_dict(path))
-    except UsageError:
-        return []
+    check_kind(path)
+    return list(meta_state_dict(path)) if path.suffix == ".safetensors" else []
 
 
 def _describe(facts: Mapping[str, str]) -> str:

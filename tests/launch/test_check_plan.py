@@ -42,6 +42,29 @@ def test_a_network_that_cannot_be_built_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("[]", "`param_groups` of tiny has no parameter of the network, so nothing is trained"),
+        ("2 * super().param_groups(recipe)", "`param_groups` of tiny has a parameter in two groups"),
+        ("[dataclasses.replace(group, lr_scale=float('inf')) for group in super().param_groups(recipe)]",
+         "`param_groups` of tiny has a learning rate that is not finite"),
+        ("[{'params': list(self.parameters())}]", "AttributeError: 'dict' object has no attribute"),
+    ],
+)  # fmt: skip
+def test_learning_rate_groups_are_checked(
+    tiny: str, real_s4: Path, tmp_path: Path, groups: str, message: str
+) -> None:
+    folder = tmp_path / "method"
+    shutil.copytree(tiny, folder)
+    with (folder / "model.py").open("a") as file:
+        file.write(
+            f"\n    def param_groups(self, recipe):\n        import dataclasses\n        return {groups}\n"
+        )
+    with pytest.raises(AvsbError, match=message):
+        plan(Request(str(folder), "r50", data=real_s4, device="cpu", out=tmp_path / "out"))
+
+
 def test_equal_networks_are_built_once(tiny: str, real_s4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     build = check_plan.meta_system
