@@ -32,7 +32,7 @@ def solution_file(dataset: Dataset, split: Split) -> Path:
     """
     key = array_key(data=dataset.fingerprints()[split], task=dataset.task.name, split=split, version=VERSION)
     store = ArrayStore(_folder() / f"{dataset.task.name}-{split}-{key[:16]}")
-    if store.load(key, f"The solution of {split}") is None:
+    if not store.is_intact(key, f"The solution of {split}"):
         store.open()
         damaged = not store.missing([key])
         with store.filling:
@@ -76,7 +76,7 @@ def find_solution(fingerprint: str) -> Path | None:
                 found = solution.fingerprint == fingerprint
         except AvsbError:
             continue  # missing or damaged
-        if found and any(store.load(key, "The solution") is not None for key in store.stored_keys()):
+        if found and any(store.is_intact(key, "The solution") for key in store.stored_keys()):
             return _hold(store)
     return None
 
@@ -86,7 +86,7 @@ def _pack(dataset: Dataset, split: Split, store: ArrayStore, key: str) -> None:
     path = store.folder / "packed.npz"
     pack_solution(dataset, split, path)
     make_room(path.stat().st_size)
-    store.store(key, np.fromfile(path, np.uint8))
+    store.store(key, np.memmap(path, np.uint8, "r"))
     path.unlink()
 
 
