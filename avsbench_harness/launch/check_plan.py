@@ -24,7 +24,7 @@ from avsbench_harness.tasks import Task
 from avsbench_harness.weights.meta import MetaValues, on_meta
 
 #: Largest network that is accepted, in parameters and in tensors; larger ones come from a mistyped option.
-MAX_PARAMETERS, MAX_TENSORS = 50 * 10**9, 20_000
+MAX_PARAMETERS, MAX_TENSORS = 50 * 10**9, 10_000
 #: Largest tensor of the prediction of one clip that is accepted, in elements (256 GiB of float32).
 MAX_ELEMENTS = 2**36
 #: Largest tensor, in elements, of a prediction that is repeated on the CPU.

@@ -133,7 +133,9 @@ def _fill(
     def lookup(clip: Clip) -> tuple[str, Array | None]:
         """Return the clip's key, and its log-mel examples if its array has to be computed."""
         key, label = key_of(clip), f"The audio of clip {clip.id}"
-        note, noted, log_mel = array_key(problem_of=key, frames=len(clip.frames)), [], None
+        note = array_key(problem_of=key, frames=len(clip.frames))
+        noted: list[str] = []
+        log_mel = None
         if store.load(key, label) is None:
             log_mel = _log_mel(clip, task, separator, noted)
             if noted:
