@@ -28,7 +28,7 @@ MAX_PARAMETERS, MAX_TENSORS = 50 * 10**9, 10_000
 #: Largest tensor of the prediction of one clip that is accepted, in elements (256 GiB of float32).
 MAX_ELEMENTS = 2**36
 #: Largest tensor, in elements, of a prediction that is repeated on the CPU.
-MAX_CONFIRMED = 2**26
+MAX_CONFIRMED = 2**23
 
 #: The networks that this process has checked.
 _checked: set[str] = set()
@@ -112,7 +112,7 @@ def _check_input(run: Run, system: System) -> None:
     """Predict one clip on the meta device, which computes shapes only.
 
     Errors of strange kinds may be due to the values that the meta device does not have. They are confirmed by
-    a prediction on the CPU, unless that would be slow.
+    a prediction on the CPU, unless that would be slow. Operators that the meta device lacks end the check.
 
     Raises:
         UsageError: the network cannot predict clips of the recipe's image size.
@@ -123,6 +123,8 @@ def _check_input(run: Run, system: System) -> None:
                 system.model.predict(_clip(run, frames, "meta"))
         except AvsbError:
             raise
+        except NotImplementedError:
+            return
         except Exception:
             if values.largest <= MAX_CONFIRMED:
                 _confirm(run, frames)
@@ -153,6 +155,8 @@ def _clip(run: Run, frames: int, device: str) -> Batch:
 
 
 def _place(error: BaseException) -> str:
-    """File and line at which an exception was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    """File and line at which an exception was raised, of the code that called torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    library = str(Path(torch.__file__).parent)
+    frame = [frame for frame in frames if not frame.filename.startswith(library)][-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"

@@ -11,6 +11,7 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import AvsbError, Busy, Interrupted, TooManyProcesses, one_line, os_error
+from avsbench_harness.launch.preflight import check_run
 from avsbench_harness.launch.records import Origin, record_failure, submission_record
 from avsbench_harness.launch.run_scores import score_with_protocols
 from avsbench_harness.method import TrainingSummary
@@ -31,6 +32,7 @@ def execute(run: Run) -> Record:
     if finished is not None and finished.status == "done":
         logger.info(f"{run.id} is finished: {run.record_file}.")
         return finished
+    check_run(run, thorough=True)
     try:
         summary = train_or_load(run)
         submission = run.method.predict(run, "test")

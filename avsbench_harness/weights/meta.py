@@ -35,7 +35,9 @@ def on_meta(build: Callable[[], Network]) -> Network:
 
 
 class MetaValues(TorchDispatchMode):
-    """Values where a network reads them from meta tensors: every number is 1, every mask is full.
+    """Values where a network reads them from meta tensors.
+
+    Every number is 1, every mask is full, and all tensors are equal.
 
     Attributes:
         largest: number of elements of the largest tensor so far.
@@ -55,6 +57,8 @@ class MetaValues(TorchDispatchMode):
         aten = torch.ops.aten
         if function is aten._local_scalar_dense.default and args[0].is_meta:
             return torch.ones((), dtype=args[0].dtype, device="cpu").item()
+        if function is aten.equal.default and args[0].is_meta:
+            return True
         if function is aten.nonzero.default and args[0].is_meta:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
         if function is aten.index.Tensor and args[0].is_meta:
