@@ -74,7 +74,7 @@ def train(planned: Run, json: JsonOption = False) -> None:
 
     if planned.spec.weights is not None:
         raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
-    check_run(planned, thorough=True)
+    check_run(planned, ("train", "val"), thorough=True)
     summary = planned.method.train(planned)
     if rank() != 0:
         return

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness import distributed
+from avsbench_harness.engine.interrupt import stop_request
+from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
@@ -34,6 +36,7 @@ def execute(run: Run) -> Record:
         return finished
     check_run(run, thorough=True)
     try:
+        _prepare_test(run)
         summary = train_or_load(run)
         submission = run.method.predict(run, "test")
         record: Record | None = None
@@ -52,6 +55,16 @@ def execute(run: Run) -> Record:
             with suppress(OSError):  # the record may not be writable either
                 record_failure(run, one_line(reason))
         raise
+
+
+def _prepare_test(run: Run) -> None:
+    """Decode the inputs and pack the ground truth of the test split: damaged files fail before training."""
+    with stop_request() as stop:
+        with distributed.main_process_first():
+            solution_file(run.dataset, "test")
+            evaluation_clips(run, "test", stop)
+        if stop:
+            raise stop.error("What was decoded so far is kept; rerun the same command to resume.")
 
 
 def train_or_load(run: Run) -> TrainingSummary:

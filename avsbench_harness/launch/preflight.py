@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from avsbench_harness.data.audio.logmel import audio_file
@@ -17,11 +18,12 @@ from avsbench_harness.tasks import SPLITS, Split
 _complete: set[tuple[str | None, ...]] = set()
 
 
-def check_run(run: Run, *, thorough: bool = False) -> None:
+def check_run(run: Run, splits: Sequence[Split] = SPLITS, *, thorough: bool = False) -> None:
     """Check that the files of the run's data exist, and that its output can be written.
 
     Args:
         run: the run; one with given weights needs the test split only.
+        splits: the splits that the command reads.
         thorough: look for the maskiges of every clip. Those in the cache are named by the content of their
             frames, which takes a while, so that else only the first clip of a split is looked at.
 
@@ -31,7 +33,7 @@ def check_run(run: Run, *, thorough: bool = False) -> None:
     """
     check_output(run.out)
     recipe, data = run.recipe, run.spec.data
-    splits: tuple[Split, ...] = ("test",) if run.spec.weights else SPLITS
+    splits = ("test",) if run.spec.weights else splits
     key = (str(run.dataset.root), data.fingerprint, recipe.maskige, recipe.supplement, str(thorough), *splits)
     if key in _complete:
         return
