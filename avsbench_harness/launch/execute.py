@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 from avsbench_harness import distributed
+from avsbench_harness.engine.interrupt import stop_request
+from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
@@ -28,6 +30,7 @@ from avsbench_harness.errors import (
     os_error,
 )
 from avsbench_harness.files import write_text
+from avsbench_harness.launch.preflight import check_run
 from avsbench_harness.launch.records import Origin, record_failure, submission_record
 from avsbench_harness.launch.run_scores import score_with_protocols, sides
 from avsbench_harness.method import Method, TrainingSummary
@@ -49,7 +52,9 @@ def execute(run: Run) -> Record:
     if finished is not None and finished.status == "done":
         logger.info(f"{run.id} is finished: {run.record_file}.")
         return finished
+    check_run(run, thorough=True)
     try:
+        _prepare_test(run)
         summary = train_or_load(run)
         submission = predict(run, "test")
         record: Record | None = None
@@ -68,6 +73,16 @@ def execute(run: Run) -> Record:
             with suppress(OSError):  # the record may not be writable either
                 record_failure(run, one_line(reason))
         raise
+
+
+def _prepare_test(run: Run) -> None:
+    """Decode the inputs and pack the ground truth of the test split: damaged files fail before training."""
+    with stop_request() as stop:
+        with distributed.main_process_first():
+            solution_file(run.dataset, "test")
+            evaluation_clips(run, "test", stop)
+        if stop:
+            raise stop.error("What was decoded so far is kept; rerun the same command to resume.")
 
 
 def train_or_load(run: Run) -> TrainingSummary:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avsbench_harness.distributed import all_gather_rows, broadcast_tensor_
+from avsbench_harness.nn.precision import no_autocast
 
 from .options import Options
 
@@ -50,7 +51,7 @@ class Quantizer(nn.Module):
             ``VQ(x)`` (...,dim), with a gradient for the codebook, and the same values with a straight-through
             gradient for the tokens and none for the codebook.
         """
-        with torch.autocast(tokens.device.type, enabled=False):
+        with no_autocast(tokens):
             tokens = tokens.float()
             codes = self.codebook[self.nearest(tokens)]
             return codes, tokens + (codes - tokens).detach()
