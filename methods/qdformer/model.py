@@ -139,8 +139,6 @@ class QDFormerModel(Model):
             queries = quantized[clip]
         else:
             local_codes, queries = self._quantize(local)
-            if self.options.calibration != "local_updates":
-                local_codes = None if local_codes is None else local_codes.detach()
         *earlier, last = (
             FramePredictions(
                 restore_frames(predicted.class_logits, valid),
