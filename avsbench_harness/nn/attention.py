@@ -74,10 +74,16 @@ class Attention(nn.Module):
 
         Rows sum to 1; dropout is not applied.
         """
+        return self.head_weights(query, key).mean(dim=1)
+
+    def head_weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention weights of each head, (N,heads,Q,S); arguments as in :meth:`forward`, without dropout."""
         queries, keys = self._split(self._project(query, 0)), self._split(self._project(key, 1))
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
-        means: Tensor = scores.softmax(dim=-1).mean(dim=1)
-        return means
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights: Tensor = scores.softmax(dim=-1)
+        return weights
 
     def _attend_to_single(self, query: Tensor, value: Tensor) -> Tensor:
         """The softmax over a single key is 1 for every query, so all queries get the same projected value."""
