@@ -15,7 +15,6 @@ from torch import nn
 from avsbench_harness.analysis.attention_entropy import AttentionMonitor, LayerEntropy
 from avsbench_harness.analysis.updates import ModuleUpdates, UpdateMonitor
 from avsbench_harness.console import progress_bar
-from avsbench_harness.engine import optim
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import set_determinism
@@ -130,12 +129,10 @@ def _observe(run: Run, trainer: Trainer, count: int, depth: int, stop: StopReque
                 raise AvsbError(f"The loss is not finite in step {number} ({terms}).")
             if number in observed:
                 _undo_clipping(updates, trainer, number)
-                found[number] = StepFacts(
-                    losses,
-                    updates.total(number),
-                    optim.lr_factor(run.recipe.schedule, number - 1, trainer.total, trainer.per_epoch),
-                    system.model.diagnostics(),
-                )
+                group = stepper.optimizer.param_groups[0]
+                factor = group["lr"] / group["initial_lr"]
+                diagnostics = system.model.diagnostics()
+                found[number] = StepFacts(losses, updates.total(number), factor, diagnostics)
             if stop.anywhere():
                 raise stop.error(f"{number} of {count} steps were made; the report was not written.")
     return TrainingHealth(run, found, updates.updates(), attention.layers)
