@@ -100,11 +100,13 @@ def test_an_invalid_number_of_processes(avsb, tiny: str, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(planned, tmp_path: Path) -> None:
+@pytest.mark.parametrize("partial", ["keep", "wrap"])
+def test_two_processes_train_like_one(planned, tmp_path: Path, partial: str) -> None:
     """With torchrun and uneven or empty micro-batches; the backbone is frozen, then unfrozen."""
-    one = planned(tmp_path / "one", *SPLITTABLE)
+    same = (*SPLITTABLE, f"partial_batches={partial}")
+    one = planned(tmp_path / "one", *same)
     train(one)
-    wanted = (*SPLITTABLE, "accumulate=2")
+    wanted = (*same, "accumulate=2")
     two = planned(tmp_path / "two", *wanted)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

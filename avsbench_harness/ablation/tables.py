@@ -105,7 +105,7 @@ def _group_key(record: Record) -> tuple[Any, ...]:
     spec = record.spec
     return (
         record.task, record.backbone, record.preset, record.data.name, record.data.fingerprint,
-        record.data.split, spec["code"], sha256_json(spec["audio"]), spec["backbone_weights"],
+        record.data.split, spec["code"], sha256_json([spec["audio"], spec["backbone_weights"]]),
     )  # fmt: skip
 
 

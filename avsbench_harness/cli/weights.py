@@ -30,6 +30,9 @@ def add(
     ],
     file: Annotated[Path, typer.Argument(help="Published weights, .pth or .safetensors.")],
     ema: EmaOption = False,
+    custom: Annotated[
+        bool, typer.Option("--custom", help="Accept weights other than those that the name stands for.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Check a weights file and copy it into the cache.
@@ -37,11 +40,11 @@ def add(
     \b
     Examples:
       avsb weights add vggish vggish-10086976.pth
-      avsb weights add r50 resnet50-0676ba61.pth
+      avsb weights add r50 resnet50-19c8e357.pth
     """
     from avsbench_harness.nn.pretrained import add_weights
 
-    entry = add_weights(name, file, ema=ema)
+    entry = add_weights(name, file, ema=ema, custom=custom)
     if json:
         print_json(asdict(entry))
     else:

@@ -1,18 +1,16 @@
-"""Clips as batches: normalisation, padding, augmentation and the order of an epoch.
+"""Clips as batches: normalisation, padding and augmentation.
 
-There is no random state: the order of an epoch and every augmentation are functions of the run's seed, the
-epoch and the clip, so that a run can be resumed at any step.
+There is no random state: every augmentation is a function of the run's seed, the epoch and the clip, so that
+a run can be resumed at any step.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,12 +21,10 @@ from torchvision.transforms.v2 import functional
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
 from avsbench_harness.data.clip_source import ClipSource
+from avsbench_harness.data.epochs import Key, generator
 from avsbench_harness.data.padding import pad_frames, pad_to_square
 from avsbench_harness.data.transforms import augment
 from avsbench_harness.recipe.augment import Augment
-
-#: Index of a clip, and epoch of its augmentation.
-Key: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         index, epoch = key
         clip = self.clips[index]
-        draw = _generator(self.seed, epoch, clip.id)
+        draw = generator(self.seed, epoch, clip.id)
         pixels = augment(self.source.read(index), self.augment, self.size, draw)
         annotated = torch.tensor([path is not None for path in clip.masks])
         total, fill = self.task.frames, None if self.augment.scale is None else self.augment.scale.fill
@@ -132,15 +128,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def epoch_order(clips: int, batch_size: int, seed: int, epoch: int) -> list[list[Key]]:
-    """Return the batches of one training epoch: a permutation of all clips; the last batch may be smaller."""
-    order = _generator(seed, epoch, "order").permutation(clips)
-    return _chunks([(int(index), epoch) for index in order], batch_size)
-
-
 def in_order(clips: int, batch_size: int) -> list[list[Key]]:
-    """Return the batches of one pass over all clips in their order."""
-    return _chunks([(index, 0) for index in range(clips)], batch_size)
+    """Return the batches of one pass over all clips in their order; the last one may be smaller."""
+    keys = [(index, 0) for index in range(clips)]
+    return [keys[start : start + batch_size] for start in range(0, clips, batch_size)]
 
 
 class Batches:
@@ -185,13 +176,3 @@ def load(
 def _threads(process: int) -> ThreadPoolExecutor:
     """One thread per core, for the lifetime of this process; a forked process needs its own."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix=f"clips-{process}")
-
-
-def _chunks(keys: list[Key], size: int) -> list[list[Key]]:
-    return [keys[start : start + size] for start in range(0, len(keys), size)]
-
-
-def _generator(seed: int, epoch: int, name: str) -> np.random.Generator:
-    """The random generator of one name in one epoch of a run."""
-    key = np.random.SeedSequence([seed, epoch, zlib.crc32(name.encode())])
-    return np.random.Generator(np.random.Philox(key))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.avsbench.processed import processed_clips
 from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.maskige import maskige_command, maskige_files
@@ -23,12 +24,18 @@ from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.tasks import S4, Split
 
 
+def split_clips(run: Run, split: Split) -> list[Clip]:
+    """Return the clips of a split with the frames that the run reads."""
+    clips = run.dataset.clips(split)
+    return clips if run.spec.data.processed is None else processed_clips(clips)
+
+
 def training_clips(run: Run) -> list[Clip]:
     """Return the clips of the train split, with pseudo-masks of S4 if the recipe requests them.
 
     On MS3 they are followed by the S4 training clips of the same data root, with ids under ``s4/``.
     """
-    clips, source = run.dataset.clips("train"), run.recipe.supplement
+    clips, source = split_clips(run, "train"), run.recipe.supplement
     if source is None:
         return clips
     if run.task is S4:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 
@@ -35,14 +36,14 @@ def build_optimizer(groups: Sequence[ParamGroup], recipe: OptimizerRecipe) -> to
     return kind(settings, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
-def lr_factor(schedule: ScheduleRecipe, step: int, total: int, steps_per_epoch: int) -> float:
-    """The learning-rate multiplier of one step (counted from 0) of ``total``."""
+def lr_factor(schedule: ScheduleRecipe, step: int, total: int, epoch: int) -> float:
+    """The learning-rate multiplier of one step of ``total``, in its epoch (both counted from 0)."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "step":
-        return schedule.gamma ** bisect.bisect_right(schedule.milestones, step // steps_per_epoch)
+        return schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
     progress = (step - schedule.warmup_steps) / max(1, total - schedule.warmup_steps)
     if schedule.name == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
@@ -66,10 +67,9 @@ def set_training(model: nn.Module, backbone: nn.Module, recipe: BackboneRecipe, 
                 module.eval()
 
 
-def length(recipe: Recipe, clips: int) -> tuple[int, int]:
-    """(steps in all, steps per epoch) of a run over ``clips`` training clips."""
-    per_epoch = math.ceil(clips / recipe.batch_size)
+def length(recipe: Recipe, epochs: Epochs) -> int:
+    """The number of steps of a run."""
     if recipe.iterations is not None:
-        return recipe.iterations, per_epoch
+        return recipe.iterations
     assert recipe.epochs is not None  # the recipe was validated
-    return recipe.epochs * per_epoch, per_epoch
+    return epochs.start(recipe.epochs)

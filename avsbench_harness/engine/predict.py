@@ -22,7 +22,7 @@ from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
-from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs
+from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, split_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
@@ -67,7 +67,7 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
 
     Clips that are not cached are decoded first; ``stop`` is checked between them.
     """
-    clips = run.dataset.clips(split)
+    clips = split_clips(run, split)
     if not clips:
         raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
     recipe = run.recipe
@@ -77,7 +77,7 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
 
 
 def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
-    """The canonical scores of the validation split, from a temporary submission.
+    """The scores of the validation split, from a temporary submission.
 
     Args:
         run: the run.
@@ -92,7 +92,7 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
     if distributed.rank() != 0:
         return distributed.broadcast(dict[str, float | None]())
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
-        scores = score_submission(submission, solution)
+        scores = score_submission(submission, solution, run.recipe.select.protocol)
     path.unlink()
     return distributed.broadcast(dict(scores.metrics))
 

@@ -15,21 +15,28 @@ from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import Split, Task, get_task
-from avsbench_harness.weights.spec import WeightsSpec
+from avsbench_harness.weights.spec import BackboneWeightsSpec, WeightsSpec
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
-SPEC_FORMAT: Literal[2] = 2
+SPEC_FORMAT: Literal[3] = 3
 
 
 class DataSpec(Schema):
-    """The data set of a run; ``supplement`` is the fingerprint of S4 clips that are added to its training."""
+    """The data set of a run.
+
+    Attributes:
+        name, fingerprint, synthetic: of the data set.
+        supplement: fingerprint of the S4 clips that are added to its training.
+        processed: fingerprint of the processed frames that are read instead of the original ones.
+    """
 
     name: str
     fingerprint: str
     synthetic: bool
     supplement: str | None = None
+    processed: str | None = None
 
 
 class AudioSpec(Schema):
@@ -48,7 +55,7 @@ class RunSpec(Schema):
     training of one with ``init`` starts from those weights.
     """
 
-    format: Literal[2] = SPEC_FORMAT
+    format: Literal[3] = SPEC_FORMAT
     method: str
     variant: str
     backbone: str
@@ -57,7 +64,7 @@ class RunSpec(Schema):
     preset: str
     data: DataSpec
     audio: AudioSpec
-    backbone_weights: str | None
+    backbone_weights: BackboneWeightsSpec | None
     recipe: Recipe
     code: str
     weights: WeightsSpec | None = None

@@ -24,8 +24,9 @@ from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
+from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
-from avsbench_harness.data.loader import ClipDataset, epoch_order, load
+from avsbench_harness.data.loader import ClipDataset, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import (
@@ -46,7 +47,7 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses
+from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses, UsageError
 from avsbench_harness.method import TrainingSummary, Validation
 from avsbench_harness.nn.cost import model_cost
 from avsbench_harness.weights.tensors import load_tensors, save_tensors
@@ -118,14 +119,26 @@ def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = Tru
         maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
         clips = sample_frames(clips, frames)
     decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
-    total, per_epoch = optim.length(run.recipe, len(clips))
-    source = cached_source(decoder, "train", stop, ahead=ahead and total >= per_epoch)
+    epochs = training_epochs(run, len(clips))
+    whole = optim.length(run.recipe, epochs) >= epochs.start(1)
+    source = cached_source(decoder, "train", stop, ahead=ahead and whole)
     return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
 
 
+def training_epochs(run: Run, clips: int) -> Epochs:
+    """Return the batches of a run over ``clips`` training clips."""
+    recipe = run.recipe
+    return Epochs(clips, recipe.batch_size, recipe.partial_batches, run.spec.seed)
+
+
 def _check_shares(run: Run, clips: int) -> None:
-    """Refuse more processes than clips in a batch."""
+    """Refuse more processes than clips in a batch, and epochs without a batch."""
     processes, batch = distributed.world_size(), run.recipe.batch_size
+    if run.recipe.partial_batches == "drop" and clips < batch:
+        raise UsageError(
+            f"partial_batches: drop leaves no batch, as batch_size is {batch} and there are {clips} training "
+            "clips; lower batch_size, or choose keep or wrap."
+        )
     if processes > min(clips, batch):
         raise TooManyProcesses(
             f"{processes} processes need at least as many clips in a batch, and there are "
@@ -142,7 +155,8 @@ class Trainer:
         self.dataset = dataset
         self.stop = stop
         self.checkpoints = run.folder / "checkpoints"
-        self.total, self.per_epoch = optim.length(run.recipe, len(dataset))
+        self.epochs = training_epochs(run, len(dataset))
+        self.total = optim.length(run.recipe, self.epochs)
         stored = load_checkpoint(self.checkpoints)
         self.system = accelerate(build_system(run, pretrained=stored is None).to(run.device), self.recipe)
         self.stepper = Stepper(self.system, run.recipe, run.device, seed=run.spec.seed)
@@ -210,6 +224,8 @@ class Trainer:
     def finish(self) -> TrainingSummary:
         """Write the selected weights and the summary of the training."""
         best = self.state.best
+        if best is None and self.recipe.select.mode == "best":
+            logger.warning("No validation was due, so that the last weights are selected.")
         weights: Mapping[str, Tensor] = (
             self.system.state_dict() if best is None else load_tensors(self.checkpoints / best.file)
         )
@@ -225,7 +241,7 @@ class Trainer:
             device=self.run.device,
             processes=distributed.world_size(),
             threads=torch.get_num_threads() if self.run.device == "cpu" else None,
-            clips_per_second=self._clips_seen() / max(self.state.seconds, 1e-9),
+            clips_per_second=self.epochs.clips_before(self.state.step) / max(self.state.seconds, 1e-9),
             memory_gib=Meter(self.run.device).memory_gib() or None,
             parameters=cost.parameters,
             gmacs=cost.gmacs,
@@ -233,23 +249,17 @@ class Trainer:
         write_summary(self.run, summary)
         return summary
 
-    def _clips_seen(self) -> int:
-        """Number of clips of the steps so far; the last batch of an epoch may be smaller."""
-        epochs, steps = divmod(self.state.step, self.per_epoch)
-        return epochs * len(self.dataset) + steps * self.recipe.batch_size
-
     def _start_epoch(self) -> int:
         """Freeze and unfreeze parameters for the epoch of the next step; returns it, counted from 0."""
-        epoch = self.state.step // self.per_epoch
+        epoch = self.epochs.of(self.state.step)
         optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
         self.stepper.update_trainable()
         return epoch
 
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
         """The remaining batches of an epoch, with their clips' ids."""
-        first = epoch * self.per_epoch
-        order = epoch_order(len(self.dataset), self.recipe.batch_size, self.run.spec.seed, epoch)
-        rest = order[self.state.step - first : self.total - first]
+        steps = range(self.state.step, min(self.epochs.start(epoch + 1), self.total))
+        rest = [self.epochs.batch(step) for step in steps]
         own = [keys[own_share(len(keys))] for keys in rest]
         batches = load(self.dataset, own, workers=self.run.workers, device=self.run.device)
         for keys, batch in zip(rest, batches, strict=True):
@@ -265,7 +275,7 @@ class Trainer:
             self.system.check_predict(batch.select(slice(0, 1)))
             self._prediction_checked = True
         step = self.state.step
-        factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.per_epoch)
+        factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.epochs.of(step))
         terms = self.stepper.step(batch, len(ids), step, factor)
         self.state = self.state.model_copy(update={"step": step + 1})
         return terms
@@ -297,15 +307,17 @@ class Trainer:
         state, rule = self.state, self.recipe.validation
         if self.recipe.select.mode == "last" or state.step in (0, state.validated):
             return False
-        if state.step == self.total:
+        if state.step == self.total and rule.last:
             return True
         if rule.every_steps is not None:
             return state.step % rule.every_steps == 0
-        epoch, rest = divmod(state.step, self.per_epoch)
-        return rest == 0 and epoch >= rule.first and (epoch - rule.first) % rule.every == 0
+        epoch = self.epochs.of(state.step)  # as many are complete
+        due = epoch >= rule.first and (epoch - rule.first) % rule.every == 0
+        return due and state.step == self.epochs.start(epoch)
 
     def _due_inside_epoch(self) -> bool:
-        return self.state.step % self.per_epoch != 0 and self._due()
+        step = self.state.step
+        return step != self.epochs.start(self.epochs.of(step)) and self._due()
 
     def _validate_if_due(self, log: TrainingLog) -> None:
         """Score the validation split if it is due, and save the weights if they are the best so far."""
@@ -314,7 +326,7 @@ class Trainer:
             return
         self._read(log)
         self._stop_if_asked(log)
-        epoch = -(-state.step // self.per_epoch)  # counted from 1; the last one may be incomplete
+        epoch = self.epochs.of(state.step - 1) + 1  # counted from 1; the last one may be incomplete
         metrics = validate(self.run, self.system, self._validation_clips, self.stop)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:

@@ -21,12 +21,12 @@ from avsbench_harness.bench.measure import (
 )
 from avsbench_harness.bench.memory import run_batch, training_peak
 from avsbench_harness.data.avsbench.tree import data_root
-from avsbench_harness.data.loader import epoch_order, load
+from avsbench_harness.data.loader import load
 from avsbench_harness.data.random_batch import supervision
 from avsbench_harness.engine.out_of_memory import does_not_fit, free_cached, largest_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.engine.train import training_set
+from avsbench_harness.engine.train import training_epochs, training_set
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.request import Request, choose_device, plan
@@ -259,11 +259,8 @@ def _loading(run: Run) -> LoadingEntry:
     # Each worker prefetches two batches, which are not counted.
     warm_up = 1 + 2 * run.workers
     counted = max(LOADED_BATCHES, 2 * run.workers)
-    order = [
-        keys
-        for epoch in range(-(-(warm_up + counted) * run.recipe.batch_size // len(dataset)))
-        for keys in epoch_order(len(dataset), run.recipe.batch_size, run.spec.seed, epoch)
-    ][: warm_up + counted]
+    epochs = training_epochs(run, len(dataset))
+    order = [epochs.batch(step) for step in range(warm_up + counted)]
     waiting = waiting_share(
         load(dataset, order, workers=run.workers, device=run.device),
         system_step(run),

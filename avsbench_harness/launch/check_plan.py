@@ -13,7 +13,8 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import System, build_system
 from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
-from avsbench_harness.scoring import canonical, get_protocol
+from avsbench_harness.launch.run_scores import check_protocols
+from avsbench_harness.scoring import get_protocol
 from avsbench_harness.scoring.protocol import Scorer
 from avsbench_harness.tasks import Task
 from avsbench_harness.weights.meta import on_meta
@@ -32,7 +33,9 @@ def check_plan(run: Run) -> None:
         UsageError: the selection metric is unknown, an option is invalid, or the input size does not fit.
         AvsbError: the method's code raised another error.
     """
-    metric, names = run.recipe.metric(run.task), metric_names(run.task)
+    protocol = run.recipe.select.protocol
+    check_protocols(run.task, [protocol] if protocol else [])
+    metric, names = run.recipe.metric(run.task), metric_names(run.task, protocol)
     if metric not in names:
         raise unknown("metric of the recipe's select", metric, names)
     recipe, spec = run.recipe, run.spec
@@ -46,9 +49,9 @@ def check_plan(run: Run) -> None:
         _checked.add(key)
 
 
-def metric_names(task: Task) -> tuple[str, ...]:
-    """The metrics of a validation of the task, under its canonical protocol."""
-    protocol = get_protocol(task.name, canonical(task.name))
+def metric_names(task: Task, name: str | None = None) -> tuple[str, ...]:
+    """The metrics of a validation of the task under a protocol; ``None``: the canonical one."""
+    protocol = get_protocol(task.name, name)
     empty = np.zeros((1, 8, 8), np.uint8)
     scorer = Scorer(protocol, (8, 8))
     scorer.add(protocol.count(empty, empty))

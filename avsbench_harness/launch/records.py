@@ -140,6 +140,8 @@ def notes(spec: RunSpec) -> list[str]:
     audio = spec.audio
     if spec.data.synthetic:
         found.append("Synthetic data: the scores do not measure the method on AVSBench.")
+    if spec.recipe.processed_frames and spec.data.processed is None:
+        found.append("The frames were resized from the original ones, as processed_frames were missing.")
     if spec.weights is not None:
         source = _describe(spec.weights)
         return [*found, f"{source[0].upper()}{source[1:]}, not trained here."]
@@ -157,7 +159,10 @@ def notes(spec: RunSpec) -> list[str]:
         found.append(f"The audio encoder ({audio.encoder}) was trained with the model from random weights.")
     elif audio.trained:
         found.append(f"The audio encoder ({audio.encoder}) was trained with the model, not frozen.")
-    if spec.backbone_weights is None and spec.init is None:
+    weights = spec.backbone_weights
+    if weights is not None:
+        found.append(f"The backbone started from {weights.name} (SHA-256 {weights.sha256[:12]}).")
+    elif spec.init is None:
         found.append("The backbone started from random weights.")
     return found
 

@@ -18,7 +18,7 @@ from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import methods
 from avsbench_harness.results.record import Record, is_run_id, read_record
 from avsbench_harness.weights import store
-from avsbench_harness.weights.spec import WeightsSpec
+from avsbench_harness.weights.spec import BackboneWeightsSpec, WeightsSpec
 
 #: Largest difference of a metric in [0, 1] that counts as reproduced.
 TOLERANCE = 1e-3
@@ -153,7 +153,7 @@ def _check_rerun(then: RunSpec, now: RunSpec, file: Path) -> None:
         raise UsageError(f"{file} is of the method {then.method!r}, but --method is {now.method!r}.")
     pairs = (
         ("audio encoder", then.audio.weights, now.audio.weights),
-        ("backbone", then.backbone_weights, now.backbone_weights),
+        ("backbone", _digest(then.backbone_weights), _digest(now.backbone_weights)),
     )
     for name, recorded, found in pairs:
         if recorded is not None and recorded != found:
@@ -161,6 +161,10 @@ def _check_rerun(then: RunSpec, now: RunSpec, file: Path) -> None:
                 f"{file}: the weights of the {name} with SHA-256 {recorded[:12]} are not available here; add "
                 "them with `avsb weights add`."
             )
+
+
+def _digest(weights: BackboneWeightsSpec | None) -> str | None:
+    return None if weights is None else weights.sha256
 
 
 def _value(record: Record, protocol: str, part: str, metric: str) -> float | None:

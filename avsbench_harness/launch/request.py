@@ -16,6 +16,7 @@ import torch
 from avsbench_harness import __version__
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.avsbench.processed import processed_fingerprint
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskiges, missing_maskiges
 from avsbench_harness.data.propagate import (
@@ -35,7 +36,7 @@ from avsbench_harness.launch.check_plan import check_plan, meta_system
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
-from avsbench_harness.nn.backbone import find_pretrained
+from avsbench_harness.nn.backbone import pretrained_weights
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
 from avsbench_harness.tasks import S4, SPLITS, Task
@@ -303,10 +304,9 @@ def _spec(
     audio, files = _audio(recipe) if weights is None else _audio_of(weights, recipe)
     if source is not None:
         files["init" if weights is None else "weights"] = source.path
-    backbone_hash = None
+    backbone_weights = None
     if recipe.backbone.pretrained:
-        files["backbone"] = find_pretrained(request.backbone)
-        backbone_hash = sha256_file(files["backbone"])
+        files["backbone"], backbone_weights = pretrained_weights(request.backbone)
     spec = RunSpec(
         method=method.name,
         variant=variant,
@@ -319,9 +319,10 @@ def _spec(
             fingerprint=dataset.fingerprint(),
             synthetic=dataset.synthetic,
             supplement=_supplement(dataset, recipe),
+            processed=processed_fingerprint(dataset) if recipe.processed_frames else None,
         ),
         audio=audio,
-        backbone_weights=backbone_hash,
+        backbone_weights=backbone_weights,
         recipe=recipe,
         code=_code(request.method, method),
         weights=None if weights is None else weights.spec,

@@ -61,12 +61,12 @@ def check_protocols(task: Task, names: Sequence[str]) -> None:
     for name in names:
         if name in protocols() and name not in protocols(task.name):
             raise UsageError(
-                f"The recipe's protocols name '{name}', which does not score {task.name}; "
+                f"The recipe names the protocol '{name}', which does not score {task.name}; "
                 f"there are {', '.join(protocols(task.name))}."
             )
         reason = get_protocol(task.name, name).needs_scores
         if reason:
-            raise UsageError(f"The recipe's protocols name '{name}', which {reason}; leave it out.")
+            raise UsageError(f"The recipe names the protocol '{name}', which {reason}; leave it out.")
 
 
 def recipe_protocols(out: Path, header: Header) -> list[str]:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.files import sha256_file
 from avsbench_harness.weights import store, timm_names
+from avsbench_harness.weights.spec import BackboneWeightsSpec
 from avsbench_harness.weights.state_files import read_state
 
 
@@ -109,6 +111,14 @@ def build_backbone(
     return backbone
 
 
+def pretrained_weights(name: str) -> tuple[Path, BackboneWeightsSpec]:
+    """Find the ImageNet weights of a backbone, see :func:`find_pretrained`, and describe them for a spec."""
+    path = find_pretrained(name)
+    digest = sha256_file(path)
+    full = timm_names.weights_name(timm_names.resolve(name), digest)
+    return path, BackboneWeightsSpec(name=full, sha256=digest)
+
+
 def find_pretrained(name: str) -> Path:
     """Find the ImageNet weights of a backbone: in the store, else in timm's download cache.
 
@@ -135,7 +145,10 @@ def find_pretrained(name: str) -> Path:
         sources.append(f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors")
     if isinstance(cfg.url, str) and cfg.url:
         sources.append(cfg.url)
+    known = [f"{digits[:8]}..." for digits in timm_names.KNOWN_FILES.get(full, ())]
+    hashes = f", SHA-256 {' or '.join(known)}" if known else ""
     raise MissingDataError(
-        f"The ImageNet weights of '{name}' (timm {cfg.architecture}.{cfg.tag}) are not on this machine. "
-        f"Fetch {' or '.join(sources)} and run: avsb weights add {name} {sources[0].rsplit('/', 1)[1]}"
+        f"The ImageNet weights of '{name}' (timm {full}{hashes}) are "
+        f"not on this machine, and no others are used instead. Fetch {' or '.join(sources)} and run: "
+        f"avsb weights add {name} {sources[0].rsplit('/', 1)[1]}"
     )

@@ -11,9 +11,9 @@ from avsbench_harness.nn.audio_encoder import fit_audio_state
 from avsbench_harness.weights import store, timm_names
 
 
-def add_weights(name: str, file: Path, *, ema: bool = False) -> store.Entry:
+def add_weights(name: str, file: Path, *, ema: bool = False, custom: bool = False) -> store.Entry:
     """Check a weights file against its model and add it to the store, see :func:`.store.add`."""
-    return store.add(name, file, _fit, ema=ema)
+    return store.add(name, file, _fit, ema=ema, custom=custom)
 
 
 def _fit(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,10 @@ from avsbench_harness.tasks import Task
 #: Resizing to the square network input; pad keeps the aspect ratio and fills right and bottom with zeros.
 Fit: TypeAlias = Literal["squeeze", "crop", "pad"]
 
+#: The last batch of an epoch, if there are too few clips for it: smaller, left out, or filled with the first
+#: clips of the next epoch.
+PartialBatches: TypeAlias = Literal["keep", "drop", "wrap"]
+
 #: Random seeds; torch and NumPy accept all of them.
 MAX_SEED = 2**63
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -74,6 +78,7 @@ class ValidationRecipe(Schema):
     every: Count = Field(1, description="epochs between validations")
     first: Count = Field(1, description="epoch of the first validation, counted from 1")
     every_steps: Count | None = Field(None, description="optimiser steps, instead of epochs")
+    last: bool = Field(True, description="validate after the last step, whether it is due or not")
 
     @model_validator(mode="after")
     def _one_rule(self) -> ValidationRecipe:
@@ -87,6 +92,7 @@ class SelectRecipe(Schema):
 
     mode: Literal["best", "last"] = "best"
     metric: str | None = Field(None, description="None: J for s4 and ms3, mIoU for avss")
+    protocol: str | None = Field(None, description="definition of the metric; None: the canonical protocol")
 
 
 class Recipe(Schema):
@@ -101,11 +107,17 @@ class Recipe(Schema):
     backbone: BackboneRecipe = BackboneRecipe()
     audio: AudioRecipe = AudioRecipe()
     maskige: str | None = Field(None, description="source of maskiges: published, or a segmenter")
+    processed_frames: bool = Field(
+        False, description="avss: frames that COMBO's preprocessing saved again, if they are there"
+    )
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     epochs: Count | None = None
     iterations: Count | None = Field(None, description="optimiser steps, instead of epochs")
     batch_size: Count = 2
+    partial_batches: PartialBatches = Field(
+        "keep", description="an epoch's last batch: smaller, left out, or filled from the next epoch"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: Count = Field(1, description="micro-batches per batch (gradient accumulation)")
     activation_checkpointing: bool = Field(
@@ -129,6 +141,12 @@ class Recipe(Schema):
             raise ValueError("a recipe has either epochs or iterations, not both; remove one of them")
         if self.epochs is None and self.iterations is None:
             raise ValueError("a recipe needs either epochs or iterations")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_frames(self) -> Recipe:
+        if self.processed_frames and "pad" in (self.fit, self.train_fit):
+            raise ValueError("processed_frames are squares, so that fit and train_fit cannot be pad")
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,20 @@
-"""The entry of a run's spec for weights that it loads. Imports no torch."""
+"""The entries of a run's spec for weights that it loads. Imports no torch."""
 
 from __future__ import annotations
 
 from avsbench_harness.schema import Schema
+
+
+class BackboneWeightsSpec(Schema):
+    """Weights that the visual backbone starts from.
+
+    Attributes:
+        name: timm name with the tag of the weights; without a tag for weights of the user's own.
+        sha256: of the file.
+    """
+
+    name: str
+    sha256: str
 
 
 class WeightsSpec(Schema):

@@ -53,7 +53,9 @@ class Entry:
     @property
     def source(self) -> str:
         """The command that stores the file again."""
-        return f"avsb weights add {self.name} {shlex.quote(self.file)}{self._option}"
+        known = timm_names.weights_name(self.name, self.sha256) == self.name
+        custom = "" if known else " --custom"
+        return f"avsb weights add {self.name} {shlex.quote(self.file)}{self._option}{custom}"
 
     @property
     def _option(self) -> str:
@@ -99,7 +101,12 @@ class Published(Entry):
 
 
 def add(
-    name: str, file: Path, check: Callable[[str, Mapping[str, Tensor]], object], *, ema: bool = False
+    name: str,
+    file: Path,
+    check: Callable[[str, Mapping[str, Tensor]], object],
+    *,
+    ema: bool = False,
+    custom: bool = False,
 ) -> Entry:
     """Add a weights file to the store, in place of an earlier one of that name.
 
@@ -108,16 +115,20 @@ def add(
         file: ``.pth`` (state dict) or ``.safetensors``.
         check: called with the model's name and the state dict; raises ``UsageError`` if they do not fit.
         ema: store the exponential moving average of the weights alone, see :func:`read_state`.
+        custom: accept weights other than those of the name's tag, see :data:`.timm_names.KNOWN_FILES`.
 
     Raises:
-        UsageError: the name is unknown; the file is missing, unreadable, of another model, or its SHA-256
-            does not begin with the digits in its name (``vggish-10086976.pth``).
+        UsageError: the name is unknown; the file is missing, unreadable, of another model, not one of the
+            known files of its tag, or its SHA-256 does not begin with the digits in its name
+            (``vggish-10086976.pth``).
     """
     model = model_name(name)
     if not file.is_file():
         raise UsageError(f"There is no weights file {file}.")
     digest = sha256_file(file)
     check_published_hash(file, digest)
+    if not custom and timm_names.weights_name(model, digest) != model:
+        raise _wrong_tag(name, model, file, digest)
     state = read_state(file, ema=ema)
     try:
         check(model, state)
@@ -132,6 +143,15 @@ def add(
         entry = Entry(model, digest, file.name, stored.stat().st_size, _today(), ema=ema)
         _store(entry, stored)
     return entry
+
+
+def _wrong_tag(name: str, model: str, file: Path, digest: str) -> UsageError:
+    known = " or ".join(digits[:8] for digits in timm_names.KNOWN_FILES[model])
+    return UsageError(
+        f"{file} does not have the weights of '{name}', {model}: its SHA-256 begins with {digest[:8]}, not "
+        f"with {known}. Add weights of another tag under their timm name, for example "
+        f"{model.partition('.')[0]}.a1_in1k; --custom accepts weights of your own."
+    )
 
 
 def add_published(

@@ -18,15 +18,26 @@ from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.state_files import looks_like
 from avsbench_harness.weights.strict import check_numbers
 
-#: Short names in this benchmark, and their timm models.
-ALIASES = {"r50": "resnet50", "pvt": "pvt_v2_b5", "swin_t": "swin_tiny_patch4_window7_224"}
+#: Short names in this benchmark, and their timm models with the tag of their weights. timm's default for
+#: ResNet-50 is another training (a1_in1k); the methods use torchvision's first weights.
+ALIASES = {
+    "r50": "resnet50.tv_in1k",
+    "pvt": "pvt_v2_b5.in1k",
+    "swin_t": "swin_tiny_patch4_window7_224.ms_in1k",
+}
+
+#: First digits of the SHA-256 of the files that have the weights of a tag. ResNet-50: torchvision's
+#: resnet50-19c8e357.pth, the same tensors saved again as resnet50-0676ba61.pth, and timm's model.safetensors.
+KNOWN_FILES = {"resnet50.tv_in1k": ("19c8e357", "0676ba61", "5d061a3c593d795b")}
 
 #: Strides of the feature maps that methods use, in pixels.
 STRIDES = (4, 8, 16, 32)
 
 
 def resolve(name: str) -> str:
-    """Return the timm name of an alias or timm name, which may have a weights tag (``resnet50.tv_in1k``).
+    """Return the timm name of an alias or timm name, with its weights tag (``resnet50.tv_in1k``).
+
+    A timm name without a tag gets timm's default tag; that of a model without weights has none.
 
     Raises:
         UsageError: timm has no such model or tag; the nearest name is suggested.
@@ -34,13 +45,24 @@ def resolve(name: str) -> str:
     full = ALIASES.get(name, name)
     if not timm.is_model(full):
         raise unknown("backbone", name, near(name))
+    architecture, _, tag = full.partition(".")
     try:
-        get_pretrained_cfg(full)
+        cfg: Any = get_pretrained_cfg(full)
     except RuntimeError:
-        architecture, tag = full.split(".", 1)
         tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{architecture}.*")]
         raise unknown(f"weights of {architecture}", tag, tags) from None
-    return full
+    return f"{architecture}.{cfg.tag}" if cfg is not None and cfg.tag else architecture
+
+
+def weights_name(name: str, sha256: str) -> str:
+    """Return the timm name of a file's weights: without the tag if the file is known not to have its weights.
+
+    Args:
+        name: a timm name with tag.
+        sha256: of the file.
+    """
+    known = KNOWN_FILES.get(name)
+    return name if known is None or sha256.startswith(known) else name.partition(".")[0]
 
 
 def near(name: str) -> list[str]:
@@ -143,4 +165,5 @@ def _converted(convert: Any, state: Mapping[str, Tensor], whole: nn.Module) -> M
 
 
 def _misfit(name: str, state: Mapping[str, Tensor], fault: str) -> UsageError:
-    return UsageError(f"These weights do not fit '{name}': {fault}. They look like {looks_like(state)}.")
+    model = name.partition(".")[0]
+    return UsageError(f"These weights do not fit '{model}': {fault}. They look like {looks_like(state)}.")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
 from avsbench_harness.files import sha256_file
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
+from avsbench_harness.weights import timm_names
 
 LOAD = """
 
@@ -178,3 +180,17 @@ def test_the_average_of_an_encoder_is_added(avsb, tmp_path: Path, monkeypatch: p
     torch.save(raw, tmp_path / "raw.pth")
     refused = avsb("weights", "add", "compact", tmp_path / "raw.pth", "--ema")
     assert (refused.code, "holds no EMA weights" in refused.err) == (2, True)
+
+
+def test_weights_of_another_tag_are_refused_unless_custom(
+    avsb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(timm_names.KNOWN_FILES, "resnet18.a1_in1k", ("0123456789",))
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "other.pth")
+    refused = avsb("weights", "add", "resnet18", tmp_path / "other.pth")
+    assert refused.code == 2
+    assert "does not have the weights of 'resnet18', resnet18.a1_in1k" in refused.err
+    assert "not with 01234567" in refused.err
+    assert avsb("weights", "list", "--json").json == []
+    assert avsb("weights", "add", "resnet18", tmp_path / "other.pth", "--custom").code == 0

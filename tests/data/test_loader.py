@@ -12,8 +12,9 @@ from PIL import Image
 
 from avsbench_harness.data.avsbench.layout import open_dataset
 from avsbench_harness.data.clip_source import FileDecoder
+from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.images import read_frame
-from avsbench_harness.data.loader import ClipDataset, epoch_order, in_order, load, normalise
+from avsbench_harness.data.loader import ClipDataset, in_order, load, normalise
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.recipe.augment import IGNORED, Augment
@@ -40,16 +41,7 @@ def silent(clips, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {clip.id: np.full(shape, index, np.float32) for index, clip in enumerate(clips)}
 
 
-def test_an_epoch_is_a_permutation_determined_by_seed_and_epoch() -> None:
-    order = epoch_order(10, 4, seed=1, epoch=2)
-    assert [len(batch) for batch in order] == [4, 4, 2]
-    assert sorted(index for batch in order for index, _ in batch) == list(range(10))
-    assert {epoch for batch in order for _, epoch in batch} == {2}
-    assert order == epoch_order(10, 4, seed=1, epoch=2)
-    indices = [
-        [index for batch in epoch_order(10, 4, s, e) for index, _ in batch] for s, e in ((1, 3), (2, 2))
-    ]
-    assert len({tuple(one) for one in [*indices, [index for batch in order for index, _ in batch]]}) == 3
+def test_a_pass_in_order_ends_with_a_smaller_batch() -> None:
     assert in_order(3, 2) == [[(0, 0), (1, 0)], [(2, 0)]]
 
 
@@ -79,7 +71,7 @@ def test_normalising_gives_imagenet_statistics() -> None:
 
 def test_worker_processes_give_the_same_batches(clips) -> None:
     dataset = ClipDataset(FileDecoder(clips, S4, 32), silent(clips, (5, 128)), augment=EVERYTHING, seed=3)
-    order = epoch_order(len(clips), 2, seed=3, epoch=1)
+    order = [Epochs(len(clips), 2, seed=3).batch(step) for step in range(4)]
     for one, two in zip(load(dataset, order), load(dataset, order, workers=2), strict=True):
         assert torch.equal(one.images, two.images)
 

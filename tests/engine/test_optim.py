@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.engine import optim
 from avsbench_harness.nn.model import ParamGroup
 from avsbench_harness.recipe.schema import BackboneRecipe, OptimizerRecipe, Recipe, ScheduleRecipe
 
 
 def factors(schedule: ScheduleRecipe, total: int = 10, per_epoch: int = 2) -> list[float]:
-    return [optim.lr_factor(schedule, step, total, per_epoch) for step in range(total)]
+    return [optim.lr_factor(schedule, step, total, step // per_epoch) for step in range(total)]
 
 
 def test_schedules() -> None:
@@ -75,5 +76,6 @@ def test_frozen_parameters_are_not_decayed() -> None:
 
 
 def test_length_includes_the_last_batch() -> None:
-    assert optim.length(Recipe(epochs=3, batch_size=4), 9) == (9, 3)
-    assert optim.length(Recipe(iterations=5, batch_size=4), 9) == (5, 3)
+    assert optim.length(Recipe(epochs=3), Epochs(9, 4)) == 9
+    assert optim.length(Recipe(epochs=3), Epochs(9, 4, "drop")) == 6
+    assert optim.length(Recipe(iterations=5), Epochs(9, 4)) == 5

@@ -13,14 +13,16 @@ from PIL import Image
 
 from avsbench_harness.data import propagate
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.loader import normalise
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import predict as prediction
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.execute import execute
+from avsbench_harness.launch.records import notes
 from avsbench_harness.submission import read_submission
-from avsbench_harness.tasks import MS3, S4
+from avsbench_harness.tasks import AVSS, MS3, S4, SPLITS
 
 
 def log(run: Run) -> list[dict[str, object]]:
@@ -142,3 +144,36 @@ def test_padding_is_removed_before_resizing(planned, tmp_path: Path, real_s4: Pa
     assert (abs(mask - expected) > 0.5).mean() < 0.01
     assert prediction.evaluation_clips(planned(tmp_path, data=root), "test").content(0) == (32, 32)
     assert engine.train(run).steps
+
+
+def test_processed_frames_are_read_if_all_are_there(planned, tmp_path: Path) -> None:
+    """COMBO's own preprocessing of AVSS; without its files the frames are resized, and the record says so."""
+    write_synthetic(tmp_path / "data", AVSS, (2, 1, 1), 0, kinds=2)
+
+    def plan() -> Run:
+        made: Run = planned(tmp_path, "processed_frames=true", data=tmp_path / "data", task="avss")
+        return made
+
+    original = plan()
+    assert original.spec.data.processed is None
+    (note,) = (note for note in notes(original.spec) if "processed" in note)
+    assert note == "The frames were resized from the original ones, as processed_frames were missing."
+    for split in SPLITS:
+        for clip in original.dataset.clips(split):
+            for frame in clip.frames:
+                path = frame.parents[1] / "processed_frames" / frame.name
+                path.parent.mkdir(exist_ok=True)
+                Image.new("RGB", (224, 224), (9, 99, 199)).save(path, quality=95)
+
+    run = plan()
+    assert run.id != original.id
+    assert run.spec.data.fingerprint == original.spec.data.fingerprint
+    assert not any("processed" in note for note in notes(run.spec))
+    blue = normalise(torch.tensor([9, 99, 199], dtype=torch.uint8).view(1, 3, 1, 1)).view(3, 1, 1)
+    training, validation = engine.training_set(run), prediction.evaluation_clips(run, "val")
+    for sample in (training[0, 0], validation[0, 0]):
+        assert (sample.images[sample.valid] - blue).abs().max() < 0.05
+        assert sample.masks.any()
+    assert (prediction.evaluation_clips(original, "val")[0, 0].images[0] - blue).abs().max() > 0.5
+    with pytest.raises(UsageError, match="fit and train_fit cannot be pad"):
+        planned(tmp_path, "processed_frames=true", "fit=pad", data=tmp_path / "data", task="avss")

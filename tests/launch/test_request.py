@@ -5,12 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from avsbench_harness.engine.inputs import training_clips
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
+from avsbench_harness.files import sha256_file
 from avsbench_harness.launch import default_dataset
 from avsbench_harness.launch import request as planning
+from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.nn.pretrained import add_weights
 
 COMBO = {"method": "combo", "pretrained": False}
 
@@ -46,6 +51,28 @@ def test_the_code_of_a_folder_changes_the_id(tiny: str, real_s4: Path, tmp_path:
     one = plan(request(str(folder), real_s4))
     (folder / "extra.py").write_text("x = 2\n")
     assert plan(request(str(folder), real_s4)).spec.code != one.spec.code
+
+
+def test_the_spec_names_the_backbones_weights(
+    tiny: str, real_s4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With timm's tag, also if the user leaves it out; weights with another hash are another run."""
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    ids = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        file = tmp_path / f"{seed}.pth"
+        torch.save(timm.create_model("resnet10t").state_dict(), file)
+        add_weights("resnet10t", file)
+        run = plan(request(tiny, real_s4, backbone="resnet10t", pretrained=True))
+        assert run.spec.model_dump(mode="json")["backbone_weights"] == {
+            "name": "resnet10t.c3_in1k", "sha256": sha256_file(file),
+        }  # fmt: skip
+        (note,) = (note for note in notes(run.spec) if "backbone" in note)
+        assert note.startswith("The backbone started from resnet10t.c3_in1k (SHA-256 ")
+        ids.append(run.id)
+    assert ids[0] != ids[1]
+    assert plan(request(tiny, real_s4, backbone="resnet10t")).spec.backbone_weights is None
 
 
 def test_the_data_root_from_the_environment(tiny: str, real_s4: Path, monkeypatch) -> None:

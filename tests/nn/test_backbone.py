@@ -58,9 +58,10 @@ def test_four_maps_at_the_four_strides(name: str, channels: tuple[int, ...]):
 
 
 def test_aliases():
-    assert resolve("pvt") == "pvt_v2_b5"
-    assert resolve("swin_t") == "swin_tiny_patch4_window7_224"
-    assert resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
+    assert resolve("r50") == resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
+    assert resolve("pvt") == "pvt_v2_b5.in1k"
+    assert resolve("swin_t") == "swin_tiny_patch4_window7_224.ms_in1k"
+    assert resolve("resnet50") == "resnet50.a1_in1k"  # timm's own default
     assert skeleton("pvt_v2_b5", features_only=True).feature_info.channels() == [64, 128, 320, 512]
 
 
@@ -172,6 +173,22 @@ def test_torchvision_names_without_batch_counters(tmp_path: Path):
     assert {name for name in state if name not in body} == {"fc.weight", "fc.bias"}
 
 
+def test_r50_has_the_feature_maps_of_torchvision(tmp_path: Path):
+    """With the same weights, as in the methods that were published with torchvision's network."""
+    from torchvision.models import resnet50
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    torch.manual_seed(3)
+    theirs = resnet50().eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    ours = build_backbone("r50", pretrained=tmp_path / "resnet50.pth").eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        layers = create_feature_extractor(theirs, ["layer1", "layer2", "layer3", "layer4"])(images)
+        for one, two in zip(ours(images), layers.values(), strict=True):
+            torch.testing.assert_close(one, two, atol=0, rtol=0)
+
+
 def test_original_pvt_names():
     """The names of whai362/PVT: stages counted from 1, patch embeddings and norms outside the stages."""
     state = timm.create_model("pvt_v2_b0").state_dict()
@@ -256,7 +273,8 @@ def test_a_whole_segmentation_model_is_recognised():
 @pytest.mark.parametrize(
     ("name", "page"),
     [
-        ("r50", "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors"),
+        ("r50", "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"),
+        ("r50", "timm resnet50.tv_in1k, SHA-256 19c8e357... or 0676ba61... or 5d061a3c..."),
         ("pvt", "https://huggingface.co/timm/pvt_v2_b5.in1k/resolve/main/model.safetensors"),
         ("resnet50.tv_in1k", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
     ],

@@ -57,7 +57,7 @@ def make_spec(values: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, A
     task = get_task(values["task"])
     recipe = resolve(method, task, values["backbone"] or "pvt", preset=values["preset"] or "full")
     return {
-        "format": 2,
+        "format": 3,
         **{name: values[name] for name in names},
         "data": {
             "name": data["name"],

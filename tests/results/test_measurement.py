@@ -79,7 +79,7 @@ def test_leaderboard_shows_the_measurement_instead_of_the_speed_of_the_run(resul
     device = r"NVIDIA A\_100 \<80 GB\>"
     (_, protocol), (old, new) = changed  # the row with other options is unchanged
     assert "Clips/s and GiB with a device are training speed and memory measured by avsb bench" in protocol
-    assert "| combo (paper) | r50 | smoke abc5933e |" in old
+    assert "| combo (paper) | r50 | smoke 93fc46cd |" in old
     assert f"| 91.6 | 14.3 | 41.50 ({device}, fp32, batch 2) | 7.2 ({device}) |" in new
     assert old.split(" | 91.6 |")[0] == new.split(" | 91.6 |")[0]
     checked = read_results(results)
@@ -97,7 +97,7 @@ def test_site_escapes_the_device(results: Path, tmp_path: Path) -> None:
 
 
 def test_measurement_of_a_record(data: Path) -> None:
-    (record,) = [one for one in read_records(data / "records") if one.run_id == "s4-combo-r50-s0-cd406a5deb"]
+    (record,) = [one for one in read_records(data / "records") if one.run_id == "s4-combo-r50-s0-2bef3ea8c0"]
     recipe = record.spec["recipe"]
     assert (recipe["image_size"], recipe["batch_size"], recipe["precision"]) == (64, 2, "fp32")
     batch = {"frames": 5, "image_size": 64, "annotated": "first"}

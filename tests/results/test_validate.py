@@ -30,7 +30,7 @@ from avsbench_harness.submission import read_solution, write_solution
 from .records import make_record, score_clips, score_entry, write_scores
 
 #: A valid record of the fixtures.
-NAME = "s4-combo-r50-s0-6cfafdc24d"
+NAME = "s4-combo-r50-s0-3aaf0e1d1c"
 
 
 def faults(path: Path) -> list[str]:

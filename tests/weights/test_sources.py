@@ -342,8 +342,8 @@ def test_protocols_of_the_recipe_are_recorded_with_the_canonical_one(
     ("names", "task", "message"),
     [
         ("[davs]", "s4", "Unknown protocol for s4 'davs'. Did you mean 'davis'"),
-        ("[davis]", "avss", "protocols name 'davis', which does not score avss"),
-        ("[combo]", "s4", "protocols name 'combo', which needs the two class scores"),
+        ("[davis]", "avss", "names the protocol 'davis', which does not score avss"),
+        ("[combo]", "s4", "names the protocol 'combo', which needs the two class scores"),
     ],
 )
 def test_protocols_that_cannot_score_the_task_are_refused(

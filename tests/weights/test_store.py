@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder, build_audio_encoder
+from avsbench_harness.nn.backbone import pretrained_weights
 from avsbench_harness.nn.pretrained import add_weights
-from avsbench_harness.weights import store
+from avsbench_harness.weights import store, timm_names
 from avsbench_harness.weights.state_files import check_published_hash, read_state
 
 
@@ -69,11 +71,36 @@ def test_a_later_file_replaces_the_entry_and_keeps_the_earlier_file(compact: Pat
 
 
 def test_backbones_by_alias_and_by_timm_name(tmp_path: Path):
-    torch.save(timm.create_model("resnet50").state_dict(), tmp_path / "resnet50.pth")
-    entry = add_weights("r50", tmp_path / "resnet50.pth")
-    assert entry.name == "resnet50"
-    assert store.find("r50") == store.find("resnet50") == entry.path
-    assert store.find("resnet50.tv_in1k") is None
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    entry = add_weights("resnet18", tmp_path / "resnet18.pth")
+    assert entry.name == "resnet18.a1_in1k"  # timm's default tag
+    assert store.find("resnet18") == store.find("resnet18.a1_in1k") == entry.path
+    assert store.find("resnet18.tv_in1k") is None
+
+
+def test_r50_accepts_the_weights_of_torchvision_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Other weights of the same network, such as timm's default, are refused unless declared as custom."""
+    file = tmp_path / "resnet50.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), file)
+    with pytest.raises(UsageError, match=rf"begins with {_sha256(file)[:8]}, not with 19c8e357 or 0676ba61"):
+        add_weights("r50", file)
+    with pytest.raises(UsageError, match="does not have the weights of 'resnet50.tv_in1k'"):
+        add_weights("resnet50.tv_in1k", file)
+    assert store.find("r50") is None
+    with pytest.raises(MissingDataError, match="no others are used instead"):
+        pretrained_weights("r50")
+
+    assert add_weights("resnet50", file).name == "resnet50.a1_in1k"
+    assert store.find("r50") is None  # no fallback to another tag
+    own = add_weights("r50", file, custom=True)
+    assert own.source == "avsb weights add resnet50.tv_in1k resnet50.pth --custom"
+    path, spec = pretrained_weights("r50")
+    assert (path, spec.name, spec.sha256) == (own.path, "resnet50", _sha256(file))  # without the tag
+
+    monkeypatch.setitem(timm_names.KNOWN_FILES, "resnet50.tv_in1k", ("19c8e357", _sha256(file)[:8]))
+    known = add_weights("r50", file)
+    assert "--custom" not in known.source
+    assert pretrained_weights("r50")[1].name == "resnet50.tv_in1k"
 
 
 def test_a_deleted_file_is_not_found(compact: Path):

@@ -22,7 +22,8 @@ from avsbench_harness.data.cache.decoded import DecodedClips
 from avsbench_harness.data.cache.eviction import RESERVE
 from avsbench_harness.data.cache.store import RECORD_SIZE
 from avsbench_harness.data.clip_source import FileDecoder
-from avsbench_harness.data.loader import ClipDataset, epoch_order, load
+from avsbench_harness.data.epochs import Epochs
+from avsbench_harness.data.loader import ClipDataset, load
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.recipe.augment import Augment
@@ -102,8 +103,9 @@ def test_augmented_batches_are_the_same_with_and_without_cache(clips, workers: i
     decoder = FileDecoder(clips, S4, 64, "pad")
     decoded = DecodedClips(decoder)
     plain, cached = (ClipDataset(source, audio, augment=EVERYTHING, seed=3) for source in (decoder, decoded))
+    epochs = Epochs(len(clips), 2, seed=3)
     for epoch in range(2):  # the first fills the cache, the second reads it
-        order = epoch_order(len(clips), 2, seed=3, epoch=epoch)
+        order = [epochs.batch(step) for step in range(epochs.start(epoch), epochs.start(epoch + 1))]
         for one, two in zip(load(plain, order), load(cached, order, workers=workers), strict=True):
             assert torch.equal(one.images, two.images)
             assert one.masks is not None
