@@ -18,7 +18,8 @@ COMMANDS = [
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",
-    "results", "results validate", "results schema", "inspect", "inspect tokens",
+    "results", "results validate", "results schema", "inspect", "inspect gradients",
+    "inspect attention", "inspect tokens",
 ]  # fmt: skip
 
 #: Commands that only hold others.

@@ -44,6 +44,7 @@ class Stepper:
     Attributes:
         optimizer: over all parameters.
         scaler: scales the gradients of fp16; disabled otherwise.
+        gradient_norm: of the last step before it was clipped; ``None`` if the recipe does not clip.
     """
 
     def __init__(self, system: System, recipe: Recipe, device: str, *, seed: int = 0) -> None:
@@ -55,6 +56,7 @@ class Stepper:
         self._losses: nn.Module = system
         self._trainable: list[bool] = []
         self._gradients_checked = False
+        self.gradient_norm: Tensor | None = None
         self.optimizer = optim.build_optimizer(system.param_groups(recipe), recipe.optimizer)
         self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=recipe.precision == "fp16")
 
@@ -112,7 +114,9 @@ class Stepper:
             self._gradients_checked = True
         if self._recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self._system.parameters(), self._recipe.clip_norm)
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(
+                self._system.parameters(), self._recipe.clip_norm
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return terms

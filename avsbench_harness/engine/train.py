@@ -196,9 +196,7 @@ class Trainer:
                 self._validate_if_due(log)
                 if self.state.step >= self.total:
                     return
-                epoch = self.epochs.of(self.state.step)
-                optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
-                self.stepper.update_trainable()
+                epoch = self._start_epoch()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
@@ -208,7 +206,6 @@ class Trainer:
                     except AvsbError:
                         self._read(log)  # an earlier step may have been the cause
                         raise
-                    self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
                     diagnostics = check_diagnostics(
@@ -231,6 +228,15 @@ class Trainer:
                         break
                 else:
                     self._save(log)
+
+    def steps(self, count: int) -> Iterator[dict[str, Tensor]]:
+        """Make at most ``count`` steps without log, validations and checkpoints; yields their losses."""
+        last = min(self.state.step + count, self.total)
+        while self.state.step < last:
+            for ids, batch in self._rest_of_epoch(self._start_epoch()):
+                yield self._step(batch, ids)
+                if self.state.step >= last:
+                    break
 
     def finish(self) -> TrainingSummary:
         """Write the selected weights and the summary of the training."""
@@ -260,6 +266,13 @@ class Trainer:
         write_summary(self.run, summary)
         return summary
 
+    def _start_epoch(self) -> int:
+        """Freeze and unfreeze parameters for the epoch of the next step; returns it, counted from 0."""
+        epoch = self.epochs.of(self.state.step)
+        optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
+        self.stepper.update_trainable()
+        return epoch
+
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
         """The remaining batches of an epoch, with their clips' ids."""
         steps = range(self.state.step, min(self.epochs.start(epoch + 1), self.total))
@@ -280,7 +293,9 @@ class Trainer:
             self._prediction_checked = True
         step = self.state.step
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.epochs.of(step))
-        return self.stepper.step(batch, len(ids), step, factor)
+        terms = self.stepper.step(batch, len(ids), step, factor)
+        self.state = self.state.model_copy(update={"step": step + 1})
+        return terms
 
     def _read(self, log: TrainingLog) -> dict[str, float]:
         """Log the steps whose losses are still on the device, and return the last one's.
