@@ -61,7 +61,7 @@ def photograph(draws: Draws, split: Split, size: int) -> Ints:
 
 
 @lru_cache(maxsize=256)
-def _cut_out(path: Path) -> Image.Image:
+def cut_out(path: Path) -> Image.Image:
     """A cut-out, cropped to its visible part."""
     image = load_image(path)
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
@@ -75,7 +75,7 @@ def _cut_out(path: Path) -> Image.Image:
 
 @lru_cache(maxsize=256)
 def _resized(path: Path, side: int, flip: bool) -> Ints:
-    image = _cut_out(path)
+    image = cut_out(path)
     longer = max(image.size)
     width, height = (max(1, length * side // longer) for length in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from avsbench_harness.data.avsbench.composed import DESCRIPTION, NAME_RULE, is_name
 from avsbench_harness.data.avsbench.writer import (
     Bytes,
     GeneratedClip,
@@ -22,10 +23,12 @@ from avsbench_harness.data.mini.media import Media, class_index, mini_media
 from avsbench_harness.data.mini.scene import Scene, Style
 from avsbench_harness.data.mini.sound import Voice, draw_voices, mix
 from avsbench_harness.data.synth.draws import Draws
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import UsageError, one_line
 from avsbench_harness.files import read_json, write_json, write_text
 from avsbench_harness.tasks import CLASSES, SPLITS, Split, Task
 
+#: Name of the data set that is composed of the package's media, in front of its version.
+NAME = "AVS-Mini"
 #: Changes whenever a pixel or a sample of the same arguments changes.
 VERSION = 1
 #: Clips of AVS-Mini per split, for each task.
@@ -59,14 +62,12 @@ class _Composer:
         task: the task.
         media: the media.
         seed: the benchmark's seed.
-        prefix: start of the clips' ids, three letters.
     """
 
     root: Path
     task: Task
     media: Media
     seed: int
-    prefix: str
 
     def __call__(self, item: _Item) -> GeneratedClip:
         subset = _SUBSETS[item.index % len(_SUBSETS)] if self.task.semantic else ""
@@ -83,7 +84,7 @@ class _Composer:
         )
         sounding = [voice.object for voice in voices if classes[voice.object] is not None]
         clip = GeneratedClip(
-            id=f"{self.prefix}{item.split[:2]}{item.index:06d}",
+            id=f"mix{item.split[:2]}{item.index:06d}",
             split=item.split,
             frames=scene.frames,
             labels=_labels(style, scene.owners, classes, voices),
@@ -145,9 +146,11 @@ def write_mini(
     """Compose AVS-Mini from the media of the package.
 
     Pixels and samples depend only on the task, the seed and ``VERSION``; more clips are appended to each
-    split. See :func:`compose` for the arguments and errors.
+    split. Other numbers of clips or another seed make a ``variant``, whose scores are not comparable. See
+    :func:`compose` for the arguments and errors.
     """
-    compose(out, tasks, mini_media(), f"AVS-Mini v{VERSION}", "min", clips, seed, jobs, progress)
+    variant = "" if (clips, seed) == (CLIPS, 0) else " variant"
+    _compose(out, tasks, mini_media(), f"{NAME} v{VERSION}{variant}", clips, seed, jobs, progress)
 
 
 def compose(
@@ -155,7 +158,6 @@ def compose(
     tasks: list[Task],
     media: Media,
     name: str,
-    prefix: str,
     clips: tuple[int, int, int],
     seed: int,
     jobs: int | None = None,
@@ -168,7 +170,6 @@ def compose(
         tasks: the tasks.
         media: cut-outs and recordings.
         name: name of the data set.
-        prefix: start of the clips' ids, three letters.
         clips: numbers of training, validation and test clips of each task.
         seed: 0 .. 2**64 - 1.
         jobs: worker processes; by default one per core.
@@ -179,6 +180,23 @@ def compose(
         BadFileError: a picture or a recording cannot be read.
         AvsbError: the disk is full or cannot be written, or a worker process died.
     """
+    if not is_name(name) or name.lower().startswith(NAME.lower()):
+        raise UsageError(
+            f"A composed data set cannot be named {one_line(name, 60)!r}; allowed are {NAME_RULE}."
+        )
+    _compose(out, tasks, media, name, clips, seed, jobs, progress)
+
+
+def _compose(
+    out: Path,
+    tasks: list[Task],
+    media: Media,
+    name: str,
+    clips: tuple[int, int, int],
+    seed: int,
+    jobs: int | None,
+    progress: Progress | None,
+) -> None:
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     _check(tasks, media, clips, seed, jobs)
     items = [
@@ -193,7 +211,7 @@ def compose(
                 if progress is not None:
                     progress(before + done, total)
 
-            write_clips(root, task, _Composer(root, task, media, seed, prefix), items, jobs, report)
+            write_clips(root, task, _Composer(root, task, media, seed), items, jobs, report)
         _write_description(root, tasks, name, clips, seed)
 
 
@@ -233,7 +251,7 @@ def _write_description(
                 digest.update(f"{path.stem} {read_json(path)['sha256']}\n".encode())
             content[task.name][split] = digest.hexdigest()
     write_json(
-        root / "composed.json",
+        root / DESCRIPTION,
         {
             "format": 1,
             "name": name,
