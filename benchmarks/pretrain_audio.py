@@ -4,9 +4,9 @@
 
 Recordings of the training split (folds 1 to 3 of ESC-10) are used for training, those of the validation split
 to choose the epoch, and those of the test split once, for the accuracy in the record. Augmentation: shift in
-time, gain, masked bands and times, and mixtures of two recordings with both labels, at up to 12 dB. Seconds whose
-level is more than 20 dB below the loudest second of their recording are left out. Writes ``compact.safetensors``
-and ``compact.json``.
+time, gain, masked bands and times, and mixtures of two recordings with both labels, at up to 12 dB. Seconds
+whose level is more than 20 dB below the loudest second of their recording are left out. Writes
+``compact-esc10.safetensors`` and ``compact-esc10.json``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Examples:
 def audible(wave: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     """Whether each example's level is within 20 dB of the level of the loudest second."""
     power = np.array([np.mean(wave[i * STEP : (i + 1) * STEP] ** 2) for i in range(count)])
-    return 10 * np.log10(np.maximum(power, 1e-18)) >= LEVEL / 10 - AUDIBLE / 10
+    level = 10 * np.log10(np.maximum(power, 1e-18))
+    return np.greater_equal(level, (LEVEL - AUDIBLE) / 10)
 
 
 def augmented(
@@ -160,6 +161,7 @@ def train(epochs: int, seed: int, rate: float) -> tuple[nn.Module, dict[str, Any
 
 
 def main() -> None:
+    """Parse the options, train, and write the weights and the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the record")
     parser.add_argument("--epochs", type=int, default=60)
@@ -169,8 +171,8 @@ def main() -> None:
     encoder, record = train(arguments.epochs, arguments.seed, arguments.lr)
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = {key: value.contiguous() for key, value in encoder.state_dict().items()}
-    save_file(state, arguments.out / "compact.safetensors")
-    (arguments.out / "compact.json").write_text(json.dumps(record, indent=2) + "\n")
+    save_file(state, arguments.out / "compact-esc10.safetensors")
+    (arguments.out / "compact-esc10.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record["accuracy"]))
 
 
