@@ -24,9 +24,7 @@ def test_records_are_validated(avsb, tiny: str, tmp_path: Path, quick_options: l
 def test_submissions_at_hand_are_scored_again(
     avsb, tiny: str, tmp_path: Path, quick_options: list[object]
 ) -> None:
-    run = avsb("run", "--method", tiny, *quick_options, "--set", "protocols=[davis]", "--json").json[
-        "run_id"
-    ]
+    run = avsb("run", "--method", tiny, *quick_options, "--set", "protocols=[davis]", "--json").json["run_id"]
     results = tmp_path / "results"
     path = results / f"{run}.json"
     genuine = path.read_text()
