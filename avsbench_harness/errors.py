@@ -68,7 +68,7 @@ _OS_ERRORS = {
     errno.EPERM: "No permission for {path}; change its permissions or choose another folder.",
     errno.EROFS: "{path} is on a read-only file system; choose another folder.",
     errno.ENOTDIR: "{path} needs a folder where there is a file; move the file or choose another folder.",
-    errno.EEXIST: "{path} already exists; move it or choose another folder.",
+    errno.EEXIST: "{path} already exists and is no folder; move it or choose another one.",
     errno.EISDIR: "{path} is a folder, where a file is needed.",
     errno.ENOENT: "There is no file {path}.",
     errno.ENAMETOOLONG: "The name {path} is too long for the file system.",

@@ -182,7 +182,7 @@ def write_synthetic(
             " own needs `if __name__ == '__main__':` around its call, or jobs=1."
         ) from error
     except OSError as error:
-        raise AvsbError(f"Cannot write the synthetic benchmark to {out}: {error}.") from error
+        raise AvsbError(f"Cannot write the synthetic benchmark to {out}: {error.strerror}.") from error
 
 
 def _write_clips(
