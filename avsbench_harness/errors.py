@@ -77,7 +77,8 @@ _OS_ERRORS = {
 
 def os_error(error: OSError) -> AvsbError | None:
     """The error for users of a file that cannot be read or written; ``None`` if it is not about a file."""
-    if error.errno is None or (error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno is None or (error.filename is None and error.errno not in full):
         return None
     path = "the output" if error.filename is None else one_line(os.fsdecode(error.filename))
     text = _OS_ERRORS.get(error.errno, f"{{path}}: {error.strerror}.")

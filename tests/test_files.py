@@ -161,3 +161,9 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
         files._swept.clear()
         files.write_text(path, "x")  # does not remove the file of this process
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a.json", "b.json"]
+
+
+def test_a_full_disk_is_named_by_write_at() -> None:
+    with pytest.raises(OSError, match="No space left") as error:
+        files.write_at(Path("/dev/full"), 0, bytes(10))
+    assert error.value.filename == "/dev/full"
