@@ -9,7 +9,10 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 #: Longest message, in characters.
 MAX_MESSAGE = 4000
@@ -68,7 +71,7 @@ _OS_ERRORS = {
     errno.EPERM: "No permission for {path}; change its permissions or choose another folder.",
     errno.EROFS: "{path} is on a read-only file system; choose another folder.",
     errno.ENOTDIR: "{path} needs a folder where there is a file; move the file or choose another folder.",
-    errno.EEXIST: "{path} already exists; move it or choose another folder.",
+    errno.EEXIST: "{path} already exists and is no folder; move it or choose another one.",
     errno.EISDIR: "{path} is a folder, where a file is needed.",
     errno.ENOENT: "There is no file {path}.",
     errno.ENAMETOOLONG: "The name {path} is too long for the file system.",
@@ -77,11 +80,41 @@ _OS_ERRORS = {
 
 def os_error(error: OSError) -> AvsbError | None:
     """The error for users of a file that cannot be read or written; ``None`` if it is not about a file."""
-    if error.errno is None or (error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno is None or (error.filename is None and error.errno not in full):
         return None
     path = "the output" if error.filename is None else one_line(os.fsdecode(error.filename))
     text = _OS_ERRORS.get(error.errno, f"{{path}}: {error.strerror}.")
     return AvsbError(text.replace("{path}", path))
+
+
+#: Exceptions of third-party code; ``sys.exit`` in a plugin does not end the harness.
+PLUGIN_ERRORS = (Exception, SystemExit, GeneratorExit)
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an exception, one line."""
+    return one_line(f"{type(error).__name__}: {error}", 300)
+
+
+@contextmanager
+def plugin_errors(failure: str) -> Iterator[None]:
+    """Report an exception of a plugin's code with one sentence.
+
+    Args:
+        failure: the beginning of the sentence: ``x cannot build its network``.
+
+    Raises:
+        AvsbError: the code raised an exception of another type.
+    """
+    try:
+        yield
+    except AvsbError:
+        raise
+    except PLUGIN_ERRORS as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        file = Path(place.filename).name
+        raise AvsbError(f"{failure}: {describe(error)} ({file}, line {place.lineno}).") from error
 
 
 def one_line(message: object, limit: int = 500) -> str:
@@ -92,6 +125,8 @@ def one_line(message: object, limit: int = 500) -> str:
 
 def printable(text: str) -> str:
     """Untrusted text for output: control characters and lone surrogates become U+FFFD, white space stays."""
+    if text.isprintable():
+        return text
     return "".join(mark if mark.isprintable() or mark in " \n\t" else "\ufffd" for mark in text)
 
 

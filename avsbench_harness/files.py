@@ -125,12 +125,13 @@ def write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
     Used for memory-mapped files: a write through the map would kill the process on a full disk.
 
     Raises:
-        OSError: the disk is full, or the file cannot be written.
+        OSError: the disk is full, or the file cannot be written; the error names ``path``.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(descriptor, "r+b") as file:
-        file.seek(offset)
-        file.write(content)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            file.seek(offset)
+            file.write(content)
 
 
 def sweep_temporaries(folder: Path) -> None:
@@ -172,6 +173,8 @@ def read_json(path: Path) -> Any:
         UsageError: the file is not JSON, or has more than :data:`MAX_JSON_BYTES` or :data:`MAX_JSON_DEPTH`,
             numbers beyond 64 bits, or lone surrogates.
     """
+    if path.exists() and not path.is_file():  # reading a named pipe would block
+        raise UsageError(f"{path} is not a regular file.")
     with path.open("rb") as file:
         content = file.read(MAX_JSON_BYTES + 1)
     return parse_json(content, str(path))

@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 #: Option types that several commands share.
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JobsOption: TypeAlias = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
+]
+RequiredTaskOption: TypeAlias = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
 DataOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -197,9 +201,17 @@ def _without_nproc(arguments: Sequence[str]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one."""
+    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one.
+
+    Characters that a terminal does not print, such as control characters and marks of direction, are escaped.
+    """
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
+    text = json.dumps(value, indent=2, ensure_ascii=not unicode)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(
+            mark if mark.isprintable() or mark == "\n" else json.dumps(mark)[1:-1] for mark in text
+        )
+    typer.echo(text)
 
 
 def print_rich(*values: RenderableType) -> None:

@@ -41,9 +41,11 @@ def run(
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.launch.execute import execute
+    from avsbench_harness.launch.preflight import check_run
     from avsbench_harness.leaderboard.markdown import write_leaderboard
 
     if dry_run:
+        check_run(planned)
         if rank() == 0:
             _show_spec(planned, json)
         return
@@ -68,10 +70,13 @@ def train(planned: Run, json: JsonOption = False) -> None:
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.errors import UsageError
+    from avsbench_harness.launch.execute import train_or_load
+    from avsbench_harness.launch.preflight import check_run
 
     if planned.spec.weights is not None:
         raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
-    summary = planned.method.train(planned)
+    check_run(planned, ("train", "val"), thorough=True)
+    summary = train_or_load(planned)
     if rank() != 0:
         return
     if json:

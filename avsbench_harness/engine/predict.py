@@ -25,14 +25,16 @@ from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, split_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.load_weights import load_weights_strict
 from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
-from avsbench_harness.errors import MissingDataError
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.scoring import get_protocol, score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
+from avsbench_harness.weights.sources import ENCODER
 from avsbench_harness.weights.tensors import load_tensors
 
 #: A clip's prediction in a submission, see :func:`to_masks`.
@@ -53,7 +55,7 @@ def predict(run: Run, split: Split) -> Path:
     if distributed.rank() == 0:
         check_attempt(run)
     system = build_system(run, pretrained=False)
-    system.load_state_dict(load_tensors(run.weights_file))
+    _load_weights(run, system)
     accelerate(system.to(run.device), run.recipe)
     path = run.submission_file(split)
     with stop_request() as stop:
@@ -61,6 +63,17 @@ def predict(run: Run, split: Split) -> Path:
             clips = evaluation_clips(run, split, stop)
         write_predictions(run, system, split, clips, path, stop)
     return path
+
+
+def _load_weights(run: Run, system: System) -> None:
+    """Load the selected weights of a run, which a method with its own training may have written."""
+    try:
+        state = load_tensors(run.weights_file)
+        load_weights_strict(system, state)
+        if system.encoder is not None and not any(name.startswith(ENCODER) for name in state):
+            raise UsageError(f"The audio encoder is missing; its entries have the prefix '{ENCODER}'.")
+    except UsageError as error:
+        raise UsageError(f"{run.weights_file}: {error}") from None
 
 
 def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) -> ClipDataset:

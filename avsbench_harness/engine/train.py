@@ -26,7 +26,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
-from avsbench_harness.data.loader import ClipDataset, load
+from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import (
@@ -35,6 +35,7 @@ from avsbench_harness.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from avsbench_harness.engine.contract import check_diagnostics
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
@@ -146,6 +147,20 @@ def _check_shares(run: Run, clips: int) -> None:
         )
 
 
+def check_untrained(run: Run) -> None:
+    """Check the prediction of the untrained network, for a method with a training of its own.
+
+    Raises:
+        AvsbError: it breaks the contract of the network, see :mod:`.contract`.
+    """
+    set_determinism(run)
+    with stop_request() as stop, distributed.main_process_first():
+        dataset = training_set(run, stop, ahead=False)
+    keys = in_order(len(dataset), 1)[:1]
+    (batch,) = load(dataset, keys, workers=0, device=run.device)
+    build_system(run, pretrained=False).to(run.device).check_predict(batch.to(run.device))
+
+
 class Trainer:
     """The training of one run: system, optimiser and training state."""
 
@@ -181,9 +196,7 @@ class Trainer:
                 self._validate_if_due(log)
                 if self.state.step >= self.total:
                     return
-                epoch = self.epochs.of(self.state.step)
-                optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
-                self.stepper.update_trainable()
+                epoch = self._start_epoch()
                 for ids, batch in self._rest_of_epoch(epoch):
                     started = time.monotonic()
                     try:
@@ -193,10 +206,11 @@ class Trainer:
                     except AvsbError:
                         self._read(log)  # an earlier step may have been the cause
                         raise
-                    self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
-                    diagnostics = self.system.model.diagnostics()
+                    diagnostics = check_diagnostics(
+                        self.system.model.diagnostics(), terms, self.run.spec.method
+                    )
                     self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
                     if read := self.metrics.due:
                         progress.update(
@@ -214,6 +228,15 @@ class Trainer:
                         break
                 else:
                     self._save(log)
+
+    def steps(self, count: int) -> Iterator[dict[str, Tensor]]:
+        """Make at most ``count`` steps without log, validations and checkpoints; yields their losses."""
+        last = min(self.state.step + count, self.total)
+        while self.state.step < last:
+            for ids, batch in self._rest_of_epoch(self._start_epoch()):
+                yield self._step(batch, ids)
+                if self.state.step >= last:
+                    break
 
     def finish(self) -> TrainingSummary:
         """Write the selected weights and the summary of the training."""
@@ -243,6 +266,13 @@ class Trainer:
         write_summary(self.run, summary)
         return summary
 
+    def _start_epoch(self) -> int:
+        """Freeze and unfreeze parameters for the epoch of the next step; returns it, counted from 0."""
+        epoch = self.epochs.of(self.state.step)
+        optim.set_training(self.system, self.system.model.backbone, self.recipe.backbone, epoch)
+        self.stepper.update_trainable()
+        return epoch
+
     def _rest_of_epoch(self, epoch: int) -> Iterator[tuple[list[str], Batch]]:
         """The remaining batches of an epoch, with their clips' ids."""
         steps = range(self.state.step, min(self.epochs.start(epoch + 1), self.total))
@@ -263,7 +293,9 @@ class Trainer:
             self._prediction_checked = True
         step = self.state.step
         factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.epochs.of(step))
-        return self.stepper.step(batch, len(ids), step, factor)
+        terms = self.stepper.step(batch, len(ids), step, factor)
+        self.state = self.state.model_copy(update={"step": step + 1})
+        return terms
 
     def _read(self, log: TrainingLog) -> dict[str, float]:
         """Log the steps whose losses are still on the device, and return the last one's.

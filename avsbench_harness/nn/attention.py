@@ -83,6 +83,15 @@ class Attention(nn.Module):
         mixed: Tensor = self.out_proj((weights @ values).transpose(1, 2).flatten(2))
         return mixed, weights.mean(dim=1)
 
+    def head_weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention weights of each head, (N,heads,Q,S); arguments as in :meth:`forward`, without dropout."""
+        queries, keys = self._split(self._project(query, 0)), self._split(self._project(key, 1))
+        scores = (queries * _scale(queries)) @ keys.transpose(2, 3)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights: Tensor = scores.softmax(dim=-1)
+        return weights
+
     def _attend_to_single(self, query: Tensor, value: Tensor) -> Tensor:
         """The softmax over a single key is 1 for every query, so all queries get the same projected value."""
         attended: Tensor = self.out_proj(self._project(value, 2))

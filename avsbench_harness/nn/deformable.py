@@ -201,12 +201,7 @@ class MultiScaleDeformableAttention(nn.Module):
         grid = (count, queries, self.heads, self.levels, self.points)
         table = self.value_proj(values).unflatten(-1, (self.heads, dim // self.heads))
         offsets = self.sampling_offsets(query).view(*grid, 2)
-        weights = (
-            self.attention_weights(query)
-            .view(*grid[:3], self.levels * self.points)
-            .softmax(dim=-1)
-            .view(grid)
-        )
+        weights = self.weights(query).view(grid)
         sizes = reference.new_tensor([(width, height) for height, width in shapes])
         if reference.dim() == 2:
             reference = reference[None, :, None]
@@ -215,3 +210,8 @@ class MultiScaleDeformableAttention(nn.Module):
         sampled = sample_levels(table, shapes, points, weights)
         attended: Tensor = self.output_proj(sampled.flatten(2))
         return attended
+
+    def weights(self, query: Tensor) -> Tensor:
+        """Attention weights of queries (N,Q,dim) for their sampling points, (N,Q,heads,levels*points)."""
+        weights: Tensor = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(dim=-1)
+        return weights

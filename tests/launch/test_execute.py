@@ -1,96 +1,105 @@
-"""Execution of a run: protocols whose masks have another size than the submission."""
+"""Methods whose code raises exceptions or returns something else than its interface says."""
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.launch.execute import execute, predict
-from avsbench_harness.method import TrainingSummary
-from avsbench_harness.submission import THRESHOLDS, decode, read_solution, read_submission
-from avsbench_harness.tasks import Split
+from avsbench_harness.errors import AvsbError, UsageError
+from avsbench_harness.launch.execute import execute
+from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.results.record import read_record
+
+OWN_TRAINING = """
+    def train(self, run):
+        from avsbench_harness.method import TrainingSummary
+        from avsbench_harness.weights.tensors import save_tensors
+        model = run.build_model(pretrained=False)
+        save_tensors(run.weights_file, {f"model.{name}": value for name, value in model.state_dict().items()})
+        return TrainingSummary(weights_file=run.weights_file.name, steps=1, selected_step=1, validations=[],
+                               seconds=1.0, device=run.device)
+"""
+
+LOGITS = """
+    def predict(self, batch):
+        return self(batch).logits.squeeze(2) * 100 + 10
+"""
 
 
-def published_scores(run: Run, split: Split, file: Path, clips_per_batch: int = 2) -> dict[str, float]:
-    """J and F of AVSegFormer's script, step by step, from the predictions at 512 and enlarged masks."""
-    j, f = [], []
-    with read_submission(file) as predicted, read_solution(solution_file(run.dataset, split)) as truth:
-        assert predicted.header.size == (512, 512)
-        ids = [clip.id for clip in truth.header.clips]
-        for first in range(0, len(ids), clips_per_batch):
-            batch = ids[first : first + clips_per_batch]
-            p = np.concatenate([decode(np.asarray(predicted.read(clip))) for clip in batch])
-            g = np.concatenate([enlarge(np.asarray(truth.read(clip))) for clip in batch])
-            b = p > 0.5
-            overlap = [
-                (b_ & g_).sum() / (b_ | g_).sum() if g_.any() else (~b_).mean()
-                for b_, g_ in zip(b, g, strict=True)
-            ]
-            j.append(np.mean(overlap))
-            curves = [curve(p_, g_) for p_, g_ in zip(p, g, strict=True) if g_.any()]
-            f.append(np.mean(curves, axis=0).max() if curves else 0.0)
-    return {"J": float(np.mean(j)), "F": float(np.mean(f))}
+@pytest.fixture
+def changed(tiny: str, real_s4: Path, tmp_path: Path) -> Callable[[str, str], Run]:
+    """Plan a run of the tiny method with code added to its class and to that of its network."""
+
+    def make(method: str, network: str = "") -> Run:
+        folder = tmp_path / "method"
+        shutil.copytree(tiny, folder)
+        for name, code in (("__init__.py", method), ("model.py", network)):
+            with (folder / name).open("a") as file:
+                file.write(code)
+        return plan(
+            Request(
+                str(folder), "r50", data=real_s4, preset="smoke", device="cpu", workers=0,
+                out=tmp_path / "out", assignments=["options.width=4"],
+            )
+        )  # fmt: skip
+
+    return make
 
 
-def enlarge(masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Masks (T,224,224) at 512 x 512, nearest neighbour of PIL."""
-    nearest = Image.Resampling.NEAREST
-    return np.stack([np.asarray(Image.fromarray(mask).resize((512, 512), nearest)) for mask in masks]) > 0
+@pytest.mark.parametrize(
+    ("method", "network", "message"),
+    [
+        ("\n    def train(self, run): raise KeyError('k')\n", "", r"__init__\.py, line \d+: KeyError: 'k'"),
+        ("\n    def train(self, run): raise SystemExit(0)\n", "", "SystemExit: 0"),
+        ("\n    def predict(self, run, split): 1 / 0\n", "", "ZeroDivisionError: division by zero"),
+        ("", "\n    def diagnostics(self): raise ValueError('a\\nb\\x1b[1m')\n", "ValueError: a b"),
+    ],
+)
+def test_an_exception_of_a_method_is_one_sentence(changed, method: str, network: str, message: str) -> None:
+    run = changed(method, network)
+    with pytest.raises(
+        AvsbError, match=f"^The code of tiny failed at .*{message}.*; see .*traceback.txt.$"
+    ) as error:
+        execute(run)
+    assert str(error.value).isprintable()
+    assert "Traceback" in (run.folder / "traceback.txt").read_text()
+    assert "The code of tiny failed" in str(read_record(run.record_file).reason)
 
 
-def curve(p: NDArray[np.float32], g: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """F with beta^2 = 0.3 at the 255 thresholds."""
-    values = []
-    for threshold in THRESHOLDS:
-        above = p >= threshold
-        hits = (above & g).sum()
-        values.append(1.3 * hits / (0.3 * g.sum() + above.sum()))
-    return np.array(values)
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "\n    def train(self, run): return None\n",
+            "`train` of tiny must return a TrainingSummary, not None",
+        ),
+        ("\n    def predict(self, run, split): return 'x'\n", "`predict` of tiny must return the path of a"),
+    ],
+)
+def test_a_wrong_result_of_a_method_is_one_sentence(changed, method: str, message: str) -> None:
+    with pytest.raises(AvsbError, match=message):
+        execute(changed(method))
 
 
-def test_protocols_at_512_score_the_network_output_at_512(avsb, planned, tmp_path: Path) -> None:
-    run: Run = planned(tmp_path, "epochs=1", "protocols=[avsegformer, avsbench]")
-    record = execute(run)
-    usual = run.submission_file("test")
-    large = usual.with_stem(f"{usual.stem}-512")
-    scores = {entry.protocol: entry for entry in record.scores}
-    assert list(scores) == ["object/1", "avsbench", "avsegformer"]
-    expected = published_scores(run, "test", large)
-    for name, value in expected.items():
-        assert scores["avsegformer"].metrics[name] == pytest.approx(value, abs=1e-6)
-
-    results = tmp_path / "results"
-    assert avsb("results", "validate", "--results", results).out == "1 records, 0 measurements, 0 faults\n"
-    genuine = run.record_file.read_text()
-    values = json.loads(genuine)
-    values["scores"][2]["metrics"]["J"] = 0.4321
-    run.record_file.write_text(json.dumps(values))
-    wrong = avsb("results", "validate", "--results", results).out
-    assert "avsegformer (all): J is 0.4321, but the submission gives" in wrong
-
-    run.record_file.unlink()
-    assert avsb("score", usual, "--out", tmp_path).code == 0
-    assert json.loads(run.record_file.read_text())["scores"] == json.loads(genuine)["scores"]
-    run.record_file.unlink()
-    large.unlink()
-    missing = avsb("score", usual, "--out", tmp_path)
-    assert missing.code == 4
-    assert "need the predictions at 512 x 512" in missing.err
+def test_a_defect_of_the_harness_keeps_its_traceback(changed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avsbench_harness.engine.train.read_summary", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        execute(changed(""))
 
 
-def test_validation_under_a_protocol_at_512(planned, tmp_path: Path) -> None:
-    select = ("select.protocol=avsegformer", "select.metric=F")
-    run: Run = planned(tmp_path, "epochs=2", "optimizer.lr=0.05", "protocols=[avsegformer]", *select)
-    summary: TrainingSummary = run.method.train(run)
-    usual = predict(run, "val")
-    found = max(summary.validations, key=lambda validation: validation.metrics["F"] or 0)
-    assert found.step == summary.selected_step
-    expected = published_scores(run, "val", usual.with_stem(f"{usual.stem}-512"))
-    assert found.metrics == pytest.approx(expected, abs=1e-6)
+def test_a_method_with_its_own_training_is_checked_first(changed) -> None:
+    run = changed(OWN_TRAINING, LOGITS)
+    with pytest.raises(
+        AvsbError, match=r"`predict` of tiny must return probabilities .* for the first batch"
+    ):
+        execute(run)
+    assert not run.weights_file.exists()
+
+
+def test_weights_without_the_audio_encoder_are_refused(changed) -> None:
+    with pytest.raises(UsageError, match=r"weights\.safetensors: The audio encoder is missing"):
+        execute(changed(OWN_TRAINING))

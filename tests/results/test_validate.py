@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from avsbench_harness.errors import SubmissionError
 from avsbench_harness.recipe.resolve import merge
 from avsbench_harness.results import folder
 from avsbench_harness.results.folder import folder_faults, read_results
@@ -58,12 +59,18 @@ def test_valid_records(data: Path) -> None:
         ({"seed": 9}, "seed is 9, but 0 in the spec"),
         ({"data": {"synthetic": False}}, "data.synthetic is False, but True in the spec"),
         ({"spec": {"seed": 9}}, "spec_hash is not the hash of the spec"),
-        ({"spec": {"recipe": []}}, "the spec is not that of a run"),
-        ({"spec": {"weights": 1}}, "weights or init of the spec is not valid"),
+        ({"spec": {"recipe": []}}, "the spec: 'recipe' is [], but"),
+        ({"spec": {"recipe": {"clip_norm": [None]}}}, "the spec: 'recipe.clip_norm' is [None], but"),
+        ({"spec": {"code": {"": None}}}, "the spec: 'code' is {'': None}, but"),
+        ({"spec": {"weights": 1}}, "the spec: 'weights' is 1, but"),
         ({"run_id": "s4-combo-r50-s0-0000000000"}, "does not end in the hash of the spec"),
         ({"spec": None}, "the spec is missing, but variant, backbone, preset, seed"),
         ({"task": "ms4"}, "there is no task 'ms4'"),
         ({"data": {"solution": "x"}}, "which is not a SHA-256"),
+        ({"created": "tomorrow"}, "created is 'tomorrow', which is not a date"),
+        ({"cost": {"gmacs": -1}}, "cost.gmacs is -1.0, which is not possible"),
+        ({"training": {"selected_step": 99}}, "training.selected_step is 99, after the last step"),
+        ({"training": {"clips_per_second": 1e300}}, "training.clips_per_second is 1e+300, which is"),
     ],
 )
 def test_a_record_must_agree_with_its_spec(data: Path, tmp_path: Path, changes, message: str) -> None:
@@ -179,7 +186,8 @@ def test_parts_must_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\n1,1,1,", "\n1,1,0.5,", "but the per-clip file gives"),
+        ("\n1,1,1,1,1,", "\n1,1,1,0.5,1,", "but the per-clip file gives"),
+        ("\n1,1,1,", "\n1,1,0.5,", "J of a clip contradicts J_object and false_positive_area"),
         ("\n1,1,1,", "\n1,1,1.5,", "J must be from 0 to 1"),
         ("\n1,1,1,", "\n1,1,,", "J of a clip is missing"),
         ("\n1,1,1,", "\n1,1,nan,", "missing or damaged"),
@@ -356,3 +364,27 @@ def test_only_changed_records_are_checked_again(
     path.write_text(path.read_text().replace("0.0", "0.1", 1))
     assert [path.stem for path, _ in read_results(results).refused] == [NAME]
     assert sum(checked) == 1
+
+
+def test_a_table_of_too_many_clips_is_refused_before_it_is_resampled(tmp_path: Path) -> None:
+    path = clips_file(tmp_path / f"{score_clips(tmp_path, 'a', 1).run_id}.json")
+    rows = "".join(f"c{index},5,0.5,0.5\n" for index in range(20_001))
+    path.write_text(f"clip,frames,J,F\n{rows}")
+    assert "it has more than 20000 clips" in faults(tmp_path)[0]
+
+
+def test_a_solution_that_cannot_be_read_concerns_its_records_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = score_clips(tmp_path, "a", 1)
+    external = dict.fromkeys(("variant", "backbone", "preset", "seed", "spec"))
+    made = make_record("b", 0.5, data={"synthetic": True}, **external)
+    (tmp_path / "b.json").write_text(made.model_dump_json())
+
+    def damaged(fingerprint: str) -> Path:
+        raise SubmissionError("the solution is damaged")
+
+    monkeypatch.setattr(folder, "find_solution", damaged)
+    results = read_results(tmp_path)
+    assert [record.run_id for record in results.records] == [good.run_id]
+    assert results.refused == ((tmp_path / "b.json", ("unreadable: the solution is damaged",)),)

@@ -72,14 +72,15 @@ def check_dataset(
 def expected_clips(dataset: Dataset) -> dict[Split, int] | None:
     """Return the expected number of clips per split.
 
-    This is the official number, for synthetic data that of ``clips`` in their ``synthetic.json``: a number
-    for each split, by name or in the order of the splits. ``None`` if that file does not cover this task.
+    This is the official number; for composed data that of their description, for synthetic data that of
+    ``clips`` in their ``synthetic.json``: a number for each split, by name or in the order of the splits.
+    ``None`` if that file does not cover this task.
 
     Raises:
         BadFileError: the file is malformed.
     """
     if not dataset.synthetic:
-        return dataset.task.clips
+        return dataset.task.clips if dataset.composed is None else dataset.composed.clips
     marker = find_synthetic_marker(dataset.root, dataset.folder)
     if marker is None or marker.suffix != ".json":
         return None
@@ -219,8 +220,9 @@ class _ClipCheck:
 
     def _compare_classes(self, clip: Clip) -> None:
         """Compare the classes of the masks with those that the table lists."""
-        explained = explain_classes(self._classes, clip.category)
         folder = next((mask.parent for mask in clip.masks if mask is not None), None)
+        colours = folder is None or folder.name != "labels_semantic"
+        explained = explain_classes(self._classes, clip.category, colours=colours)
         if explained is not None and folder is not None:
             message, certain = explained
             fault = Fault(self._task.name, "classes", _relative(folder, self._root), message)
