@@ -58,7 +58,7 @@ CASES = {
     "qdformer": Case(
         "ms3",
         {"dim": 64, "heads": 4, "ffn_dim": 128, "encoder_layers": 1, "semantic_layers": 1,
-         "decoder_layers": 2, "codebook_size": 16, "dropout": 0.0},
+         "decoder_layers": 2, "codebook_size": 16, "dropout": 0.0, "unquantized_steps": 48, "dead_after": 48},
         {"epochs": 16, "optimizer.backbone_lr_scale": 1.0},
         audio_drop=0.02, margin=0.15,
     ),
