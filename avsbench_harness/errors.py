@@ -9,7 +9,10 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 #: Longest message, in characters.
 MAX_MESSAGE = 4000
@@ -84,6 +87,35 @@ def os_error(error: OSError) -> AvsbError | None:
     return AvsbError(text.replace("{path}", path))
 
 
+#: Exceptions of third-party code; ``sys.exit`` in a plugin does not end the harness.
+PLUGIN_ERRORS = (Exception, SystemExit, GeneratorExit)
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an exception, one line."""
+    return one_line(f"{type(error).__name__}: {error}", 300)
+
+
+@contextmanager
+def plugin_errors(failure: str) -> Iterator[None]:
+    """Report an exception of a plugin's code with one sentence.
+
+    Args:
+        failure: the beginning of the sentence: ``x cannot build its network``.
+
+    Raises:
+        AvsbError: the code raised an exception of another type.
+    """
+    try:
+        yield
+    except AvsbError:
+        raise
+    except PLUGIN_ERRORS as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        file = Path(place.filename).name
+        raise AvsbError(f"{failure}: {describe(error)} ({file}, line {place.lineno}).") from error
+
+
 def one_line(message: object, limit: int = 500) -> str:
     """A text, message or exception as one line of at most ``limit`` printable characters."""
     line = " ".join(printable(str(message)[: 4 * limit]).split())
@@ -92,6 +124,8 @@ def one_line(message: object, limit: int = 500) -> str:
 
 def printable(text: str) -> str:
     """Untrusted text for output: control characters and lone surrogates become U+FFFD, white space stays."""
+    if text.isprintable():
+        return text
     return "".join(mark if mark.isprintable() or mark in " \n\t" else "\ufffd" for mark in text)
 
 

@@ -172,6 +172,8 @@ def read_json(path: Path) -> Any:
         UsageError: the file is not JSON, or has more than :data:`MAX_JSON_BYTES` or :data:`MAX_JSON_DEPTH`,
             numbers beyond 64 bits, or lone surrogates.
     """
+    if path.exists() and not path.is_file():  # reading a named pipe would block
+        raise UsageError(f"{path} is not a regular file.")
     with path.open("rb") as file:
         content = file.read(MAX_JSON_BYTES + 1)
     return parse_json(content, str(path))

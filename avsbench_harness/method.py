@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -20,16 +21,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from avsbench_harness.errors import AvsbError, UsageError, one_line, unknown
+from avsbench_harness.errors import PLUGIN_ERRORS, AvsbError, UsageError, describe, plugin_errors, unknown
 from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
-from avsbench_harness.tasks import Split, Task, get_task
+from avsbench_harness.tasks import TASKS, Split, Task, get_task
 
 if TYPE_CHECKING:
     from avsbench_harness.nn.model import Model
 
 GROUP = "avsbench_harness.methods"
+
+#: Names of methods become parts of file names.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 
 
 class Validation(Schema):
@@ -104,6 +108,10 @@ class MethodRun(Protocol):
     @property
     def weights_file(self) -> Path:
         """The file to which training writes the selected weights."""
+
+    @property
+    def side(self) -> int:
+        """Height and width of the masks in the submissions that prediction writes."""
 
     def submission_file(self, split: Split) -> Path:
         """The file to which prediction writes the submission of a split."""
@@ -186,7 +194,9 @@ class Method:
     def card(self) -> str:
         """The model card, Markdown."""
         path = self.folder / "README.md"
-        return path.read_text(encoding="utf-8") if path.is_file() else f"# {self.name}\n\n{self.paper}\n"
+        if not path.is_file():
+            return f"# {self.name}\n\n{self.paper}\n"
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -273,9 +283,9 @@ def from_folder(folder: Path) -> Method:
         sys.modules[package] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except PLUGIN_ERRORS as error:
             del sys.modules[package]
-            raise AvsbError(f"{folder} cannot be imported: {type(error).__name__}: {error}") from error
+            raise AvsbError(f"{folder} cannot be imported: {describe(error)}.") from error
     return _only_method(sys.modules[package], folder)
 
 
@@ -289,7 +299,9 @@ def build(name: str, *, task: str, backbone: str, variant: str | None = None, **
         variant: ``released`` or ``paper``; by default the method's first.
         options: the method's own build options.
     """
-    return get_method(name).build(get_task(task), backbone, variant=variant, **options).eval()
+    method = get_method(name)
+    with plugin_errors(f"{method.name} cannot build its network for {task} with {backbone}"):
+        return method.build(get_task(task), backbone, variant=variant, **options).eval()
 
 
 def check_task(method: Method, task: str) -> Task:
@@ -327,8 +339,8 @@ def _load(point: EntryPoint, origin: str) -> Entry:
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise TypeError(f"{point.value} is not a subclass of avsbench_harness.Method")
         return Entry(point.name, origin, _create(loaded))
-    except Exception as error:  # third-party code: no exception of it may hide the other plugins
-        return Entry(point.name, origin, None, f"{type(error).__name__}: {error}", traceback.format_exc())
+    except PLUGIN_ERRORS as error:  # no exception of a plugin may hide the others
+        return Entry(point.name, origin, None, describe(error), traceback.format_exc())
 
 
 def _aliases(entries: Mapping[str, Entry]) -> dict[str, str]:
@@ -352,14 +364,25 @@ def _only_method(module: ModuleType, folder: Path) -> Method:
         raise UsageError(f"{folder}/__init__.py must define one subclass of Method, it defines {len(found)}.")
     try:
         return _create(found[0])
-    except Exception as error:
-        raise AvsbError(f"{folder} cannot be used: {type(error).__name__}: {one_line(error)}") from error
+    except PLUGIN_ERRORS as error:
+        raise AvsbError(f"{folder} cannot be used: {describe(error)}.") from error
 
 
 def _create(kind: type[Method]) -> Method:
-    """Create a plugin; a ``TypeError`` if one of its facts is missing."""
+    """Create a plugin; a ``TypeError`` if one of its facts is missing or of a wrong type."""
     method = kind()
     for fact in ("name", "paper", "variants", "tasks", "backbones"):
         if not getattr(method, fact, None):
             raise TypeError(f"{kind.__name__} does not set '{fact}'")
+    if not (isinstance(method.name, str) and _NAME.fullmatch(method.name)):
+        raise TypeError(f"name of {kind.__name__} must be up to 60 of A-Z a-z 0-9 _ . -, not {method.name!r}")
+    for fact in ("variants", "tasks", "backbones", "aliases"):
+        values = getattr(method, fact)
+        if not (isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)):
+            raise TypeError(f"{fact} of {kind.__name__} must be a tuple of text, not {values!r}")
+    unknown_tasks = set(method.tasks) - set(TASKS)
+    if unknown_tasks:
+        raise TypeError(
+            f"tasks of {kind.__name__} names {min(unknown_tasks)!r}; there are {', '.join(TASKS)}"
+        )
     return method

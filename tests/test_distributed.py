@@ -285,6 +285,8 @@ def test_failures_after_the_run_are_reported_once(planned, tmp_path: Path) -> No
 
 
 CODEBOOKS = """
+import json
+import sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -295,10 +297,20 @@ from avsbench_harness.engine.step import padded_batch
 from avsbench_harness.engine.system import System
 from avsbench_harness.tasks import get_task
 
+options = json.loads(sys.argv[1])
+
+def trained(model, clips, frames):
+    torch.manual_seed(0)
+    quantizer = type(model.quantizer)(model.options)
+    for step in range(6):
+        torch.manual_seed(step)
+        quantizer.update(clips[step], frames[step])
+    return quantizer.state_dict()
+
 with process_group():
     small = dict(dim=32, heads=4, ffn_dim=32, encoder_layers=1, semantic_layers=1, decoder_layers=1)
     model = avsb.build("qdformer", task="s4", backbone="resnet10t", codebook_size=16, tokens=3,
-                       revive_dead_codes=True, dead_after=2, **small).train()
+                       revive_dead_codes=True, dead_after=2, **options, **small).train()
     system = DistributedDataParallel(System(model, None), find_unused_parameters=True)
     before = model.quantizer.codebook.detach().clone()
     batch = random_batch(get_task("s4"), frames=2, side=64)
@@ -311,17 +323,36 @@ with process_group():
         one, two = states
         assert one["started"] and not torch.equal(one["codebook"], before)
         assert all(torch.equal(one[name], two[name]) for name in one)
-        print("alike")
+    torch.manual_seed(0)
+    clips, frames = torch.randn(6, 5, 3, 32), torch.randn(6, 9, 3, 32)
+    part, other = (slice(0, 2), slice(0, 7)) if rank() == 0 else (slice(2, 5), slice(7, 9))
+    split = trained(model, clips[:, part], frames[:, other])
+if rank() == 0:  # without the other process
+    whole = trained(model, clips, frames)
+    assert whole["started"] and all(torch.equal(split[name], value) for name, value in whole.items())
+    print("alike")
 """
+
+CODEBOOK_OPTIONS = {
+    "loss": {"codebook_update": "loss", "codebook_init": "all_tokens", "unquantized_steps": 0},
+    "averages": {
+        "codebook_update": "ema", "codebook_init": "kmeans", "unquantized_steps": 2,
+        "calibration": "local_updates",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_codebook_is_the_same_in_all_processes(tmp_path: Path) -> None:
-    """A network whose weights are updated from its input, where one process has no clip."""
+@pytest.mark.parametrize("name", CODEBOOK_OPTIONS)
+def test_a_codebook_is_the_same_in_all_processes(name: str, tmp_path: Path) -> None:
+    """A network whose weights are updated from its input, where one process has no clip.
+
+    The codebook of two processes with parts of the tokens is that of one process with all of them.
+    """
     (tmp_path / "codebooks.py").write_text(CODEBOOKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(tmp_path / "codebooks.py")],
+        [*command, str(tmp_path / "codebooks.py"), json.dumps(CODEBOOK_OPTIONS[name])],
         env=environment(), capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.stdout == "alike\n", done.stderr

@@ -59,3 +59,19 @@ def test_errors_of_files_are_sentences_with_the_path(error: OSError, message: st
 def test_other_errors_keep_their_traceback() -> None:
     assert errors.os_error(OSError("cannot identify image file")) is None
     assert errors.os_error(OSError(errno.ECHILD, "No child processes")) is None
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), SystemExit(0), GeneratorExit(), RuntimeError("a\nb\x1b[1m")]
+)
+def test_an_exception_of_a_plugin_is_one_sentence(error: BaseException) -> None:
+    message = r"^x cannot be built: \w+: .*\(test_errors\.py, line \d+\)\.$"
+    with pytest.raises(errors.AvsbError, match=message) as found, errors.plugin_errors("x cannot be built"):
+        raise error
+    assert str(found.value).isprintable()
+
+
+@pytest.mark.parametrize("error", [errors.UsageError("an own sentence"), KeyboardInterrupt()])
+def test_errors_for_users_and_interrupts_of_a_plugin_are_kept(error: BaseException) -> None:
+    with pytest.raises(type(error)), errors.plugin_errors("x cannot be built"):
+        raise error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import resource
 import subprocess
 import sys
@@ -161,3 +162,9 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
         files._swept.clear()
         files.write_text(path, "x")  # does not remove the file of this process
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a.json", "b.json"]
+
+
+def test_a_named_pipe_is_no_json_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UsageError, match=r"pipe\.json is not a regular file"):
+        files.read_json(tmp_path / "pipe.json")

@@ -98,6 +98,13 @@ def test_a_folder_is_a_method(tiny: str) -> None:
         (None, UsageError, r"has no __init__\.py"),
         ("", UsageError, "must define one subclass of Method, it defines 0"),
         ("import no_such_module\n", AvsbError, "cannot be imported: ModuleNotFoundError"),
+        ("import sys; sys.exit(0)\n", AvsbError, r"cannot be imported: SystemExit: 0\.$"),
+        ("raise GeneratorExit\n", AvsbError, "cannot be imported: GeneratorExit"),
+        (
+            "raise ValueError('two\\nlines\\x1b[31m')\n",
+            AvsbError,
+            "cannot be imported: ValueError: two lines",
+        ),
     ],
 )
 def test_folders_that_are_no_method(tmp_path: Path, code: str | None, error: type, message: str) -> None:
@@ -150,6 +157,18 @@ def test_a_folder_named_like_an_unknown_method_is_suggested(tiny: str, tmp_path:
     [
         ('    variants = ("released",)\n', "", "cannot be used: TypeError: Tiny does not set 'variants'"),
         ('    name = "tiny"\n', "    def __init__(self): raise ValueError('no')\n", "ValueError: no"),
+        ('    name = "tiny"\n', "    def __init__(self): raise SystemExit(0)\n", "SystemExit: 0"),
+        (
+            'name = "tiny"',
+            'name = "../../tiny"',
+            r"name of Tiny must be up to 60 of .*, not '\.\./\.\./tiny'",
+        ),
+        ('name = "tiny"', 'name = "My Method!"', "name of Tiny must be up to 60 of"),
+        ('name = "tiny"', "name = 7", "name of Tiny must be up to 60 of"),
+        ('variants = ("released",)', 'variants = "released"', "variants of Tiny must be a tuple of text"),
+        ('variants = ("released",)', "variants = (None,)", "variants of Tiny must be a tuple of text"),
+        ('tasks = ("s4", "ms3", "avss")', 'tasks = ("s4", "s9")', "tasks of Tiny names 's9'; there are s4"),
+        ('tasks = ("s4", "ms3", "avss")', "tasks = 5", "tasks of Tiny must be a tuple of text, not 5"),
     ],
 )
 def test_an_unusable_plugin_is_one_sentence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ from avsbench_harness.method import Method, get_method, methods
 from avsbench_harness.recipe.resolve import merge
 from avsbench_harness.recipe.yaml_reader import read_yaml
 from avsbench_harness.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 
 class Row(Schema):
@@ -99,9 +102,14 @@ def ablations() -> dict[str, Ablation]:
     """The ablation tables of all methods by name, ``method/table``."""
     found: dict[str, Ablation] = {}
     for name, entry in methods().items():
-        if entry.method is not None:
+        if entry.method is None:
+            continue
+        try:
             tables = read_ablations(entry.method)
-            found.update({f"{name}/{table}": ablation for table, ablation in tables.items()})
+        except UsageError as error:  # of one plugin, which must not hide the others
+            logger.warning(f"The ablations of {name} are left out: {error}")
+            continue
+        found.update({f"{name}/{table}": ablation for table, ablation in tables.items()})
     return found
 
 

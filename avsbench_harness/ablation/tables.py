@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avsbench_harness.ablation.definition import Ablation, Row
+from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_json
 from avsbench_harness.method import Method
 from avsbench_harness.recipe.resolve import assignments, merge, resolve
@@ -77,9 +78,10 @@ def measured_tables(
             groups.setdefault(_group_key(record), []).append(record)
     tables: list[MeasuredTable] = []
     for members in groups.values():
-        for full in _full_recipes(method, ablation, members):
+        recipes = list(map(_recipe, members))
+        for full in _full_recipes(method, ablation, members[0], recipes):
             rows = {
-                row.name: _records_of(members, merge(full, row.overrides))
+                row.name: _records_of(members, recipes, merge(full, row.overrides))
                 for row in ablation.rows_of(members[0].task)
             }
             if sum(bool(found) for found in rows.values()) > 1:
@@ -109,41 +111,50 @@ def _group_key(record: Record) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _full_recipes(method: Method, ablation: Ablation, members: Sequence[Record]) -> list[dict[str, Any]]:
-    """The distinct recipes of the full method among the records.
+def _full_recipes(
+    method: Method, ablation: Ablation, first: Record, recipes: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The distinct recipes of the full method among those of a group of records.
 
-    They have the method's values of all keys that the ablation changes; other keys may differ.
+    They have the method's values of all keys that the ablation changes; other keys may differ. There are none
+    if the method has no such preset.
     """
-    first = members[0]
-    resolved = resolve(
-        method,
-        get_task(first.task),
-        first.backbone or "",
-        variant=ablation.variant,
-        preset=first.preset or "full",
-        assignments=assignments(ablation.set),
-    ).to_dict()
+    try:
+        resolved = resolve(
+            method,
+            get_task(first.task),
+            first.backbone or "",
+            variant=ablation.variant,
+            preset=first.preset or "full",
+            assignments=assignments(ablation.set),
+        ).to_dict()
+    except UsageError:
+        return []
     keys = ablation.keys(first.task)
     absent = object()
     found: dict[str, dict[str, Any]] = {}
-    for record in members:
-        recipe = _recipe(record)
+    for recipe in recipes:
         if all(recipe_value(recipe, key, absent) == recipe_value(resolved, key, absent) for key in keys):
             found.setdefault(sha256_json(recipe), recipe)
     return list(found.values())
 
 
-def _records_of(members: Sequence[Record], recipe: dict[str, Any]) -> tuple[Record, ...]:
-    """The records with a recipe, by seed."""
-    wanted = {**Recipe.parse(recipe, "a record").to_dict(), "source": ""}
-    found = [record for record in members if _recipe(record) == wanted]
+def _records_of(
+    members: Sequence[Record], recipes: Sequence[dict[str, Any]], wanted: dict[str, Any]
+) -> tuple[Record, ...]:
+    """The records with a recipe, by seed; none if the recipe is not valid."""
+    try:
+        complete = Recipe.parse(wanted, "a row").to_dict()
+    except UsageError:
+        return ()
+    found = [record for record, recipe in zip(members, recipes, strict=True) if recipe == complete]
     return tuple(sorted(found, key=lambda record: (record.seed or 0, record.run_id)))
 
 
 def _recipe(record: Record) -> dict[str, Any]:
-    """The recipe of a record without the origin of its values."""
+    """The recipe of a record with the defaults of newer keys, without the origin of its values."""
     assert record.spec is not None
-    return {**record.spec["recipe"], "source": ""}
+    return {**Recipe.parse(record.spec["recipe"], record.run_id).to_dict(), "source": ""}
 
 
 def _measured_table(

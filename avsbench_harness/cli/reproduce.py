@@ -25,6 +25,8 @@ def reproduce(
     """Rerun a recorded experiment and compare its metrics.
 
     The exit code is 1 if a metric is different. Differences in environment, weights and data are listed.
+    Results on the CPU depend on the number of threads: set OMP_NUM_THREADS to that of the record for the same
+    bits.
 
     \b
     Examples:

@@ -41,9 +41,11 @@ def run(
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.launch.execute import execute
+    from avsbench_harness.launch.preflight import check_run
     from avsbench_harness.leaderboard.markdown import write_leaderboard
 
     if dry_run:
+        check_run(planned)
         if rank() == 0:
             _show_spec(planned, json)
         return
@@ -68,10 +70,13 @@ def train(planned: Run, json: JsonOption = False) -> None:
     """
     from avsbench_harness.distributed import rank
     from avsbench_harness.errors import UsageError
+    from avsbench_harness.launch.execute import train_or_load
+    from avsbench_harness.launch.preflight import check_run
 
     if planned.spec.weights is not None:
         raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
-    summary = planned.method.train(planned)
+    check_run(planned, ("train", "val"), thorough=True)
+    summary = train_or_load(planned)
     if rank() != 0:
         return
     if json:
@@ -89,7 +94,8 @@ def predict(
 ) -> None:
     """Write the submission of a trained run, or of other weights (--weights).
 
-    Pass the options that the run was trained with.
+    Pass the options that the run was trained with. Protocols of the recipe that score masks of another size
+    get a submission of their own beside it.
 
     \b
     Examples:
@@ -97,13 +103,14 @@ def predict(
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
     from avsbench_harness.distributed import rank
+    from avsbench_harness.launch.execute import predict as predict_run
     from avsbench_harness.launch.execute import train_or_load
     from avsbench_harness.tasks import get_split
 
     name = get_split(split)
     if planned.spec.weights is not None:
         train_or_load(planned)
-    path = planned.method.predict(planned, name)
+    path = predict_run(planned, name)
     if rank() != 0:
         return
     if json:

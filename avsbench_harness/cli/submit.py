@@ -27,13 +27,14 @@ def check(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            "--protocol", help="Protocol to score by, with --solution; defaults to the canonical one."
-        ),
+        typer.Option("--protocol", help="Protocol to score by; defaults to the canonical one."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """List all faults of a submission; exit with 3 if there are any.
+
+    Without --solution, the format, the values of every clip and the masks' size (224 x 224) are checked; with
+    it, also the clips, their numbers of frames and the version of the ground truth.
 
     \b
     Examples:
@@ -41,22 +42,25 @@ def check(
       avsb submit check mine.npz --solution s4-test.npz --json
       avsb submit check mine.npz --solution s4-test.npz --protocol avsegformer
     """
-    from avsbench_harness.errors import SubmissionError, UsageError
+    from avsbench_harness.errors import SubmissionError
     from avsbench_harness.scoring import find_faults
     from avsbench_harness.submission import read_solution
 
-    if protocol is not None and solution is None:
-        raise UsageError("--protocol needs the ground truth; pass --solution.")
     with ExitStack() as stack:
         truth = stack.enter_context(read_solution(solution)) if solution is not None else None
         faults = find_faults(submission, truth, protocol)
     if json:
-        print_json({"submission": str(submission), "valid": not faults, "faults": faults})
+        checked = {"submission": str(submission), "solution": None if solution is None else str(solution)}
+        print_json({**checked, "valid": not faults, "faults": faults})
     else:
         for fault in faults:
             typer.echo(f"{submission}: {fault}")
-        if not faults:
-            checked = "" if truth else "; pass --solution to check clips and size against the ground truth"
-            typer.echo(f"{submission}: no faults{checked}")
+        if not faults and truth:
+            typer.echo(f"{submission}: no faults")
+        elif not faults:
+            typer.echo(
+                f"{submission}: no faults in format, values and size; pass --solution to also check "
+                "the clips, their numbers of frames and the version of the ground truth"
+            )
     if faults:
         raise typer.Exit(SubmissionError.exit_code)

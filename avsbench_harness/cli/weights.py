@@ -58,7 +58,7 @@ def import_(
     task: TaskOption,
     backbone: Annotated[str, typer.Option("--backbone", help="r50, pvt, swin_t or a timm name.")],
     variant: Annotated[
-        str | None, typer.Option("--variant", help="released or paper; defaults to the method's first.")
+        str | None, typer.Option("--variant", help="Variant of the method; defaults to its first.")
     ] = None,
     ema: EmaOption = False,
     json: JsonOption = False,

@@ -19,6 +19,9 @@ from avsbench_harness.tasks import Task
 #: Distance from [0, 1] that is rounding noise in a probability of float32.
 ROUNDING = 1e-4
 
+#: Names in a training log that are not those of a loss term or of diagnostics.
+RESERVED = ("step", "epoch", "val")
+
 
 def rounding(precision: str) -> float:
     """Distance from [0, 1] that is rounding noise in a probability, for a recipe's ``precision``."""
@@ -44,7 +47,7 @@ def check_losses(losses: object, batch: Batch, name: str) -> dict[str, Tensor]:
         raise AvsbError(f"{want}, and the dict is empty.")
     terms: dict[str, Tensor] = {}
     for key, term in losses.items():
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not key.isprintable() or key in RESERVED:
             raise AvsbError(f"{want}, and a term has the name {key!r}.")
         if key == "loss" and len(losses) > 1:
             raise AvsbError(f"{want}, and one of several is called 'loss', the name of their sum; rename it.")
@@ -54,6 +57,29 @@ def check_losses(losses: object, batch: Batch, name: str) -> dict[str, Tensor]:
             raise AvsbError(f"{want} on {batch.images.device}, and '{key}' is on {term.device}.")
         terms[key] = term
     return terms
+
+
+def check_diagnostics(values: object, terms: Iterable[str], name: str) -> dict[str, float]:
+    """Return the diagnostics if they are a dict of names and numbers.
+
+    Args:
+        values: what the network returned.
+        terms: names of the losses, which share the log with them.
+        name: of the method, for the error.
+
+    Raises:
+        AvsbError: they are not.
+    """
+    want = f"`diagnostics` of {name} must return a dict of names and numbers"
+    if not isinstance(values, Mapping):
+        raise AvsbError(f"{want}, and it returned {_describe(values)}.")
+    taken = {*RESERVED, *terms}
+    for key, value in values.items():
+        if not isinstance(key, str) or not key.isprintable() or key in taken:
+            raise AvsbError(f"{want} of their own, and one is called {key!r}.")
+        if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.dim() == 0):
+            raise AvsbError(f"{want}, and '{key}' is {_describe(value)}.")
+    return dict(values)
 
 
 def check_gradients(parameters: Iterable[nn.Parameter], batch: Batch, name: str) -> None:

@@ -91,14 +91,16 @@ def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | Non
     return None if source is None else maskige_paths(run.dataset, split, source)
 
 
-def maskige_paths(dataset: Dataset, split: Split, source: str) -> Mapping[str, Sequence[Path]]:
-    """Return per clip id the maskige files of one source.
+def maskige_paths(
+    dataset: Dataset, split: Split, source: str, clips: int | None = None
+) -> Mapping[str, Sequence[Path]]:
+    """Return per clip id the maskige files of one source, of the first ``clips`` clips or of all.
 
     Raises:
         UsageError: the source is unknown.
         MissingDataError: some are missing; the message names the command that makes them.
     """
-    found = {clip.id: maskige_files(dataset, clip, source) for clip in dataset.clips(split)}
+    found = {clip.id: maskige_files(dataset, clip, source) for clip in dataset.clips(split)[:clips]}
     missing = [path for paths in found.values() for path in paths if not path.is_file()]
     if missing:
         hint = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,14 +25,16 @@ from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, split_clips
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
+from avsbench_harness.engine.load_weights import load_weights_strict
 from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
-from avsbench_harness.errors import MissingDataError
-from avsbench_harness.scoring import score_submission
+from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.scoring import get_protocol, score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
+from avsbench_harness.weights.sources import ENCODER
 from avsbench_harness.weights.tensors import load_tensors
 
 #: A clip's prediction in a submission, see :func:`to_masks`.
@@ -52,7 +55,7 @@ def predict(run: Run, split: Split) -> Path:
     if distributed.rank() == 0:
         check_attempt(run)
     system = build_system(run, pretrained=False)
-    system.load_state_dict(load_tensors(run.weights_file))
+    _load_weights(run, system)
     accelerate(system.to(run.device), run.recipe)
     path = run.submission_file(split)
     with stop_request() as stop:
@@ -60,6 +63,17 @@ def predict(run: Run, split: Split) -> Path:
             clips = evaluation_clips(run, split, stop)
         write_predictions(run, system, split, clips, path, stop)
     return path
+
+
+def _load_weights(run: Run, system: System) -> None:
+    """Load the selected weights of a run, which a method with its own training may have written."""
+    try:
+        state = load_tensors(run.weights_file)
+        load_weights_strict(system, state)
+        if system.encoder is not None and not any(name.startswith(ENCODER) for name in state):
+            raise UsageError(f"The audio encoder is missing; its entries have the prefix '{ENCODER}'.")
+    except UsageError as error:
+        raise UsageError(f"{run.weights_file}: {error}") from None
 
 
 def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) -> ClipDataset:
@@ -77,7 +91,7 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
 
 
 def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
-    """The scores of the validation split, from a temporary submission.
+    """The scores of the validation split, from a temporary submission of the size that their protocol needs.
 
     Args:
         run: the run.
@@ -87,12 +101,13 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
     """
     for values in system.buffers():  # batch statistics differ between processes
         broadcast_tensor_(values)
-    path = run.folder / "val.npz"
-    write_predictions(run, system, "val", dataset, path, stop)
+    path, protocol = run.folder / "val.npz", run.recipe.select.protocol
+    sized = replace(run, side=get_protocol(run.task.name, protocol).side or MASK_SIZE)
+    write_predictions(sized, system, "val", dataset, path, stop)
     if distributed.rank() != 0:
         return distributed.broadcast(dict[str, float | None]())
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
-        scores = score_submission(submission, solution, run.recipe.select.protocol)
+        scores = score_submission(submission, solution, protocol)
     path.unlink()
     return distributed.broadcast(dict(scores.metrics))
 
@@ -118,6 +133,7 @@ def write_predictions(
         method=run.spec.method,
         run=run.id,
         note="synthetic data" if run.dataset.synthetic else "",
+        size=(run.side, run.side),
     )
     system.eval()
     with ExitStack() as stack:
@@ -151,27 +167,28 @@ def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tup
             clip = dataset.clips[index]
             cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
             check_values(cropped, run.task, run.spec.method, where=f"clip {clip.id}", tolerance=tolerance)
-            found.append((index, to_masks(cropped, run.task)))
+            found.append((index, to_masks(cropped, run.task, run.side)))
         yield found
     if len(own) < -(-len(batches) // distributed.world_size()):
         yield []
 
 
-def to_masks(prediction: Tensor, task: Task) -> Masks:
+def to_masks(prediction: Tensor, task: Task, side: int = MASK_SIZE) -> Masks:
     """Resize and quantise one clip's prediction to the form of a submission.
 
     Args:
         prediction: (t,H,W) probabilities or (t,C,H,W) class scores, any size.
         task: the task.
+        side: height and width of the masks.
 
     Returns:
-        (t,224,224) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
+        (t,side,side) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
         the lowest class, as in the published evaluation. Other sizes are resized bilinearly first.
     """
     values = prediction.float()
-    if values.shape[-1] != MASK_SIZE or values.shape[-2] != MASK_SIZE:
+    if values.shape[-2:] != (side, side):
         stacked = values if task.semantic else values.unsqueeze(1)
-        stacked = F.interpolate(stacked, (MASK_SIZE, MASK_SIZE), mode="bilinear", align_corners=False)
+        stacked = F.interpolate(stacked, (side, side), mode="bilinear", align_corners=False)
         values = stacked if task.semantic else stacked.squeeze(1)
     if task.semantic:
         labels: NDArray[np.uint8] = values.softmax(1).argmax(1).to(torch.uint8).cpu().numpy()

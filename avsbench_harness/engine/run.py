@@ -14,7 +14,7 @@ from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.schema import Schema
-from avsbench_harness.tasks import Split, Task, get_task
+from avsbench_harness.tasks import MASK_SIZE, Split, Task, get_task
 from avsbench_harness.weights.spec import BackboneWeightsSpec, WeightsSpec
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Run:
             ``init``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: DataLoader worker processes; 0: decode in this process.
+        side: height and width of the masks in submissions.
     """
 
     spec: RunSpec
@@ -106,6 +107,7 @@ class Run:
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     workers: int = 0
+    side: int = MASK_SIZE
 
     @property
     def id(self) -> str:
@@ -140,7 +142,7 @@ class Run:
     def submission_file(self, split: Split) -> Path:
         """The run's submission for a split; the test split's has no suffix."""
         suffix = "" if split == "test" else f"-{split}"
-        return self.out / "submissions" / f"{self.id}{suffix}.npz"
+        return with_side(self.out / "submissions" / f"{self.id}{suffix}.npz", self.side)
 
     def build_model(self, *, pretrained: bool) -> Model:
         """The method's network, ``pretrained`` loads the backbone weights that the spec names, if any."""
@@ -151,3 +153,8 @@ class Run:
         if pretrained and "backbone" in self.weights:
             options["pretrained"] = self.weights["backbone"]
         return self.method.build(self.task, self.spec.backbone, variant=self.spec.variant, **options)
+
+
+def with_side(submission: Path, side: int) -> Path:
+    """The file beside a submission that holds the same run's predictions at another size."""
+    return submission if side == MASK_SIZE else submission.with_stem(f"{submission.stem}-{side}")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.console import track
+from avsbench_harness.data.avsbench.labels import explain_classes
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.cache.eviction import make_room
 from avsbench_harness.data.cache.store import ArrayStore, array_key
 from avsbench_harness.data.images import read_clip_masks
-from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
 from avsbench_harness.files import cache_dir, sweep_temporaries
 from avsbench_harness.submission import read_solution, write_solution
 from avsbench_harness.tasks import MASK_SIZE, Split
+
+logger = logging.getLogger(__name__)
 
 #: Changes whenever the masks in a solution change for the same files.
 VERSION = 1
@@ -32,7 +36,7 @@ def solution_file(dataset: Dataset, split: Split) -> Path:
     """
     key = array_key(data=dataset.fingerprints()[split], task=dataset.task.name, split=split, version=VERSION)
     store = ArrayStore(_folder() / f"{dataset.task.name}-{split}-{key[:16]}")
-    if store.load(key, f"The solution of {split}") is None:
+    if not store.is_intact(key, f"The solution of {split}"):
         store.open()
         damaged = not store.missing([key])
         with store.filling:
@@ -53,6 +57,7 @@ def pack_solution(dataset: Dataset, split: Split, path: Path, *, private: float 
 
     Raises:
         MissingDataError: the split has no clips, or a frame is not annotated.
+        UsageError: the masks of most clips hold classes that the table does not list.
     """
     return write_solution(
         path,
@@ -76,7 +81,7 @@ def find_solution(fingerprint: str) -> Path | None:
                 found = solution.fingerprint == fingerprint
         except AvsbError:
             continue  # missing or damaged
-        if found and any(store.load(key, "The solution") is not None for key in store.stored_keys()):
+        if found and any(store.is_intact(key, "The solution") for key in store.stored_keys()):
             return _hold(store)
     return None
 
@@ -86,7 +91,7 @@ def _pack(dataset: Dataset, split: Split, store: ArrayStore, key: str) -> None:
     path = store.folder / "packed.npz"
     pack_solution(dataset, split, path)
     make_room(path.stat().st_size)
-    store.store(key, np.fromfile(path, np.uint8))
+    store.store(key, np.memmap(path, np.uint8, "r"))
     path.unlink()
 
 
@@ -103,6 +108,7 @@ def _clips(dataset: Dataset, split: Split) -> Iterator[tuple[str, NDArray[np.uin
     clips = dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {dataset.root} has no clips.")
+    foreign: list[str] = []
     for clip in track(clips, f"ground truth of {split}"):
         masks, annotated = read_clip_masks(clip, dataset.task, MASK_SIZE)
         if not annotated.all():
@@ -110,4 +116,20 @@ def _clips(dataset: Dataset, split: Split) -> Iterator[tuple[str, NDArray[np.uin
                 f"Clip {clip.id} has ground truth for {int(annotated.sum())} of {len(annotated)} frames, so "
                 f"the {split} split cannot be scored; use val or test."
             )
+        if dataset.task.semantic and (found := explain_classes(np.unique(masks).tolist(), clip.category)):
+            foreign.append(f"clip {clip.id} {found[0]}")
         yield clip.id, masks, clip.subset
+    _report_foreign(dataset, split, foreign, len(clips))
+
+
+def _report_foreign(dataset: Dataset, split: Split, foreign: Sequence[str], clips: int) -> None:
+    """Log the clips whose masks hold classes that the table does not list; refuse a split of such clips."""
+    if not foreign:
+        return
+    message = (
+        f"The masks of {len(foreign)} of {clips} {split} clips of {dataset.root} hold other classes than "
+        f"metadata.csv lists ({foreign[0]}); `avsb data check` lists them."
+    )
+    if 2 * len(foreign) > clips:
+        raise UsageError(message)
+    logger.warning(message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import recomputing
 from avsbench_harness.engine.contract import check_gradients
 from avsbench_harness.engine.system import System, autocast
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.nn.model import Model
 from avsbench_harness.recipe.schema import Recipe
 
@@ -109,7 +110,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(self._micro_batches(batch, clips))
         if not self._gradients_checked:
-            check_gradients(self._system.parameters(), batch, self._system.name)
+            check_gradients(self._system.model.parameters(), batch, self._system.name)
             self._gradients_checked = True
         if self._recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -140,6 +141,7 @@ class Stepper:
                     total = values.sum()
                 with recomputing(self._system.model.backbone, self._recipe):
                     self._backward(total)
+                separate_gradients(self._system.parameters())
             found.append(values.detach())
         if whole:
             return {"loss": found[0].sum(), **{name: term.detach() for name, term in losses.items()}}
@@ -182,6 +184,20 @@ class Stepper:
         return found
 
 
+def separate_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every gradient its own memory.
+
+    Autograd may make the gradients of several parameters views of one tensor, for instance those of a stack
+    that is summed. Accumulation and clipping in place would then change it once per parameter.
+    """
+    known: set[int] = set()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if parameter.grad.data_ptr() in known:
+                parameter.grad = parameter.grad.clone()
+            known.add(parameter.grad.data_ptr())
+
+
 def part_weights(
     model: Model, names: Sequence[str], parts: Sequence[Batch], distributed: bool = True
 ) -> Tensor:
@@ -197,6 +213,8 @@ def part_weights(
     for part in parts:
         counts, annotated = model.loss_counts(part), part.annotated_frames().sum()
         row = [counts.get(name, annotated) for name in names]
+        if not all(count is None or (isinstance(count, Tensor) and count.dim() == 0) for count in row):
+            raise AvsbError(f"`loss_counts` of {type(model).__name__} must return scalar tensors or None.")
         rows.append(
             torch.stack(
                 [

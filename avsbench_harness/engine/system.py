@@ -11,6 +11,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.contract import check_losses, check_prediction, check_values
 from avsbench_harness.engine.load_weights import load_weights_strict, read_verified
 from avsbench_harness.engine.run import Run
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.nn.model import Model, ParamGroup, evaluation_mode
 from avsbench_harness.recipe.schema import Recipe
@@ -70,7 +71,7 @@ class System(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """The model's prediction in evaluation mode, see :meth:`Model.predict`."""
         with evaluation_mode(self):
-            return check_prediction(self(batch), batch, self.model.task, self.name)
+            return check_prediction(self(batch), batch, self.model.task, self.name).detach()
 
     @torch.no_grad()
     def check_predict(self, batch: Batch) -> None:
@@ -85,6 +86,8 @@ class System(nn.Module):
             found = check_prediction(self.model.predict(batch), batch, task, self.name)[valid]
             check_values(found, task, self.name, where="the first batch")
             found = self.model.predict(replace(batch, images=CONTRAST * batch.images))[valid]
+            if any(part.training for part in self.model.modules()):
+                raise AvsbError(f"`predict` of {self.name} sets the training mode; remove train() from it.")
         check_values(found.nan_to_num(nan=0.5), task, self.name, where="the first batch with more contrast")
 
     def param_groups(self, recipe: Recipe) -> list[ParamGroup]:

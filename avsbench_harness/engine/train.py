@@ -26,7 +26,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
-from avsbench_harness.data.loader import ClipDataset, load
+from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.checkpoint import (
@@ -35,6 +35,7 @@ from avsbench_harness.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from avsbench_harness.engine.contract import check_diagnostics
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
@@ -146,6 +147,20 @@ def _check_shares(run: Run, clips: int) -> None:
         )
 
 
+def check_untrained(run: Run) -> None:
+    """Check the prediction of the untrained network, for a method with a training of its own.
+
+    Raises:
+        AvsbError: it breaks the contract of the network, see :mod:`.contract`.
+    """
+    set_determinism(run)
+    with stop_request() as stop, distributed.main_process_first():
+        dataset = training_set(run, stop, ahead=False)
+    keys = in_order(len(dataset), 1)[:1]
+    (batch,) = load(dataset, keys, workers=0, device=run.device)
+    build_system(run, pretrained=False).to(run.device).check_predict(batch.to(run.device))
+
+
 class Trainer:
     """The training of one run: system, optimiser and training state."""
 
@@ -193,7 +208,9 @@ class Trainer:
                         raise
                     meter.tick(len(ids))
                     note_progress(self.state.step, self.total, meter.clips_per_second, len(ids))
-                    diagnostics = self.system.model.diagnostics()
+                    diagnostics = check_diagnostics(
+                        self.system.model.diagnostics(), terms, self.run.spec.method
+                    )
                     self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
                     if read := self.metrics.due:
                         progress.update(

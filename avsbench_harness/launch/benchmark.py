@@ -29,7 +29,8 @@ from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.engine.train import training_epochs, training_set
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
 from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.request import Request, choose_device, plan
+from avsbench_harness.launch.device import choose_device
+from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import check_task, check_variant, get_method, methods
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.cost import model_cost
@@ -46,7 +47,7 @@ from avsbench_harness.results.measurement import (
 )
 from avsbench_harness.results.record import CostEntry, environment, now
 from avsbench_harness.tasks import get_task
-from avsbench_harness.weights import timm_names
+from avsbench_harness.weights import backbone_names
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def bench(request: BenchRequest) -> Iterator[Result]:
     if not request.backbones:
         raise UsageError("--backbone names no backbone; pass for example --backbone r50,pvt.")
     for backbone in request.backbones:
-        timm_names.resolve(backbone)
+        backbone_names.resolve(backbone)
     if request.method is not None:
         check_variant(get_method(request.method), request.variant)
     choose_dataset(task, request.data)

@@ -39,14 +39,21 @@ def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> D
     return dataset
 
 
-def synthetic_dataset(task: Task) -> Dataset:
-    """The default synthetic set, generated once and cached."""
-    from avsbench_harness.data.synth import VERSION, write_synthetic  # slow to import, and rarely needed
+def synthetic_root(task: Task) -> Path:
+    """The folder of the default synthetic set, which is made when it is first used."""
+    from avsbench_harness.data.synth import VERSION  # slow to import, and rarely needed
 
     train, val, test = SMOKE_CLIPS
     name = f"{task.name}-{train}-{val}-{test}-kinds{SMOKE_KINDS}-seed{SMOKE_SEED}-v{VERSION}"
-    root = cache_dir() / "synthetic" / name
+    return cache_dir() / "synthetic" / name
+
+
+def synthetic_dataset(task: Task) -> Dataset:
+    """The default synthetic set, generated once and cached."""
+    root = synthetic_root(task)
     if not root.is_dir():
+        from avsbench_harness.data.synth import write_synthetic
+
         logger.info(f"Generating a small synthetic {task.name} set in {root}.")
         write_synthetic(root, task, SMOKE_CLIPS, SMOKE_SEED, kinds=SMOKE_KINDS)
     return open_dataset(root, task)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from avsbench_harness.errors import AvsbError
+from avsbench_harness.errors import AvsbError, plugin_errors
 from avsbench_harness.method import Method
 from avsbench_harness.nn.vggish import VGGish
 from avsbench_harness.recipe.resolve import resolve
@@ -113,9 +113,9 @@ def _networks(method: Method) -> Iterator[tuple[str, str, str]]:
 def _size(method: Method, variant: str, backbone: str, task: str, audio: int) -> Size:
     try:
         options = resolve(method, get_task(task), backbone, variant=variant).options
-        parameters = _count(
-            on_meta(lambda: method.build(get_task(task), backbone, variant=variant, **options))
-        )
+        with plugin_errors(f"{method.name} cannot build its network for {task} with {backbone}"):
+            network = on_meta(lambda: method.build(get_task(task), backbone, variant=variant, **options))
+            parameters = _count(network)
     except AvsbError as error:
         return Size(variant, backbone, task, None, None, str(error))
     return Size(variant, backbone, task, parameters, parameters + audio)

@@ -11,7 +11,7 @@ from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
-from avsbench_harness.files import read_json, sha256_file
+from avsbench_harness.files import read_json
 from avsbench_harness.launch.default_dataset import choose_dataset
 from avsbench_harness.method import get_method
 from avsbench_harness.tasks import get_task
@@ -75,7 +75,7 @@ def _audio_weights(spec: RunSpec) -> dict[str, Path]:
     if spec.audio.trained:
         return {}
     path = store.find(spec.audio.encoder)
-    if path is None or sha256_file(path) != spec.audio.weights:
+    if path is None or store.file_hash(path) != spec.audio.weights:
         raise MissingDataError(
             f"The run uses {spec.audio.encoder} with weights of SHA-256 {spec.audio.weights}, which "
             f"the store does not have; `avsb weights add {spec.audio.encoder} FILE` adds them."

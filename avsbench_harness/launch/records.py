@@ -84,7 +84,7 @@ def submission_record(
         ),
         scores=[_score_entry(entry) for entry in scores],
         submission_sha256=sha256_file(path),
-        environment=environment(device),
+        environment=environment(device, None if origin is None else origin.summary.threads),
         **(_submitted(header) if origin is None else _trained(origin)),
     )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import yaml
 
-from avsbench_harness.engine.run import RunSpec
+from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
@@ -19,6 +21,8 @@ from avsbench_harness.method import methods
 from avsbench_harness.results.record import Record, is_run_id, read_record
 from avsbench_harness.weights import store
 from avsbench_harness.weights.spec import BackboneWeightsSpec, WeightsSpec
+
+logger = logging.getLogger(__name__)
 
 #: Largest difference of a metric in [0, 1] that counts as reproduced.
 TOLERANCE = 1e-3
@@ -106,6 +110,7 @@ def reproduce(
             )
         )
         _check_rerun(spec, run.spec, file)
+        _warn_of_threads(then, run)
         now = execute(run)
     verdicts = tuple(
         Verdict(entry.protocol, metric, then_value, _value(now, entry.protocol, entry.part, metric))
@@ -167,6 +172,17 @@ def _digest(weights: BackboneWeightsSpec | None) -> str | None:
     return None if weights is None else weights.sha256
 
 
+def _warn_of_threads(then: Record, run: Run) -> None:
+    """Log a different number of threads, on which the order of sums on the CPU depends."""
+    threads = torch.get_num_threads()
+    recorded = then.environment.threads
+    if (run.device, then.environment.device) == ("cpu", "cpu") and threads != recorded:
+        logger.warning(
+            f"The record was made with {recorded} threads, and this process has {threads}: results on the "
+            f"CPU are the same bits only with the same number. Set OMP_NUM_THREADS={recorded} to use it."
+        )
+
+
 def _value(record: Record, protocol: str, part: str, metric: str) -> float | None:
     entry = record.score(protocol, part)
     return None if entry is None else entry.metrics.get(metric)
@@ -185,7 +201,7 @@ def _differences(then: Record, now: Record) -> Iterator[str]:
         ("python", theirs.python, ours.python),
         ("platform", theirs.platform, ours.platform),
         ("device", theirs.device, ours.device),
-        ("threads", theirs.threads, ours.threads),
+        ("threads (results on the CPU depend on them)", theirs.threads, ours.threads),
     ]
     pairs += [
         (name, theirs.packages.get(name), ours.packages.get(name))

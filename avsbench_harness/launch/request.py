@@ -6,12 +6,9 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from avsbench_harness import __version__
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
@@ -25,22 +22,18 @@ from avsbench_harness.data.propagate import (
     missing_pseudo_masks,
     propagate,
 )
-from avsbench_harness.distributed import local_device, world_size
-from avsbench_harness.engine.acceleration import check_compiler
-from avsbench_harness.engine.load_weights import check_fit
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError, unknown
-from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.check_plan import check_plan, meta_system
+from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors
 from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.device import default_workers, run_device
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
-from avsbench_harness.nn.backbone import pretrained_weights
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
-from avsbench_harness.tasks import S4, SPLITS, Task
-from avsbench_harness.weights import store, timm_names
+from avsbench_harness.tasks import S4, SPLITS, Task, get_task
+from avsbench_harness.weights import backbone_names, store
+from avsbench_harness.weights.pretrained import pretrained_weights
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
 logger = logging.getLogger(__name__)
@@ -108,31 +101,40 @@ class Request:
         return options
 
 
-def plan(request: Request, *, check: bool = True) -> Run:
+def open_data(task: str, data: Path | None, singles: bool) -> tuple[Dataset, str]:
+    """Open the data set of :func:`choose_dataset`; returns it with its fingerprint."""
+    dataset = choose_dataset(get_task(task), data, singles=singles)
+    return dataset, dataset.fingerprint()
+
+
+def plan(
+    request: Request,
+    *,
+    check: bool = True,
+    opened: Callable[[str, Path | None, bool], tuple[Dataset, str]] = open_data,
+) -> Run:
     """Resolve a request; invalid values and missing files are errors here, before any computation.
 
     Args:
         request: the request.
-        check: also build the network on the meta device to check its options and input size, see
-            :func:`check_plan`.
+        check: also choose the device, build the network on the meta device to check its options and input
+            size, compare given weights with it, and make the maskiges and pseudo-masks of a synthetic set;
+            without, the run can be looked up but not executed.
+        opened: replaces :func:`open_data`, to open a data set once for many plans.
     """
     root = data_root(request.data)  # first: a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
     variant = check_variant(method, request.variant)
-    timm_names.resolve(request.backbone)
+    backbone_names.resolve(request.backbone)
     if not 0 <= request.seed <= MAX_SEED:
         raise UsageError(f"--seed must be 0 or more and at most 2^63, got {request.seed}.")
     source = _find_weights(request, method, task, variant)
     preset = request.preset or _preset(root, source if request.weights else None)
     recipe = _recipe(request, method, task, variant, preset)
-    device = local_device(choose_device(request.device))
-    if recipe.compile:
-        check_compiler(device)
-    dataset = choose_dataset(task, request.data, singles=recipe.supplement is not None)
-    _make_synthetic_maskiges(dataset, recipe)
-    _make_synthetic_pseudo_masks(dataset, recipe)
-    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, source)
+    device = run_device(request.device, recipe) if check else request.device or "cpu"
+    dataset, fingerprint = opened(task.name, request.data, recipe.supplement is not None)
+    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, fingerprint, source)
     run = Run(
         spec=spec,
         method=method,
@@ -141,15 +143,25 @@ def plan(request: Request, *, check: bool = True) -> Run:
         out=request.out,
         weights=files,
         device=device,
-        workers=_workers() if request.workers is None else request.workers,
+        workers=default_workers() if request.workers is None else request.workers,
     )
     if check:
-        check_plan(run)
-    if source is not None:
-        system = meta_system(run)
-        asked = str(request.weights or request.init)
-        check_fit(system, source, asked, init=request.init is not None, skip=recipe.init_skip)
+        _check(run, request, source)
     return run
+
+
+def _check(run: Run, request: Request, source: Source | None) -> None:
+    """Check the network and whether given weights fit, and complete a synthetic set; imports torch."""
+    from avsbench_harness.engine.load_weights import check_fit
+    from avsbench_harness.launch.check_plan import check_plan, meta_system
+
+    check_plan(run)
+    if source is not None:
+        asked = str(request.weights or request.init)
+        init = request.init is not None
+        check_fit(meta_system(run), source, asked, init=init, skip=run.recipe.init_skip)
+    _make_synthetic_maskiges(run.dataset, run.recipe)
+    _make_synthetic_pseudo_masks(run.dataset, run.recipe)
 
 
 def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
@@ -258,9 +270,11 @@ def _supplement(dataset: Dataset, recipe: Recipe) -> str | None:
 def _maskiges(method: Method, recipe: Recipe, source: str) -> Recipe:
     """The recipe, without maskiges if the options disable them; a method without maskiges is an error."""
     check_source(source)
-    if not method.uses_maskiges({}):
+    with plugin_errors(f"`uses_maskiges` of {method.name} failed"):
+        possible, used = method.uses_maskiges({}), method.uses_maskiges(recipe.options)
+    if not possible:
         raise UsageError(f"The recipe's maskige is '{source}', but {method.name} takes none; leave it out.")
-    return recipe if method.uses_maskiges(recipe.options) else recipe.model_copy(update={"maskige": None})
+    return recipe if used else recipe.model_copy(update={"maskige": None})
 
 
 def _check_separator(method: Method, recipe: Recipe) -> None:
@@ -297,6 +311,7 @@ def _spec(
     preset: str,
     recipe: Recipe,
     dataset: Dataset,
+    fingerprint: str,
     source: Source | None,
 ) -> tuple[RunSpec, dict[str, Path]]:
     weights = source if request.weights is not None else None
@@ -316,7 +331,7 @@ def _spec(
         preset=preset,
         data=DataSpec(
             name=dataset.name,
-            fingerprint=dataset.fingerprint(),
+            fingerprint=fingerprint,
             synthetic=dataset.synthetic,
             supplement=_supplement(dataset, recipe),
             processed=processed_fingerprint(dataset) if recipe.processed_frames else None,
@@ -336,7 +351,7 @@ def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
     name = recipe.audio.encoder
     path = store.find(name)
     trained = path is None or not recipe.audio.freeze
-    digest = sha256_file(path) if path is not None else None
+    digest = store.file_hash(path) if path is not None else None
     return AudioSpec(encoder=name, weights=digest, trained=trained), {} if path is None else {"audio": path}
 
 
@@ -355,7 +370,7 @@ def _audio_of(source: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path
             f"{source.spec.file} does not include its audio encoder, {name}, and the store has no weights "
             f"of it; `avsb weights add {name} FILE` adds them."
         )
-    return AudioSpec(encoder=name, weights=sha256_file(path), trained=False), {"audio": path}
+    return AudioSpec(encoder=name, weights=store.file_hash(path), trained=False), {"audio": path}
 
 
 def _code(asked: str, method: Method) -> str:
@@ -375,25 +390,3 @@ def _package(name: str) -> str:
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"
     return f"avsbench-harness {__version__}"
-
-
-def choose_device(asked: str | None) -> str:
-    """Check the requested device; defaults to CUDA if available."""
-    if asked is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(asked)
-    except RuntimeError:
-        raise unknown("device", asked, ("cpu", "cuda")) from None
-    here = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= here:
-        raise UsageError(f"There is no device {asked} here ({here} CUDA devices); pass --device cpu.")
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"Runs need a device cpu or cuda, not {asked}.")
-    return asked
-
-
-def _workers() -> int:
-    """The default number of DataLoader workers: 0 on a small machine, where training needs the cores."""
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
-    return 0 if cores <= 2 else min(8, cores // 2)

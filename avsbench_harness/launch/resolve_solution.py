@@ -8,9 +8,9 @@ from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.engine.solutions import find_solution, solution_file
 from avsbench_harness.errors import AvsbError, MissingDataError
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.default_dataset import choose_dataset, synthetic_root
 from avsbench_harness.results.record import Record
-from avsbench_harness.submission import Header
+from avsbench_harness.submission import Header, read_solution
 from avsbench_harness.tasks import get_split, get_task
 
 
@@ -18,7 +18,8 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
     """The solution file for a submission.
 
     In this order: ``solution``; that of the data root ``data``; the cached one with the fingerprint in the
-    submission's header; that of the data root in ``AVSB_DATA_DIR``.
+    submission's header; that of the data root in ``AVSB_DATA_DIR``; that of the default synthetic set, if it
+    has that fingerprint.
 
     Raises:
         MissingDataError: there is none.
@@ -29,13 +30,18 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
         cached = find_solution(header.solution)
         if cached is not None:
             return cached
-    root = data_root(data)
-    if root is None:
-        raise MissingDataError(
-            f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
-            f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
-        )
-    return solution_file(open_dataset(root, get_task(header.task)), get_split(header.split))
+    root, task, split = data_root(data), get_task(header.task), get_split(header.split)
+    if root is not None:
+        return solution_file(open_dataset(root, task), split)
+    if split != "train" and synthetic_root(task).is_dir():
+        path = solution_file(open_dataset(synthetic_root(task), task), split)
+        with read_solution(path) as found:
+            if found.fingerprint == header.solution:
+                return path
+    raise MissingDataError(
+        f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
+        f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
+    )
 
 
 def data_of(record: Record, data: Path | None) -> Dataset | None:

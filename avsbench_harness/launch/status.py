@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avsbench_harness.engine.heartbeat import Heartbeat, is_worked_on, read_heartbeat
 from avsbench_harness.engine.run import Run
+from avsbench_harness.errors import AvsbError, one_line
 from avsbench_harness.launch.slurm_queue import queued_runs
 from avsbench_harness.launch.sweep import Cell, State, distinct, record_of
 
@@ -39,8 +40,11 @@ def invalid_cells(planned: Sequence[Cell]) -> list[Outcome]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether a run is done."""
-    record = record_of(run)
+    """Whether a run is done; with a damaged record it is not, and `avsb run` reports that."""
+    try:
+        record = record_of(run)
+    except AvsbError:
+        return False
     return record is not None and record.status == "done"
 
 
@@ -51,7 +55,10 @@ def state_of(run: Run) -> State:
 
 def run_status(run: Run, queued: Collection[str]) -> Outcome:
     """The status of a run; ``queued`` holds the ids of runs whose job is pending or running."""
-    record = record_of(run)
+    try:
+        record = record_of(run)
+    except AvsbError as error:
+        return Outcome(run.id, "failed", one_line(error))
     if record is not None and record.status == "done":
         return Outcome(run.id, "done")
     if not run.folder.is_dir():

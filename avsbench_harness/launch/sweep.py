@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -16,7 +17,8 @@ from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
 from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.launch.preflight import check_output, check_run
+from avsbench_harness.launch.request import Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed
 from avsbench_harness.recipe.yaml_reader import read_yaml
@@ -126,13 +128,16 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
         grid: the grid.
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
-        check: also check every network, see ``plan``.
+        check: also check every network and the files of its data, see ``plan`` and ``check_run``.
 
     Raises:
         MissingDataError: the data folder is missing, or has none of the grid's tasks.
     """
     _check_data(grid)
+    if check:
+        check_output(out)
     planned: list[Cell] = []
+    opened = functools.cache(open_data)
     combinations = itertools.product(
         grid.rows, grid.task, grid.method, grid.backbone, grid.variant, grid.seeds
     )
@@ -152,7 +157,10 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
             device=device,
         )
         try:
-            planned.append(Cell(row.name, request, plan(request, check=check)))
+            run = plan(request, check=check, opened=opened)
+            if check:
+                check_run(run)
+            planned.append(Cell(row.name, request, run))
         except AvsbError as error:
             planned.append(Cell(row.name, request, None, str(error)))
     return planned

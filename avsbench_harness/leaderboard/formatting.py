@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
-
 from avsbench_harness.errors import one_line
 
 
@@ -69,6 +67,8 @@ def statistics_of(values: Sequence[float]) -> dict[str, float | None]:
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV with six decimals; untrusted text becomes one printable line."""
+    import pandas as pd
+
     buffer = io.StringIO()
     plain = [
         {key: one_line(cell, 10_000) if isinstance(cell, str) else cell for key, cell in row.items()}

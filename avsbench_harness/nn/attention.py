@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from avsbench_harness.nn.dropout import Dropout, draw_kept
+from avsbench_harness.nn.dropout import Dropout, draw_kept, dropout
 
 
 class Attention(nn.Module):
@@ -69,17 +69,24 @@ class Attention(nn.Module):
         mixed: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return mixed
 
-    def weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """Attention weights of queries (N,Q,dim) for keys (N,S,dim): (N,Q,S), the mean over heads.
+    def with_weights(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend from queries (N,Q,dim) to keys (N,S,dim), and return also the weights (N,Q,S).
 
-        Rows sum to 1; dropout is not applied.
+        The weights are averaged over heads. In training, dropout applies to the returned weights too, as in
+        ``torch.nn.MultiheadAttention``.
         """
-        return self.head_weights(query, key).mean(dim=1)
+        queries, keys, values = (
+            self._split(self._project(tokens, part)) for part, tokens in enumerate((query, key, key))
+        )
+        weights = ((queries * _scale(queries)) @ keys.transpose(2, 3)).softmax(dim=-1)
+        weights = dropout(weights, self.dropout, self.training)
+        mixed: Tensor = self.out_proj((weights @ values).transpose(1, 2).flatten(2))
+        return mixed, weights.mean(dim=1)
 
     def head_weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention weights of each head, (N,heads,Q,S); arguments as in :meth:`forward`, without dropout."""
         queries, keys = self._split(self._project(query, 0)), self._split(self._project(key, 1))
-        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+        scores = (queries * _scale(queries)) @ keys.transpose(2, 3)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         weights: Tensor = scores.softmax(dim=-1)

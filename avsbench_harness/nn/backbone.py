@@ -11,10 +11,9 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
-from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.files import sha256_file
-from avsbench_harness.weights import store, timm_names
-from avsbench_harness.weights.spec import BackboneWeightsSpec
+from avsbench_harness.errors import UsageError
+from avsbench_harness.weights import backbone_names, timm_names
+from avsbench_harness.weights.pretrained import find_pretrained
 from avsbench_harness.weights.state_files import read_state
 
 
@@ -87,7 +86,7 @@ def build_backbone(
             does not fit.
         MissingDataError: no ImageNet weights are on this machine.
     """
-    full = timm_names.resolve(name)
+    full = backbone_names.resolve(name)
     accepted = inspect.signature(type(timm_names.skeleton(full))).parameters
     options: dict[str, float | bool] = {}
     if "strict_img_size" in accepted:  # window attention that otherwise takes its default size only
@@ -109,46 +108,3 @@ def build_backbone(
         except UsageError as error:
             raise UsageError(f"{file}: {error}") from None
     return backbone
-
-
-def pretrained_weights(name: str) -> tuple[Path, BackboneWeightsSpec]:
-    """Find the ImageNet weights of a backbone, see :func:`find_pretrained`, and describe them for a spec."""
-    path = find_pretrained(name)
-    digest = sha256_file(path)
-    full = timm_names.weights_name(timm_names.resolve(name), digest)
-    return path, BackboneWeightsSpec(name=full, sha256=digest)
-
-
-def find_pretrained(name: str) -> Path:
-    """Find the ImageNet weights of a backbone: in the store, else in timm's download cache.
-
-    Raises:
-        MissingDataError: neither has them; the message names the file to download and the command to add it.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    stored = store.find(name)
-    if stored is not None:
-        return stored
-    full = timm_names.resolve(name)
-    cfg: Any = get_pretrained_cfg(full)
-    if cfg is None or not (cfg.hf_hub_id or cfg.url):
-        raise MissingDataError(
-            f"timm has no weights for '{full}'; add your own: avsb weights add {name} FILE"
-        )
-    sources = []
-    if cfg.hf_hub_id:
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            cached = try_to_load_from_cache(cfg.hf_hub_id, file)
-            if isinstance(cached, str):
-                return Path(cached)
-        sources.append(f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors")
-    if isinstance(cfg.url, str) and cfg.url:
-        sources.append(cfg.url)
-    known = [f"{digits[:8]}..." for digits in timm_names.KNOWN_FILES.get(full, ())]
-    hashes = f", SHA-256 {' or '.join(known)}" if known else ""
-    raise MissingDataError(
-        f"The ImageNet weights of '{name}' (timm {full}{hashes}) are "
-        f"not on this machine, and no others are used instead. Fetch {' or '.join(sources)} and run: "
-        f"avsb weights add {name} {sources[0].rsplit('/', 1)[1]}"
-    )

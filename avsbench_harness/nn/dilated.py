@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class DilatedSum(nn.Module):
                 weights.append(conv.weight[:, :, 1:2, 1:2])
                 biases.append(conv.bias)
         if weights:
-            parts.append(F.conv2d(maps, torch.stack(weights).sum(dim=0), torch.stack(biases).sum(dim=0)))
+            # Not the sum of a stack: the gradients of the biases would be views of one tensor.
+            parts.append(F.conv2d(maps, reduce(torch.add, weights), reduce(torch.add, biases)))
         total = parts[0]
         for part in parts[1:]:
             total = total + part

@@ -32,12 +32,19 @@ def draw_kept(shape: Sequence[int], rate: float) -> tuple[Tensor, float]:
     return kept.view(*shape), _LEVELS / (_LEVELS - dropped)
 
 
+def dropout(input: Tensor, rate: float, training: bool) -> Tensor:
+    """``torch.nn.functional.dropout``, with masks from :func:`draw_kept` on the CPU."""
+    if not training or not rate or input.device.type != "cpu" or rate == 1:
+        return F.dropout(input, rate, training)
+    kept, factor = draw_kept(input.shape, rate)
+    return input * kept.to(input.dtype).mul_(factor)
+
+
 class Dropout(nn.Dropout):
     """``torch.nn.Dropout``, with masks from :func:`draw_kept` on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input, in training with some values set to zero and the others scaled."""
-        if not self.training or not self.p or self.inplace or input.device.type != "cpu" or self.p == 1:
-            return F.dropout(input, self.p, self.training, self.inplace)
-        kept, factor = draw_kept(input.shape, self.p)
-        return input * kept.to(input.dtype).mul_(factor)
+        if self.inplace:
+            return F.dropout(input, self.p, self.training, inplace=True)
+        return dropout(input, self.p, self.training)

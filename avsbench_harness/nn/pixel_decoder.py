@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention, Shape, cell_centres
 from avsbench_harness.nn.positions import sine_positions
+from avsbench_harness.nn.precision import no_autocast
 
 #: Groups of every group normalisation; ``dim`` is a multiple of it.
 GROUPS = 32
@@ -100,7 +101,7 @@ class PixelDecoder(nn.Module):
         Returns:
             Mask features (N,dim,h_0,w_0), and the refined maps (N,dim,h_i,w_i), coarsest first.
         """
-        with torch.autocast(features[0].device.type, enabled=False):
+        with no_autocast(features[0]):
             wide = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features]
             return self._decode(wide)
 

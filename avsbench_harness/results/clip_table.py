@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from avsbench_harness.scoring.scores import Floats, Reduce, ratio
 from avsbench_harness.scoring.semantic import SemanticCanonical
 from avsbench_harness.tasks import CLASSES, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Largest size of a table, and its largest number of columns.
 MAX_BYTES, MAX_COLUMNS = 64 << 20, 32
@@ -30,12 +34,14 @@ class ClipSums:
         sums: (N,K), one row per clip.
         reduce: metrics from column sums.
         metrics: every metric that the tables determine; ``None`` if undefined.
+        columns: the columns of the per-clip table with numbers, (N,) each.
     """
 
     clips: tuple[str, ...]
     sums: Floats
     reduce: Reduce
     metrics: dict[str, float | None]
+    columns: dict[str, Floats] = field(default_factory=dict)
 
 
 def parse_object_table(content: bytes, task: Task) -> ClipSums:
@@ -61,14 +67,16 @@ def parse_object_table(content: bytes, task: Task) -> ClipSums:
     metrics: dict[str, float | None] = {name: _mean(column) for name, column in values.items()}
     if "empty_frames" in table:
         empty = table["empty_frames"].to_numpy(np.float64)
-        if not (np.isin(empty, np.arange(task.frames + 1)).all() and (empty <= frames).all()):
+        if not _are_counts(empty, 0, frames):
             raise ValueError("empty_frames must be integers from 0 to the number of frames")
         if (has_f != (empty < frames)).any():
             raise ValueError("F must be empty exactly for the clips without an object")
         for name, weights in zip(_PER_FRAME, (frames - empty, empty), strict=True):
             if name in values:
                 metrics[name] = _weighted_mean(values[name], weights)
-    return ClipSums(clips, sums, _reduce_object, metrics)
+        values["empty_frames"] = empty
+        _check_j(values, frames)
+    return ClipSums(clips, sums, _reduce_object, metrics, {"frames": frames, **values})
 
 
 def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSums:
@@ -89,17 +97,37 @@ def parse_semantic_tables(content: bytes, classes: bytes, task: Task) -> ClipSum
             raise ValueError(f"{name} of a clip is missing")
     sums = _class_sums(_parse_table(classes, ("clip", "class", "IoU", "F", "frames")), clips, frames)
     protocol = SemanticCanonical()
+    own = protocol.reduce(sums)
+    for name in ("mIoU", "F"):
+        if not (abs(_shares(table, name) - own[f"{name}_seen"]) <= EPSILON).all():
+            raise ValueError(f"{name} of a clip is not that of the per-class file")
     metrics = {name: _number(value) for name, value in protocol.reduce(sums.sum(axis=0)).items()}
-    return ClipSums(clips, sums, protocol.reduce, metrics)
+    return ClipSums(clips, sums, protocol.reduce, metrics, {"frames": frames})
 
 
 #: Metrics that are means over the frames with and without an object.
 _PER_FRAME = ("J_object", "false_positive_area")
 _SHARES = ("J", "F", "F_half", *_PER_FRAME)
 
+#: The filters of warnings belong to the process, not to a thread.
+_WARNINGS = threading.Lock()
+
+
+def _check_j(values: dict[str, Floats], frames: Floats) -> None:
+    """Compare J of every clip with its parts: frames with an object, and those without one."""
+    if not values.keys() >= set(_PER_FRAME):
+        return
+    empty = values["empty_frames"]
+    parts = ((values["J_object"], frames - empty), (1 - values["false_positive_area"], empty))
+    total = sum(np.where(weights > 0, part, 0) * weights for part, weights in parts)
+    if not (abs(values["J"] * frames - total) <= 1e-6).all():
+        raise ValueError("J of a clip contradicts J_object and false_positive_area")
+
 
 def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
     """The table, with ``clip`` as text (a clip may be named ``NA``) and the rest as numbers, NaN if empty."""
+    import pandas as pd
+
     if len(content) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
     header = content[: content.find(b"\n") + 1].decode("utf-8").strip().split(",")
@@ -107,7 +135,7 @@ def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
     if missing or len(header) > MAX_COLUMNS or len(set(header)) < len(header):
         raise ValueError(f"lacks the column {missing[0]}" if missing else "its header is not valid")
     numbers = [name for name in header if name != "clip"]
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
             return pd.read_csv(
@@ -123,10 +151,10 @@ def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
 
 def _clips(table: pd.DataFrame, task: Task) -> tuple[tuple[str, ...], Floats]:
     """The clips, and their numbers of frames."""
-    clips, frames = tuple(table["clip"]), table["frames"].to_numpy(np.float64)
+    clips, frames = tuple(table["clip"].tolist()), table["frames"].to_numpy(np.float64)
     if not clips or len(set(clips)) < len(clips) or "" in clips:
         raise ValueError("clips are missing or named twice")
-    if not np.isin(frames, np.arange(1, task.frames + 1)).all():
+    if not _are_counts(frames, 1, task.frames):
         raise ValueError(f"frames must be integers from 1 to {task.frames}")
     return clips, frames
 
@@ -141,16 +169,17 @@ def _shares(table: pd.DataFrame, name: str) -> Floats:
 
 def _class_sums(table: pd.DataFrame, clips: Sequence[str], frames: Floats) -> Floats:
     """(N,213) columns of semantic/1: sums of IoU, sums of F and numbers of frames, 71 each."""
-    position = {clip: index for index, clip in enumerate(clips)}
-    rows = table["clip"].map(position).to_numpy(np.float64)
+    import pandas as pd
+
+    rows = pd.Index(clips).get_indexer(pd.Index(table["clip"]))
     columns = table["class"].to_numpy(np.float64)
-    if np.isnan(rows).any() or not np.isin(columns, np.arange(len(CLASSES))).all():
+    if (rows < 0).any() or not _are_counts(columns, 0, len(CLASSES) - 1):
         raise ValueError(f"the per-class file has unknown clips, or classes outside 0 to {len(CLASSES) - 1}")
-    rows, columns = rows.astype(int), columns.astype(int)
-    if len(set(zip(rows, columns, strict=True))) < len(rows):
+    columns = columns.astype(int)
+    if len(np.unique(rows * len(CLASSES) + columns)) < len(rows):
         raise ValueError("the per-class file has a class of a clip twice")
     present = table["frames"].to_numpy(np.float64)
-    if not (np.isin(present, np.arange(1, int(frames.max()) + 1)).all() and (present <= frames[rows]).all()):
+    if not _are_counts(present, 1, frames[rows]):
         raise ValueError("frames of the per-class file must be integers from 1 to those of the clip")
     sums = np.zeros((len(clips), 3, len(CLASSES)))
     sums[rows, 2, columns] = present
@@ -160,6 +189,11 @@ def _class_sums(table: pd.DataFrame, clips: Sequence[str], frames: Floats) -> Fl
             raise ValueError(f"{name} of the per-class file must be from 0 to the number of frames")
         sums[rows, block, columns] = values
     return sums.reshape(len(clips), -1)
+
+
+def _are_counts(values: Floats, low: int, high: int | Floats) -> bool:
+    """Whether all values are integers from ``low`` to ``high``."""
+    return bool(((values >= low) & (values <= high) & (values == np.floor(values))).all())
 
 
 def _reduce_object(sums: Floats) -> dict[str, Floats]:

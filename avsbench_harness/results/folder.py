@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from avsbench_harness.results.clip_table import (
     parse_semantic_tables,
 )
 from avsbench_harness.results.measurement import Measurement
-from avsbench_harness.results.record import Record, classes_file, clips_file, parse_record
+from avsbench_harness.results.protocol_bounds import bound_faults
+from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
 from avsbench_harness.scoring.api import canonical
@@ -37,10 +39,10 @@ from avsbench_harness.submission import read_solution
 from avsbench_harness.tasks import get_task
 
 #: Changes whenever a check or a cached value changes.
-VERSION = 1
+VERSION = 2
 
-#: Records that are checked together, on the same resamples.
-_BATCH = 32
+#: Records that are held in memory with their tables at a time.
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,12 @@ class _Checked:
 
     Attributes:
         key: cache key, by the content of the files.
-        table: parsed per-clip tables.
-        resampled: metrics of each chunk of resamples.
     """
 
     path: Path
     key: str = ""
     record: Record | None = None
     faults: list[str] = field(default_factory=list)
-    table: ClipSums | None = None
-    resampled: list[dict[str, Floats]] = field(default_factory=list)
     bootstrap: Bootstrap | None = None
 
 
@@ -108,9 +106,9 @@ def read_results(folder: Path) -> Results:
     checked: list[_Checked] = []
     solutions: dict[str, SolutionFacts | None] = {}
     paths = sorted(folder.glob("*.json"))
-    with open_cache() as cache:
+    with open_cache() as cache, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _BATCH):
-            checked += _check(paths[start : start + _BATCH], cache, solutions)
+            checked += _check(paths[start : start + _BATCH], cache, pool, solutions)
     measurements, refused = read_checked_measurements(folder)
     valid = {one.record.run_id: one for one in checked if one.record is not None and not one.faults}
     return Results(
@@ -125,24 +123,19 @@ def read_results(folder: Path) -> Results:
 
 
 def _check(
-    paths: Sequence[Path], cache: CheckCache, solutions: dict[str, SolutionFacts | None]
+    paths: Sequence[Path], cache: CheckCache, pool: Executor, solutions: dict[str, SolutionFacts | None]
 ) -> list[_Checked]:
-    """Read and check some records, on the same resamples where they have equally many clips."""
+    """Read some records, and check those that are not in the cache."""
     loaded = [_load(path, solutions) for path in paths]
     known = cache.get([one.key for one, _ in loaded if one.key])
     pending = []
-    groups: dict[int, list[_Checked]] = defaultdict(list)
     for one, tables in loaded:
         if one.record is not None and one.key in known:
             _restore(one, known[one.key])
         elif one.record is not None:
-            pending.append(one)
-            _check_tables(one, tables, _solution(one.record, solutions))
-            if one.table is not None:
-                groups[len(one.table.clips)].append(one)
-    for group in groups.values():
-        _resample(group)
-    cache.put({one.key: _store(one) for one in pending})
+            pending.append((one, one.record, tables, _solution(one.record, solutions)))
+    done = pool.map(lambda values: _check_record(*values), pending)
+    cache.put({one.key: _store(one) for (one, *_), _ in zip(pending, done, strict=True)})
     return [one for one, _ in loaded]
 
 
@@ -196,10 +189,10 @@ def _solution(record: Record, known: dict[str, SolutionFacts | None]) -> Solutio
     return known[fingerprint]
 
 
-def _check_tables(one: _Checked, tables: Mapping[str, bytes], solution: SolutionFacts | None) -> None:
+def _check_record(
+    one: _Checked, record: Record, tables: Mapping[str, bytes], solution: SolutionFacts | None
+) -> None:
     """Check a record against its spec, its solution and its per-clip tables."""
-    record = one.record
-    assert record is not None
     one.faults += record_faults(one.path, record, solution)
     entry = None if one.faults or record.status == "failed" else record.score(canonical(record.task))
     if entry is None:
@@ -216,29 +209,26 @@ def _check_tables(one: _Checked, tables: Mapping[str, bytes], solution: Solution
     if solution is not None and solution.clips != frozenset(table.clips):
         one.faults.append("the clips of the per-clip file are not those of the solution.")
     one.faults += metric_faults(entry, table)
+    for other in record.scores:
+        if other is not entry and other.part == "all":
+            faults = bound_faults(other, table)
+            one.faults += (f"{other.protocol}: {fault}" for fault in faults)
     one.faults += part_faults(record, table, solution)
     if not one.faults:
-        one.table = table
+        _resample(one, entry, table)
 
 
-def _resample(group: Sequence[_Checked]) -> None:
-    """Check the intervals of records with equally many clips, and keep the resampled first metric."""
-    tables = [one.table for one in group if one.table is not None]
-    if len(tables[0].clips) > 1:
-        for sums in resampled_sums([table.sums for table in tables]):
-            for one, table, chunk in zip(group, tables, sums, strict=True):
-                one.resampled.append(table.reduce(chunk))
-    for one, table in zip(group, tables, strict=True):
-        assert one.record is not None
-        entry = one.record.score(canonical(one.record.task))
-        assert entry is not None
-        one.faults += interval_faults(entry, table, one.resampled)
-        metric = entry.main[0]
-        resampled = np.concatenate([chunk[metric] for chunk in one.resampled] or [np.zeros(0)])
-        value = float(table.reduce(table.sums.sum(axis=0))[metric])
-        clips = hashlib.sha256("\n".join(table.clips).encode()).hexdigest()
-        one.bootstrap = Bootstrap(clips, value, resampled)
-        one.table, one.resampled = None, []
+def _resample(one: _Checked, entry: ScoreEntry, table: ClipSums) -> None:
+    """Check the intervals of a record, and keep its first metric on the resamples of its clips."""
+    several = len(table.clips) > 1
+    chunks = [table.reduce(sums) for (sums,) in resampled_sums([table.sums])] if several else []
+    one.faults += interval_faults(entry, table, chunks)
+    metric = entry.main[0]
+    one.bootstrap = Bootstrap(
+        clips=hashlib.sha256("\n".join(table.clips).encode()).hexdigest(),
+        value=float(table.reduce(table.sums.sum(axis=0))[metric]),
+        resampled=np.concatenate([chunk[metric] for chunk in chunks] or [np.zeros(0)]),
+    )
 
 
 def _store(one: _Checked) -> bytes:

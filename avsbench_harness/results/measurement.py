@@ -149,8 +149,6 @@ def read_measurement(path: Path) -> Measurement:
     Raises:
         UsageError: the file does not hold a valid measurement.
     """
-    if not path.is_file():  # reading a named pipe would block
-        raise UsageError(f"{path} is not a regular file.")
     values = read_json(path)
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a measurement: expected a JSON object.")

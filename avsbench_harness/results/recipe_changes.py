@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from avsbench_harness.errors import AvsbError, one_line
+from avsbench_harness.errors import PLUGIN_ERRORS, AvsbError, one_line
 from avsbench_harness.method import Method, get_method, methods
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import Recipe
@@ -89,12 +89,14 @@ def _uses_maskiges(method: Method, recipe: Mapping[str, Any]) -> bool:
     options = recipe.get("options")
     try:
         return method.uses_maskiges(options if isinstance(options, dict) else {})
-    except (AvsbError, TypeError, ValueError):
+    except PLUGIN_ERRORS:
         return True
 
 
 def _differences(old: object, new: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The changed values by dotted key; a list is one value."""
+    if old == new:
+        return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             name = f"{prefix}.{key}" if prefix else str(key)

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -249,17 +250,31 @@ def recipe_value(recipe: Mapping[str, Any], key: str, default: object = None) ->
     return value
 
 
-def environment(device: str) -> EnvironmentEntry:
-    """Describe the software and hardware of this process; ``device`` is the device of the run."""
+def environment(device: str, threads: int | None = None) -> EnvironmentEntry:
+    """Describe the software and hardware of this process.
+
+    Args:
+        device: of the run.
+        threads: of torch on the CPU in the run's training; by default those of this process.
+    """
     return EnvironmentEntry(
         harness=__version__,
         python=platform.python_version(),
         platform=platform.platform(),
         packages=_versions(("torch", "torchvision", "timm", "numpy", "scikit-image", "resampy")),
         device=device,
-        threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        threads=threads or _threads(),
         git=_git(),
     )
+
+
+def _threads() -> int:
+    """The number of torch's threads in this process; without torch, the number that it would use."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if re.fullmatch("[1-9][0-9]{0,3}", wanted) else os.cpu_count() or 1
 
 
 def now() -> str:

@@ -133,15 +133,21 @@ def interval_faults(
             if stated is not None:
                 yield f"{name} has an interval, but the per-clip file gives none."
             continue
-        # Resamples that equal the estimate up to rounding may count as below or above it.
-        known = [bca_interval(value + change, values, left_out[name]) for change in (-1e-12, 0.0, 1e-12)]
-        lows, highs = zip(*(pair for pair in known if pair is not None), strict=True)
-        if stated is None or not (
-            min(lows) - TOLERANCE <= stated[0] <= max(lows) + TOLERANCE
-            and min(highs) - TOLERANCE <= stated[1] <= max(highs) + TOLERANCE
-        ):
+        known: list[tuple[float, float]] = []
+        for change in (
+            0.0,
+            -1e-12,
+            1e-12,
+        ):  # rounding may put resamples on either side
+            known += filter(None, [bca_interval(value + change, values, left_out[name])])
+            if stated is not None and all(
+                min(ends) - TOLERANCE <= end <= max(ends) + TOLERANCE
+                for end, ends in zip(stated, zip(*known, strict=True), strict=True)
+            ):
+                break
+        else:
             interval = None if stated is None else list(stated)
-            yield f"the interval of {name} is {interval}, but the per-clip file gives {list(known[1] or ())}."
+            yield f"the interval of {name} is {interval}, but the per-clip file gives {list(known[0])}."
 
 
 def part_faults(record: Record, table: ClipSums, solution: SolutionFacts | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from avsbench_harness.engine.run import RunSpec
 from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.errors import AvsbError, one_line
 from avsbench_harness.results.measurement import Measurement, measurement_files, read_measurement
@@ -17,9 +18,10 @@ from avsbench_harness.tasks import SPLITS, TASKS
 #: Fields of a record that describe a run, and that only a spec supports.
 RUN_FIELDS = ("variant", "backbone", "preset", "seed", "training", "cost")
 
-#: Keys that every version of a spec has.
-SPEC_KEYS = ("method", "variant", "backbone", "task", "seed", "preset", "data", "audio", "recipe", "code")
+#: Limit of the numbers that describe costs and trainings.
+LARGEST = 1e15
 
+_DATE = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +68,7 @@ def record_faults(path: Path, record: Record, solution: SolutionFacts | None) ->
     ):
         if record.status == "done" and not _SHA256.fullmatch(digest or ""):
             yield f"{name} is {digest!r}, which is not a SHA-256."
+    yield from _fact_faults(record)
     if solution is not None:
         yield from _data_faults(record, solution)
     if record.spec is not None:
@@ -79,6 +82,28 @@ def record_faults(path: Path, record: Record, solution: SolutionFacts | None) ->
         yield "a finished run must have scores."
     else:
         yield from entry_faults(record)
+
+
+def _fact_faults(record: Record) -> Iterator[str]:
+    """Impossible dates, costs and facts of a training."""
+    if not _DATE.fullmatch(record.created):
+        yield f"created is {record.created!r}, which is not a date such as 2026-01-31T12:00:00Z."
+    facts: list[tuple[str, float]] = []
+    if (cost := record.cost) is not None:
+        facts += [("cost.parameters", cost.parameters), ("cost.gmacs", cost.gmacs)]
+    if (training := record.training) is not None:
+        facts += [
+            ("training.selected_step", training.selected_step),
+            ("training.steps", training.steps),
+            ("training.seconds", training.seconds),
+            ("training.clips_per_second", training.clips_per_second or 0),
+            ("training.memory_gib", training.memory_gib or 0),
+        ]
+        if training.selected_step > training.steps:
+            yield f"training.selected_step is {training.selected_step}, after the last step."
+    for name, value in facts:
+        if not 0 <= value < LARGEST:
+            yield f"{name} is {value}, which is not possible."
 
 
 def _data_faults(record: Record, solution: SolutionFacts) -> Iterator[str]:
@@ -109,14 +134,10 @@ def _external_faults(record: Record, solution: SolutionFacts | None) -> Iterator
 
 def _spec_faults(record: Record, spec: Mapping[str, Any]) -> Iterator[str]:
     """Contradictions between a record and the spec of its run."""
-    mappings = ("recipe", "data", "audio")
-    if any(name not in spec for name in SPEC_KEYS) or not all(
-        isinstance(spec[key], dict) for key in mappings
-    ):
-        yield "the spec is not that of a run."
-        return
-    if any(spec.get(key) is not None and not isinstance(spec[key], dict) for key in ("weights", "init")):
-        yield "weights or init of the spec is not valid."
+    try:
+        RunSpec.parse(spec, "the spec")
+    except AvsbError as error:
+        yield str(error)
         return
     if record.spec_hash != spec_hash(spec):
         yield "spec_hash is not the hash of the spec."

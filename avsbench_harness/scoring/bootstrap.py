@@ -2,15 +2,21 @@
 
 The metrics of every protocol are functions of the column sums of a table with one row per clip. A resample is
 a vector of row multiplicities, and all resamples together are one matrix product; no clip is scored again.
+The product skips the zeros of the table, most of its entries if there is a column per class.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from avsbench_harness.jit import compiled
+
+Counts = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
@@ -18,6 +24,7 @@ SEED = 0
 LEVEL = 0.95
 _CHUNK = 250  # maximum number of resamples held in memory at a time
 _WEIGHTS = 2**19  # maximum number of multiplicities held in memory at a time
+_KNOWN = 2**23  # maximum number of multiplicities that are kept for the next table
 _ROWS = 512  # rows left out at a time
 
 
@@ -35,13 +42,55 @@ def resampled_sums(
         (chunk, K_i) for each table.
     """
     rows = len(tables[0])
+    columns = [_columns(table) for table in tables]
+    weights = _known_weights if rows * resamples <= _KNOWN else _weights
+    for chunk in weights(rows, resamples, seed):
+        yield [_weighted_sums(chunk, *column) for column in columns]
+
+
+def _weights(rows: int, resamples: int, seed: int) -> Iterator[Counts]:
+    """Multiplicities (rows, chunk) of the rows in each resample, at most :data:`_WEIGHTS` at a time."""
     chunk = max(1, min(_CHUNK, _WEIGHTS // rows))
     draw = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        chosen = draw.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
-        weights = np.bincount(chosen.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
-        yield [weights @ table for table in tables]
+        chosen = draw.integers(0, rows, (count, rows)) * count + np.arange(count)[:, None]
+        yield np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint16)
+
+
+@functools.lru_cache(maxsize=2)
+def _known_weights(rows: int, resamples: int, seed: int) -> tuple[Counts, ...]:
+    """All chunks of :func:`_weights`, kept for the next table with equally many rows."""
+    return tuple(_weights(rows, resamples, seed))
+
+
+def _columns(table: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    """The entries of a table that are not 0, by column: ends of the columns, rows and values."""
+    by_column = np.ascontiguousarray(table.T)
+    present = by_column != 0
+    return present.sum(axis=1).cumsum(), np.nonzero(present)[1], by_column[present]
+
+
+def _weighted_sums(
+    weights: Counts, ends: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], values: Floats
+) -> Floats:
+    """(count, K) sums of the entries of :func:`_columns`, each with the (R, count) weights of its row."""
+    sums = np.zeros((len(ends), weights.shape[1]))
+    _add_weighted(weights, ends, rows, values, sums)
+    return sums.T
+
+
+@compiled
+def _add_weighted(weights: Any, ends: Any, rows: Any, values: Any, sums: Any) -> None:
+    """sums[k] += values[i] * weights[rows[i]] for the entries i of each column k."""
+    start = 0
+    for k in range(ends.size):
+        total = sums[k]
+        for i in range(start, ends[k]):
+            value, weight = values[i], weights[rows[i]]
+            for j in range(total.size):
+                total[j] += value * weight[j]
+        start = ends[k]
 
 
 def bootstrap_intervals(

@@ -210,11 +210,11 @@ class AVSBench(Protocol):
 
 @dataclass(frozen=True)
 class AVSegFormer(AVSBench):
-    """avsegformer: test script of AVSegFormer (Gao et al., AAAI 2024) on S4 and MS3.
+    """avsegformer: released test script of AVSegFormer (Gao et al., AAAI 2024) on S4 and MS3.
 
     avsbench with two clips per batch at 512 x 512, the output size of the network; the ground truth is
     enlarged from 224 by PIL's nearest neighbour. Predictions of another size are enlarged in the same way,
-    which differs from predictions made at 512.
+    which differs from predictions made at 512; a run whose recipe names this protocol predicts at 512 too.
     """
 
     name: ClassVar[str] = "avsegformer"

@@ -93,10 +93,7 @@ class SemanticCanonical(Protocol):
         """One row per clip: sums of IoU, sums of F and numbers of frames, 71 each."""
         classes = ClassFrames.of(frames.counts, self._dtype)
         parts = [frames.per_clip(values) for values in (classes.iou, classes.f, classes.present)]
-        padding = np.maximum(self._padded_to - frames.lengths, 0)
-        for part in parts:
-            part[:, 0] += padding  # padded frames: IoU = F = 1 for the background
-        sums = np.concatenate(parts, axis=1)
+        sums = self.padded(np.concatenate(parts, axis=1), frames.lengths)
         own = _class_values(sums)
         return Tally(
             sums=sums,
@@ -109,6 +106,18 @@ class SemanticCanonical(Protocol):
             per_class=_class_table,
             class_sums=("IoU", "F", "frames"),
         )
+
+    def padded(self, sums: Floats, lengths: Array) -> Floats:
+        """The rows of the clips, (N,213), with the padded frames of this protocol.
+
+        Args:
+            sums: of the valid frames.
+            lengths: (N,) numbers of valid frames.
+        """
+        found = sums.copy()
+        # IoU = F = 1 for the background
+        found[:, [0, _N, 2 * _N]] += np.maximum(self._padded_to - lengths, 0)[:, None]
+        return found
 
     def reduce(self, sums: Floats) -> dict[str, Floats]:
         """The metrics from (..., 213): sums of IoU, sums of F and numbers of frames, 71 each."""
@@ -219,9 +228,10 @@ def _union(sums: Floats) -> Floats:
 
 
 def _class_values(sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """IoU and F of each class, 0 for classes without a frame, and the numbers of frames."""
+    """IoU and F of each class, 0 for classes without a frame, whose sums are 0, and the frames."""
     iou, f, frames = _thirds(sums)
-    return np.nan_to_num(ratio(iou, frames)), np.nan_to_num(ratio(f, frames)), frames
+    counted = np.maximum(frames, 1)
+    return iou / counted, f / counted, frames
 
 
 def _mean_seen(values: Floats, frames: Floats) -> Floats:

@@ -17,6 +17,7 @@ from avsbench_harness.scoring.api import every_protocol, get_protocol
 from avsbench_harness.scoring.protocol import Counter, Protocol, Scorer
 from avsbench_harness.scoring.scores import Scores, Unavailable
 from avsbench_harness.submission import Solution, Submission, check_submission
+from avsbench_harness.tasks import MASK_SIZE
 
 #: Parts of the clips of a solution; a host publishes the scores of the public clips only.
 PARTS = ("all", "public", "private")
@@ -58,21 +59,24 @@ def find_faults(path: Path, solution: Solution | None = None, protocol: str | No
 
     Args:
         path: the file.
-        solution: result of ``read_solution``, to also check clips, numbers of frames, fingerprint and size.
+        solution: result of ``read_solution``, to also check clips, numbers of frames and fingerprint; without
+            it, masks of the official size are assumed.
         protocol: name of the protocol to score by; ``None`` for the canonical one.
 
     Raises:
         MissingDataError: the file cannot be opened.
         UsageError: unknown protocol.
     """
-    chosen = get_protocol(solution.header.task, protocol) if solution is not None else None
+    if solution is not None:
+        get_protocol(solution.header.task, protocol)  # also where the submission cannot be opened
     faults = check_submission(path, solution)
-    if chosen is None or solution is None:
-        return faults
     with suppress(SubmissionError), Submission(path) as submission:
-        reason = _missing(chosen, submission, solution)
-        if reason and submission.header.task == solution.header.task:
-            faults.append(f"protocol '{chosen.name}' {reason}.")
+        task = submission.header.task
+        if solution is None or solution.header.task == task:
+            chosen = get_protocol(task, protocol)
+            size = (MASK_SIZE, MASK_SIZE) if solution is None else solution.header.size
+            reason = _missing(chosen, submission, size)
+            faults += [f"protocol '{chosen.name}' {reason}."] if reason else []
     return faults
 
 
@@ -104,7 +108,7 @@ def score_protocols(
         more = f" ({len(mismatches) - 1} more)" if len(mismatches) > 1 else ""
         raise SubmissionError(f"{submission.path}: {mismatches[0]}{more}")
     clips = _clips_of(solution, part)
-    reasons = [_missing(protocol, submission, solution) for protocol in chosen]
+    reasons = [_missing(protocol, submission, solution.header.size) for protocol in chosen]
     scorers = {
         i: Scorer(protocol, solution.header.size)
         for i, (protocol, reason) in enumerate(zip(chosen, reasons, strict=True))
@@ -136,14 +140,14 @@ def _clips_of(solution: Solution, part: str) -> list[str]:
     return clips
 
 
-def _missing(protocol: Protocol, submission: Submission, solution: Solution) -> str:
-    """The reason why a protocol cannot score a submission, empty if it can."""
+def _missing(protocol: Protocol, submission: Submission, size: tuple[int, int]) -> str:
+    """The reason why a protocol cannot score a submission against masks (H, W), empty if it can."""
     if protocol.needs_scores:
         return protocol.needs_scores
-    ours, theirs = submission.header.size, solution.header.size
-    if ours != theirs and protocol.side is None:
+    ours = submission.header.size
+    if ours != size and protocol.side is None:
         return (
-            f"needs predictions of the masks' size {theirs[0]} x {theirs[1]}, not {ours[0]} x {ours[1]}; "
+            f"needs predictions of the masks' size {size[0]} x {size[1]}, not {ours[0]} x {ours[1]}; "
             "resize the probabilities before they are encoded"
         )
     return ""

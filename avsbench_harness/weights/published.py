@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from avsbench_harness.errors import UsageError
+from avsbench_harness.errors import PLUGIN_ERRORS, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.weights import store
 from avsbench_harness.weights.meta import on_meta
@@ -166,7 +166,7 @@ def _likenesses(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) ->
             continue
         try:
             model = on_meta(candidate.build)
-        except Exception:  # not every variant has every task, and a broken plugin is no candidate
+        except PLUGIN_ERRORS:  # not every variant has every task, and a broken plugin is no candidate
             continue
         fit = 1.0
         try:

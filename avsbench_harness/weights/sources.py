@@ -10,7 +10,6 @@ from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
 from avsbench_harness.weights import store
 from avsbench_harness.weights.spec import WeightsSpec
-from avsbench_harness.weights.tensors import meta_state_dict
 
 #: Prefixes of a run's weights: the network, and the audio encoder that was trained with it.
 MODEL, ENCODER = "model.", "encoder."
@@ -128,11 +127,12 @@ def _run_source(path: Path) -> Source:
 
 
 def _names(path: Path) -> list[str]:
-    """Names of the entries of a safetensors file; empty if it is not one."""
-    try:
-        return list(meta_state_dict(path))
-    except UsageError:
-        return []
+    """Names of the entries of a safetensors file; empty if it is another weights file."""
+    from avsbench_harness.weights.state_files import check_kind
+    from avsbench_harness.weights.tensors import meta_state_dict
+
+    check_kind(path)
+    return list(meta_state_dict(path)) if path.suffix == ".safetensors" else []
 
 
 def _describe(facts: Mapping[str, str]) -> str:

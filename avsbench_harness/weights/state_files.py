@@ -24,11 +24,23 @@ _COPIES = 4
 # Other kinds of files, by their first bytes, and what to do about them.
 _OTHER_FILES = (
     (rb"version https://git-lfs", "is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
-    (rb"\s*<(!doctype|html|\?xml)", "is a web page; download the file itself"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|\?xml)", "is a web page; download the file itself"),
     (rb"\x1f\x8b", "is compressed with gzip; decompress it with gunzip"),
     (rb"\s*\{", "is JSON, such as the index of a model in parts; pass the weights file itself"),
+)
+_NOT_TORCH = (
     (rb'.{8}\{"', "is a safetensors file; rename it to .safetensors"),
     (rb"(?!\x80|PK\x03\x04).", "is not a weights file; fetch it again"),
+)
+_NOT_SAFETENSORS = ((rb"\x80[\x02-\x05]|PK\x03\x04", "is a file of torch.save; rename it to .pth"),)
+
+# Other zip files, by the names of their members.
+_OTHER_ZIPS = (
+    (r"\.npy$", "is a NumPy archive (.npz); save its arrays as a state dict with torch.save"),
+    (
+        r"(?<!/data)\.(pth|pt|pkl|bin|ckpt|safetensors|th)$",
+        "is a zip archive of weights; extract it and pass that file",
+    ),
 )
 
 # The model of a state dict, by a name that it contains; the first that matches.
@@ -64,6 +76,7 @@ def read_state(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}.")
     check_published_hash(path)
+    check_kind(path)
     if path.suffix == ".safetensors":
         state = _named_tensors(unwrap(load_tensors(path), path, ema=ema))
     else:
@@ -75,14 +88,25 @@ def read_state(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     return state
 
 
+def check_kind(path: Path) -> None:
+    """Refuse a file of another kind than its name says, or that holds no weights, with a ``UsageError``."""
+    own = _NOT_SAFETENSORS if path.suffix == ".safetensors" else _NOT_TORCH
+    with path.open("rb") as file:
+        start = file.read(512)
+    for pattern, kind in (*_OTHER_FILES, *own):
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            raise UsageError(f"{path} {kind}.")
+    # The first member of a zip file follows its local header.
+    if start.startswith(b"PK\x03\x04"):
+        name = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("latin1")
+        for suffix, kind in _OTHER_ZIPS:
+            if re.search(suffix, name):
+                raise UsageError(f"{path} {kind}.")
+
+
 def _read_pickled(path: Path, *, ema: bool) -> dict[str, Tensor]:
     """The state dict of a pickle or ``torch.save`` file; empty if it is of anything else."""
     try:
-        with path.open("rb") as file:
-            start = file.read(64)
-        for pattern, kind in _OTHER_FILES:
-            if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
-                raise UsageError(f"{path} {kind}.")
         value = unwrap(read_values(path), path, ema=ema)
         if isinstance(value, Mapping):
             sizes = [

@@ -15,16 +15,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from torch import Tensor
 
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, read_json, sha256_file, write_json
-from avsbench_harness.weights import timm_names
-from avsbench_harness.weights.state_files import check_published_hash, read_state
-from avsbench_harness.weights.tensors import save_tensors
+from avsbench_harness.weights import backbone_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Names of the audio encoders.
 AUDIO_ENCODERS = ("vggish", "compact")
@@ -53,7 +53,7 @@ class Entry:
     @property
     def source(self) -> str:
         """The command that stores the file again."""
-        known = timm_names.weights_name(self.name, self.sha256) == self.name
+        known = backbone_names.weights_name(self.name, self.sha256) == self.name
         custom = "" if known else " --custom"
         return f"avsb weights add {self.name} {shlex.quote(self.file)}{self._option}{custom}"
 
@@ -115,19 +115,22 @@ def add(
         file: ``.pth`` (state dict) or ``.safetensors``.
         check: called with the model's name and the state dict; raises ``UsageError`` if they do not fit.
         ema: store the exponential moving average of the weights alone, see :func:`read_state`.
-        custom: accept weights other than those of the name's tag, see :data:`.timm_names.KNOWN_FILES`.
+        custom: accept weights other than those of the name's tag, see :data:`.backbone_names.KNOWN_FILES`.
 
     Raises:
         UsageError: the name is unknown; the file is missing, unreadable, of another model, not one of the
             known files of its tag, or its SHA-256 does not begin with the digits in its name
             (``vggish-10086976.pth``).
     """
+    from avsbench_harness.weights.state_files import check_published_hash, read_state
+    from avsbench_harness.weights.tensors import save_tensors
+
     model = model_name(name)
     if not file.is_file():
         raise UsageError(f"There is no weights file {file}.")
     digest = sha256_file(file)
     check_published_hash(file, digest)
-    if not custom and timm_names.weights_name(model, digest) != model:
+    if not custom and backbone_names.weights_name(model, digest) != model:
         raise _wrong_tag(name, model, file, digest)
     state = read_state(file, ema=ema)
     try:
@@ -146,7 +149,7 @@ def add(
 
 
 def _wrong_tag(name: str, model: str, file: Path, digest: str) -> UsageError:
-    known = " or ".join(digits[:8] for digits in timm_names.KNOWN_FILES[model])
+    known = " or ".join(digits[:8] for digits in backbone_names.KNOWN_FILES[model])
     return UsageError(
         f"{file} does not have the weights of '{name}', {model}: its SHA-256 begins with {digest[:8]}, not "
         f"with {known}. Add weights of another tag under their timm name, for example "
@@ -226,6 +229,11 @@ def find(name: str) -> Path | None:
     return None
 
 
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a weights file; that of a stored file, which :func:`find` has verified, is its name."""
+    return path.stem if path.parent == _folder() else sha256_file(path)
+
+
 def verified(entry: Entry) -> Path:
     """The stored file of an entry, if it is whole.
 
@@ -294,11 +302,11 @@ def model_name(name: str) -> str:
     if name in AUDIO_ENCODERS:
         return name
     try:
-        return timm_names.resolve(name)
+        return backbone_names.resolve(name)
     except UsageError:
         if "." in name:  # a known model with an unknown tag: that message says more
             raise
-        raise unknown("model", name, [*AUDIO_ENCODERS, *timm_names.near(name)]) from None
+        raise unknown("model", name, [*AUDIO_ENCODERS, *backbone_names.near(name)]) from None
 
 
 def _today() -> str:

@@ -132,12 +132,13 @@ def check_numbers(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], wha
     typed = [
         f"{name} {str(value.dtype).removeprefix('torch.')}"
         for name, value, dtype in common
-        if dtype.is_floating_point and not (value.is_floating_point() or value.is_meta)
+        if dtype.is_floating_point and not (value.is_meta or _is_float(value))
     ]
     broken = [
         name
         for name, value, dtype in common
-        if not typed and not value.is_meta and not value.to(dtype).isfinite().all()
+        if not (typed or value.is_meta)
+        and not (value.to(dtype) if dtype.is_floating_point else value).isfinite().all()
     ]
     if typed:
         raise UsageError(
@@ -149,6 +150,11 @@ def check_numbers(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], wha
             f"This state dict fits {what}, but not all values are numbers: {counted('not finite', broken)}. "
             "The file is damaged, or its training diverged."
         )
+
+
+def _is_float(value: Tensor) -> bool:
+    """Whether a tensor has floating-point numbers of at least 16 bits; smaller ones are quantised."""
+    return value.is_floating_point() and value.element_size() > 1
 
 
 def unused_entries(module: object) -> tuple[str, ...]:

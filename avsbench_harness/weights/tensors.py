@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,8 @@ from avsbench_harness.files import naming, sync
 MAX_HEADER = 4 * 2**20
 #: Longest name of an entry.
 MAX_NAME = 300
+#: Most axes of a tensor.
+MAX_AXES = 32
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -53,7 +55,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         _check_header(path)
         tensors: dict[str, Tensor] = load_file(path)
-        _check_names(tensors)
+        _check_entries({name: tensor.shape for name, tensor in tensors.items()})
     except (SafetensorError, OSError, KeyError, AttributeError) as error:  # the last two: unknown types
         raise _damaged(path, error) from error
     return tensors
@@ -69,7 +71,7 @@ def meta_state_dict(path: Path) -> dict[str, Tensor]:
         _check_header(path)
         with safe_open(path, "pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        _check_names(shapes)
+        _check_entries(shapes)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -85,9 +87,11 @@ def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"{path} is not a whole safetensors file ({reason}); make or fetch it again.")
 
 
-def _check_names(names: Iterable[str]) -> None:
-    if not all(map(is_name, names)):
+def _check_entries(shapes: Mapping[str, Sequence[int]]) -> None:
+    if not all(map(is_name, shapes)):
         raise SafetensorError("its names are too long or not printable")
+    if any(len(shape) > MAX_AXES for shape in shapes.values()):
+        raise SafetensorError(f"it has a tensor of more than {MAX_AXES} axes")
 
 
 def _check_header(path: Path) -> None:

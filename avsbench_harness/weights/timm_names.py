@@ -1,8 +1,7 @@
-"""Names of visual backbones and of their weights: ours, timm's and those of the original authors."""
+"""Feature extractors of timm, and weights under their names: timm's own and those of the original authors."""
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -10,71 +9,23 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from avsbench_harness.errors import UsageError, unknown
+from avsbench_harness.errors import UsageError
+from avsbench_harness.weights.backbone_names import ALIASES
 from avsbench_harness.weights.meta import on_meta
 from avsbench_harness.weights.state_files import looks_like
 from avsbench_harness.weights.strict import check_numbers
 
-#: Short names in this benchmark, and their timm models with the tag of their weights. timm's default for
-#: ResNet-50 is another training (a1_in1k); the methods use torchvision's first weights.
-ALIASES = {
-    "r50": "resnet50.tv_in1k",
-    "pvt": "pvt_v2_b5.in1k",
-    "swin_t": "swin_tiny_patch4_window7_224.ms_in1k",
-}
-
-#: First digits of the SHA-256 of the files that have the weights of a tag. ResNet-50: torchvision's
-#: resnet50-19c8e357.pth, the same tensors saved again as resnet50-0676ba61.pth, and timm's model.safetensors.
-KNOWN_FILES = {"resnet50.tv_in1k": ("19c8e357", "0676ba61", "5d061a3c593d795b")}
-
 #: Strides of the feature maps that methods use, in pixels.
 STRIDES = (4, 8, 16, 32)
-
-
-def resolve(name: str) -> str:
-    """Return the timm name of an alias or timm name, with its weights tag (``resnet50.tv_in1k``).
-
-    A timm name without a tag gets timm's default tag; that of a model without weights has none.
-
-    Raises:
-        UsageError: timm has no such model or tag; the nearest name is suggested.
-    """
-    full = ALIASES.get(name, name)
-    if not timm.is_model(full):
-        raise unknown("backbone", name, near(name))
-    architecture, _, tag = full.partition(".")
-    try:
-        cfg: Any = get_pretrained_cfg(full)
-    except RuntimeError:
-        tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{architecture}.*")]
-        raise unknown(f"weights of {architecture}", tag, tags) from None
-    return f"{architecture}.{cfg.tag}" if cfg is not None and cfg.tag else architecture
-
-
-def weights_name(name: str, sha256: str) -> str:
-    """Return the timm name of a file's weights: without the tag if the file is known not to have its weights.
-
-    Args:
-        name: a timm name with tag.
-        sha256: of the file.
-    """
-    known = KNOWN_FILES.get(name)
-    return name if known is None or sha256.startswith(known) else name.partition(".")[0]
-
-
-def near(name: str) -> list[str]:
-    """The aliases, and the timm model with the most similar name, if there is one."""
-    return [*ALIASES, *difflib.get_close_matches(name, timm.list_models(), n=1)]
 
 
 def create_body(name: str, **options: Any) -> nn.Module:
     """Build timm's feature extractor with maps at strides 4, 8, 16 and 32, with random weights.
 
     Args:
-        name: a timm name, see :func:`resolve`.
+        name: a timm name, see :func:`.backbone_names.resolve`.
         options: passed to ``timm.create_model``.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from avsbench_harness.nn import pixel_decoder as mask2former
+from avsbench_harness.nn.precision import no_autocast
 
 from .options import Options
 
@@ -89,7 +89,7 @@ class PixelDecoder(nn.Module):
             Four maps (F,dim,h_i,w_i), coarsest first.
         """
         fine, *coarser = features
-        with torch.autocast(fine.device.type, enabled=False):
+        with no_autocast(fine):
             fused = [
                 fuse(level.float(), audio.float()) for fuse, level in zip(self.fusions, coarser, strict=True)
             ]

@@ -18,7 +18,7 @@ class AVSegFormer(Method):
     name = "avsegformer"
     paper = "Gao et al., AAAI 2024"
     url = "https://github.com/vvvb-github/AVSegFormer"
-    variants = ("released", "paper")
+    variants = ("released", "arxiv", "paper")
     tasks = ("s4", "ms3", "avss")
     backbones = ("r50", "pvt", "swin_t")
     options = Options

@@ -1,4 +1,4 @@
-"""The training losses: of the mask, of the mask feature (published code), of intermediate masks (paper)."""
+"""The training losses: of final and intermediate masks, and of the mask feature (released code)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class AVSegFormerOutput:
 
 
 class AVSegFormerModel(Model):
-    """AVSegFormer (Gao et al., AAAI 2024); differences between released code and paper are options.
+    """AVSegFormer (Gao et al., AAAI 2024); differences between the published versions are options.
 
     Frames are independent of each other, except for batch normalisation in training.
     """
@@ -223,10 +223,11 @@ class AVSegFormerModel(Model):
             losses["mix"] = options.mix_weight * mix_loss(computed.mask_feature, masks, kind)
         if with_inter:
             losses["inter"] = options.inter_weight * torch.stack(
-                [segmentation_loss(layer, masks, "dice") for layer in computed.intermediate]
+                [segmentation_loss(layer, masks, options.loss) for layer in computed.intermediate]
             ).sum(dim=0)
         return losses
 
     def load_upstream(self, state: Mapping[str, Tensor]) -> None:
-        """Load published weights (``AVSegFormer_{res50,pvt}_{s4,ms3,avss}``, r50 and pvt only)."""
-        self.load_published(state, upstream.rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)
+        """Load published weights of either version (``AVSegFormer_{res50,pvt}_{s4,ms3,avss}``)."""
+        rename = upstream.rename if self.mask_reformer is None else upstream.rename_with_reformer
+        self.load_published(state, rename, backbone=self.backbone_name, backbones=upstream.BACKBONES)

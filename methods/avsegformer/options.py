@@ -14,14 +14,18 @@ from avsbench_harness.tasks import Task
 #: Groups of every group normalisation; ``dim`` is a multiple of it.
 GROUPS = 32
 
-#: Defaults of the paper that differ from the released code.
+#: Defaults of the first public code, which printed the tables of arXiv v1; the others are as released.
+ARXIV: dict[str, Any] = {
+    "audio_queries": "repeated",  # section 3.5 of arXiv v1
+    "mask_reformer": "query_mixed",  # section 3.6
+    "mix_weight": 0.0,  # equation 4 has the intermediate masks instead
+}
+#: Defaults of arXiv v1: its equations, and the first public code where they are silent.
 PAPER: dict[str, Any] = {
-    "audio_queries": "repeated",  # section 3.5
+    **ARXIV,
     "mixer_sigmoid": False,  # equation 2
     "mixer_residual": True,  # equation 2
     "classifier": "linear",  # equation 3
-    "mask_reformer": "query_mixed",  # section 3.6
-    "mix_weight": 0.0,  # equation 4 has the intermediate masks instead
 }
 
 
@@ -29,7 +33,7 @@ class Options(BuildOptions):
     """Build options of AVSegFormer; the defaults are the released configuration for s4 and ms3."""
 
     method = "avsegformer"
-    variant_defaults: ClassVar = {"paper": PAPER}
+    variant_defaults: ClassVar = {"arxiv": ARXIV, "paper": PAPER}
 
     queries: PositiveInt = Field(300, description="the paper's N_query (table 2a)")
     learnable_queries: bool = Field(True, description="add learned queries to the audio queries (table 2b)")
@@ -61,7 +65,9 @@ class Options(BuildOptions):
     )
     mask_channels: PositiveInt = Field(128, multiple_of=4, description="before upsampling; a quarter after")
     dropout: float = Field(0.1, ge=0, lt=1, description="in encoder and decoder")
-    loss: Literal["dice", "bce", "cross_entropy"] = Field("dice", description="loss of the predicted mask")
+    loss: Literal["dice", "bce", "cross_entropy"] = Field(
+        "dice", description="loss of the predicted mask and of the intermediate masks"
+    )
     mask_reformer: Literal["none", "attention_only", "query_mixed"] = Field(
         "none", description="how intermediate masks are made in training (table 2d)"
     )
@@ -74,10 +80,11 @@ class Options(BuildOptions):
 
     @classmethod
     def defaults(cls, options: Mapping[str, Any], task: Task, variant: str) -> Mapping[str, Any]:
-        """Return the variant's defaults; the released code trains avss with cross-entropy."""
-        if variant == "released" and task.semantic:
-            return {"loss": "cross_entropy"}
-        return super().defaults(options, task, variant)
+        """Return the variant's defaults; both versions of the code train avss with cross-entropy."""
+        values = dict(super().defaults(options, task, variant))
+        if variant != "paper" and task.semantic:
+            values["loss"] = "cross_entropy"
+        return values
 
     def check(self, task: Task) -> None:
         """Refuse losses of other tasks."""
@@ -93,7 +100,7 @@ class Options(BuildOptions):
             yield ("mixer_sigmoid", "mixer_residual"), f"with mixer: {self.mixer}"
         if self.audio_queries == "repeated":
             yield ("generator_layers",), "with audio_queries: repeated"
-        if self.classifier == "linear":
-            yield ("mask_channels",), "with classifier: linear"
         if self.mask_reformer == "none":
             yield ("inter_weight",), "with mask_reformer: none"
+            if self.classifier == "linear":
+                yield ("mask_channels",), "with classifier: linear and mask_reformer: none"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.nn.resampling import upsampled_conv2d
 
-from .masks import classifier
+from .masks import ConvolutionClassifier
 from .options import Options
 
 
@@ -17,7 +17,8 @@ class MaskReformer(nn.Module):
     """Maps the attention map of a decoder layer to a mask, with weights shared by all layers.
 
     Attention-only (AR): the attention of each query is a channel. Query-mixed (QR): a pixel's feature is the
-    sum of the queries, weighted with their attention to it. A small feature pyramid follows.
+    sum of the queries, weighted with their attention to it. A small feature pyramid and a convolutional
+    classifier follow (first public code).
     """
 
     def __init__(self, options: Options, classes: int) -> None:
@@ -26,7 +27,7 @@ class MaskReformer(nn.Module):
         channels = options.dim if self.mix else options.queries
         # From the coarsest level to stride 4: three steps of upsampling and convolution.
         self.steps = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
-        self.classifier = classifier(options, channels, classes)
+        self.classifier = ConvolutionClassifier(channels, options.mask_channels, classes)
 
     def forward(self, attention: Tensor, queries: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         """Return a layer's mask logits (N,K,H,W).

@@ -79,20 +79,22 @@ class QueryLayer(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """Map queries (N,Q,dim) and context (N,S,dim) to (N,Q,dim)."""
-        return self._cross_attend(self._self_attend(queries), context)
+        queries = self._self_attend(queries)
+        return self._update(queries, self.cross_attn(queries, context))
 
     def with_attention(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return also the attention of each query to each token, (N,Q,S), the mean over heads."""
         queries = self._self_attend(queries)
-        return self._cross_attend(queries, context), self.cross_attn.weights(queries, context)
+        attended, attention = self.cross_attn.with_weights(queries, context)
+        return self._update(queries, attended), attention
 
     def _self_attend(self, queries: Tensor) -> Tensor:
         attended: Tensor = self.norm1(queries + self.dropout(self.self_attn(queries)))
         return attended
 
-    def _cross_attend(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Apply cross-attention and the feed-forward block."""
-        queries = self.norm2(queries + self.dropout(self.cross_attn(queries, context)))
+    def _update(self, queries: Tensor, attended: Tensor) -> Tensor:
+        """Add the result of cross-attention (N,Q,dim), and apply the feed-forward block."""
+        queries = self.norm2(queries + self.dropout(attended))
         updated: Tensor = self.norm3(queries + self.ffn(queries))
         return updated
 

@@ -43,21 +43,28 @@ class DecoderLayer(nn.Module):
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries that attend to the tokens of a frame (paper section 4.1).
+    """Queries that attend to the tokens of a frame (paper section 4.1).
 
     In the paper the initial state of the queries is the audio of the frame, and the learned vectors are
     their positions. The initial state of the released queries is zero, the same for every clip; they use the
-    audio through the audio tokens that they attend to.
+    audio through the audio tokens that they attend to. Without audio (paper section 5.4) the features of the
+    frame's pixels are the queries, and the pixels' position codes their positions.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.empty(options.queries, options.dim))
+        learned = options.query_source != "video"
+        self.queries = nn.Parameter(torch.empty(options.queries, options.dim)) if learned else None
         self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.decoder_layers))
         self.norm = nn.LayerNorm(options.dim)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, sound: Tensor | None = None
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        initial: Tensor | None = None,
+        queries: Tensor | None = None,
     ) -> Tensor:
         """Return the queries' states after every layer, (L,N,Q,dim).
 
@@ -65,14 +72,17 @@ class QueryDecoder(nn.Module):
             tokens: (N,S,dim).
             positions: their position codes, (S,dim).
             mask: (N,1,1,S) bool, valid tokens; ``None``: all.
-            sound: (N,dim), the frames' audio tokens as initial states; ``None``: zeros.
+            initial: initial states of the queries, (N,Q,dim), or (N,1,dim) for all; ``None``: zeros.
+            queries: positions of the queries (Q,dim); ``None``: the learned vectors.
         """
+        queries = self.queries if queries is None else queries
+        assert queries is not None  # learned, or given
         keys = tokens + positions
-        shape = (len(tokens), *self.queries.shape)
-        current = tokens.new_zeros(shape) if sound is None else sound[:, None].expand(shape)
+        shape = (len(tokens), *queries.shape)
+        current = tokens.new_zeros(shape) if initial is None else initial.expand(shape)
         states = []
         for layer in self.layers:
-            current = layer(current, self.queries, keys, tokens, mask)
+            current = layer(current, queries, keys, tokens, mask)
             states.append(self.norm(current))
         return torch.stack(states)
 

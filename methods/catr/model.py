@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +28,7 @@ from .options import Options
 
 #: Channels of a VGGish embedding.
 AUDIO_DIM = 128
-#: Stride of the coarsest feature map: the sides of an image must be multiples of it.
+#: Stride of the coarsest feature map: the sides of the backbone's input must be multiples of it.
 STRIDE = 32
 
 
@@ -39,7 +40,7 @@ class CATROutput:
         reference_logits: (B,T,Q,K), before the softmax. For s4 and ms3 K is 2, and output 0 is "the query's
             object sounds"; for avss K is 71, and output c is class c + 1. The last output is "silent". All
             zeros without queries (``decoding: direct``, Q = 1).
-        mask_logits: (B,T,Q,h,w), before the sigmoid, at the stride ``mask_stride``.
+        mask_logits: (B,T,Q,h,w), before the sigmoid, at the stride ``mask_stride`` of the backbone's input.
         earlier: outputs of the decoder's earlier layers, for the loss.
     """
 
@@ -114,40 +115,50 @@ class CATRModel(Model):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As in DETR: Xavier-uniform matrices in the transformers, N(0, 1) queries."""
-        parts: list[nn.Module] = [] if self.spatial_encoder is None else [self.spatial_encoder]
-        if self.temporal_encoder is not None:
-            parts.append(self.temporal_encoder.layers)
-        if self.options.decoding == "queries":
-            parts.append(self.decoder)
-        for part in parts:
-            for parameter in part.parameters():
+        """As published: transformers Xavier-uniform, mask decoder Kaiming-uniform, queries N(0, 1).
+
+        The transformers include the convolutions of the gate, but not the projection of the audio.
+        """
+        direct = self.options.decoding == "direct"
+        for part in (self.spatial_encoder, self.temporal_encoder, None if direct else self.decoder):
+            for parameter in () if part is None else part.parameters():
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
-        if self.options.decoding == "queries":
+        for module in (*self.mask_feature.modules(), *([self.mask_head] if direct else [])):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        if not direct and self.decoder.queries is not None:
             nn.init.normal_(self.decoder.queries)
 
     def forward(self, batch: Batch) -> CATROutput:
         """Return the mask and reference logits of all queries in every frame.
 
         Raises:
-            UsageError: the images' sides are not multiples of 32.
+            UsageError: the sides of the backbone's input are not multiples of 32.
         """
         return self._output(batch, batch.valid_frames())
 
     def _output(self, batch: Batch, decoded: Tensor) -> CATROutput:
         """Return the raw outputs of the valid frames marked in ``decoded`` (B,T); zeros in the others."""
-        _, _, height, width = batch.shape
-        self.check_sides(batch, STRIDE)
+        scale = self.options.input_scale
+        self.check_sides(batch, STRIDE // math.gcd(STRIDE, scale))
+        height, width = (scale * side for side in batch.shape[2:])
         valid = batch.valid_frames()
         nonempty = valid.any(dim=1)
         if decoded.any():
             frames = Frames(valid[nonempty])
             rows = None if torch.equal(decoded, valid) else decoded[valid]
-            references, masks = self._segment(batch.images[valid], batch.audio[nonempty], frames, rows)
+            images = batch.images[valid]
+            if scale > 1:
+                images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+            references, masks = self._segment(images, batch.audio[nonempty], frames, rows)
         else:
             direct, stride = self.options.decoding == "direct", self.options.mask_stride
-            shape = (1, 0, 1) if direct else (self.options.decoder_layers, 0, self.options.queries)
+            pixels = height // STRIDE * (width // STRIDE)
+            queries = pixels if self.options.query_source == "video" else self.options.queries
+            shape = (1, 0, 1) if direct else (self.options.decoder_layers, 0, queries)
             references = batch.images.new_zeros(*shape, self.outputs)
             masks = batch.images.new_zeros(*shape, height // stride, width // stride)
         *earlier, last = (
@@ -162,7 +173,7 @@ class CATRModel(Model):
         """Return the outputs of every layer of the decoder.
 
         Args:
-            images: (N,3,H,W) of the valid frames.
+            images: (N,3,H,W) of the valid frames, the backbone's input.
             embeddings: (B,T,128) audio embeddings of their clips.
             frames: positions of the frames in their clips.
             rows: (N,) bool, the M frames that are decoded; ``None``: all.
@@ -179,10 +190,7 @@ class CATRModel(Model):
         if self.audio_projection is not None:
             # Padded frames may hold any values; their keys are masked, but 0 times NaN is NaN.
             audio = self.audio_projection(embeddings.masked_fill(~frames.valid[..., None], 0.0))
-        positions = sine_positions(
-            *shape, self.options.dim, normalize=True, device=video.device, dtype=video.dtype
-        ).flatten(0, 1)
-
+        positions = self._positions(stride8)
         tokens = AudioTokens(frames, whole=self.options.audio_tokens == "clip")
         encoded = self._encode(video, audio, positions, tokens, shape)
         if rows is not None:
@@ -196,12 +204,23 @@ class CATRModel(Model):
             memory, codes, mask = encoded.flatten(2).transpose(1, 2), positions, None
         else:
             memory, codes, mask = self._memory(self.spatial_encoder, video, audio, positions, tokens, rows)
-        sound = None
-        if audio is not None and self.options.audio_constrained_queries:
-            sound = frames.pack(audio) if rows is None else frames.pack(audio)[rows]
-        found = self.decoder(memory, codes, mask, sound)
+        initial = queries = None
+        if self.options.query_source == "video":
+            initial = stride32.flatten(2).transpose(1, 2)
+            queries = self._positions(stride32)
+        elif self.options.query_source == "audio":
+            assert audio is not None  # Options.check
+            initial = (frames.pack(audio) if rows is None else frames.pack(audio)[rows])[:, None]
+        found = self.decoder(memory, codes, mask, initial, queries)
         masks = self.kernel_head(found) @ feature.flatten(2)
         return self.reference_head(found), masks.unflatten(-1, feature.shape[-2:])
+
+    @staticmethod
+    def _positions(maps: Tensor) -> Tensor:
+        """Return the sine position codes (h*w,dim) of maps (N,dim,h,w)."""
+        dim, height, width = maps.shape[1:]
+        codes = sine_positions(height, width, dim, normalize=True, device=maps.device, dtype=maps.dtype)
+        return codes.flatten(0, 1)
 
     def _encode(
         self,
@@ -215,7 +234,7 @@ class CATRModel(Model):
         if self.temporal_encoder is not None:
             encoded: Tensor = self.temporal_encoder(video, audio, positions, tokens, shape)
             return encoded
-        if audio is not None:  # the sum: the baseline of the paper's Table 3
+        if audio is not None:
             video = video + tokens.frames.pack(audio)[:, None]
         return video.transpose(1, 2).unflatten(2, shape)
 
@@ -244,8 +263,9 @@ class CATRModel(Model):
     def predict(self, batch: Batch) -> Tensor:
         """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero.
 
-        The mask of the best query (paper equation 10). For avss each class has its best query: its score is
-        the query's mask times its probability, and the background's score is 1 minus the highest of these.
+        The mask of the best query (paper equation 10), whose logits are resized to the images, not to the
+        backbone's input. For avss each class has its best query: its score is the query's mask times its
+        probability, and the background's score is 1 minus the highest of these.
         """
         clips, frames, height, width = batch.shape
         valid = batch.valid_frames()

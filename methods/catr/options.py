@@ -27,7 +27,7 @@ PAPER: Mapping[str, Any] = {
     "va_keys": "spatial",
     "gate": "channel",
     "gate_first_block": True,
-    "audio_constrained_queries": True,
+    "query_source": "audio",
     "mask_stride": 8,
     "kernel_channels": None,
     "selection": "clip",
@@ -47,6 +47,9 @@ class Options(BuildOptions):
     method = "catr"
     variant_defaults: ClassVar = {"paper": PAPER}
 
+    input_scale: PositiveInt = Field(
+        1, description="enlargement of the images before the backbone; masks and predictions keep their size"
+    )
     queries: PositiveInt = Field(50, description="learned queries, the same in every frame")
     dim: PositiveInt = Field(256, multiple_of=STEP, description="channels of tokens and queries")
     kernel_channels: PositiveInt | None = Field(
@@ -92,8 +95,10 @@ class Options(BuildOptions):
     decoding: Literal["queries", "direct"] = Field(
         "queries", description="masks of queries, or one mask directly from the mask feature (Table 3)"
     )
-    audio_constrained_queries: bool = Field(
-        False, description="initialise queries with their frame's audio (section 4.1)"
+    query_source: Literal["learned", "audio", "video"] = Field(
+        "learned",
+        description="learned queries; learned queries initialised with their frame's audio (section 4.1); or "
+        "the frame's features of stride 32 in place of learned queries (Table 4)",
     )
     mask_stride: Literal[8, 16] = Field(16, description="stride of the mask feature, pixels")
     selection: Literal["frame", "clip"] = Field(
@@ -155,6 +160,11 @@ class Options(BuildOptions):
             raise UsageError(
                 f"gate_channels: {self.gate_channels} does not divide the {self.dim} channels of dim."
             )
+        if self.decoding == "queries" and self.query_source == "audio" and not self.audio:
+            raise UsageError(
+                "query_source: audio initialises queries with the audio, which audio: false removes; use "
+                "query_source: video, as in the paper's Table 4, or learned."
+            )
 
     def unused(self, task: Task) -> Iterator[Unused]:
         """Yield options without effect, and the reason."""
@@ -162,12 +172,14 @@ class Options(BuildOptions):
         yield from self._unused_in_gate()
         if self.decoding == "direct":
             yield (
-                ("queries", "decoder_layers", "audio_constrained_queries", "selection", "match_reference",
+                ("queries", "decoder_layers", "query_source", "selection", "match_reference",
                  "match_reference_by", "match_dice", "unmatched_weight", "silent_target", "reference_weight"),
                 "because decoding: direct has no queries",
             )  # fmt: skip
             if self.encoder == "none":
                 yield ("ffn_dim",), "because without blocks and queries there is no feed-forward block"
+        elif self.query_source == "video":
+            yield ("queries",), "because query_source: video has no learned queries"
         if not self.match_reference:
             yield ("match_reference_by",), "with match_reference: 0"
         if not self.dice_weight and (not self.match_dice or self.decoding == "direct"):
@@ -182,7 +194,7 @@ class Options(BuildOptions):
         if self.encoder == "none":
             yield ("encoder_layers", "spatial_fusion", *audio, *gates), "because encoder: none has no blocks"
         if not self.audio:
-            yield (*audio, "audio_constrained_queries"), "because audio: false removes the audio"
+            yield audio, "because audio: false removes the audio"
         if self.encoder == "sequence" and not self.spatial_fusion:
             yield ("audio_tokens",), "with spatial_fusion: false, which appends no audio tokens"
         if not (self.fuses_to_video or self.fuses_to_audio):

@@ -16,6 +16,18 @@ from .options import FUSION_DIM, Options
 AUDIO_DIM = 128
 
 
+class PixelEmbedding(nn.Module):
+    """A learned vector, added to all pixels; what is left of the published fusion when it is off."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.visual_embedding = nn.Parameter(torch.randn(1, options.dim))
+
+    def forward(self, features: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mask features (N,dim,h,w) plus the vector, and the audio (N,128) unchanged."""
+        return features + self.visual_embedding[..., None, None], audio
+
+
 class BilateralFusion(nn.Module):
     """Bidirectional cross-attention of mask features and audio of a frame (paper section 3.2, equations 4-5).
 
@@ -31,7 +43,9 @@ class BilateralFusion(nn.Module):
     def __init__(self, options: Options) -> None:
         super().__init__()
         dim = options.dim
-        self.to_visual = options.fusion in ("bilateral", "visual")
+        # The published code for audio alone keeps its input pixels, which the fusion has overwritten by then.
+        overwritten = options.fusion == "audio" and options.fusion_overwrites
+        self.to_visual = options.fusion in ("bilateral", "visual") or overwritten
         self.to_audio = options.fusion in ("bilateral", "audio")
         self.heads = options.fusion_heads
         self.normed_residual = options.fusion_norm and options.normed_residual
@@ -143,6 +157,13 @@ class BilateralFusion(nn.Module):
     def _split(self, values: Tensor) -> Tensor:
         """Split (N,256) into (N,heads,256/heads)."""
         return values.unflatten(-1, (self.heads, -1))
+
+
+def build_fusion(options: Options) -> nn.Module | None:
+    """Return the fusion that the options select, ``None`` if it changes nothing."""
+    if options.fusion != "none":
+        return BilateralFusion(options)
+    return PixelEmbedding(options) if options.fusion_level_embedding else None
 
 
 class AudioQueries(nn.Module):

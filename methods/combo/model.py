@@ -21,7 +21,7 @@ from avsbench_harness.tasks import Task
 
 from . import upstream
 from .encoder import ChannelWeights, SiamEncoder
-from .fusion import AudioQueries, BilateralFusion
+from .fusion import AudioQueries, build_fusion
 from .loss import FeatureProducts, consistency_loss, frame_targets, neighbours, set_losses
 from .options import Options
 
@@ -82,7 +82,7 @@ class ComboModel(Model):
         self.pixel_decoder = PixelDecoder(
             channels, options.dim, layers=options.encoder_layers, ffn_dim=options.encoder_ffn_dim
         )
-        self.fusion = None if options.fusion == "none" else BilateralFusion(options)
+        self.fusion = build_fusion(options)
         self.audio_queries = AudioQueries(options)
         self.decoder = MaskDecoder(
             options.dim, self.classes, layers=options.decoder_layers, ffn_dim=options.ffn_dim

@@ -23,6 +23,7 @@ PAPER: Mapping[str, Any] = {
     "fusion_positions": "projections",
     "fusion_gamma": None,
     "visual_softmax": "sounds",
+    "fusion_overwrites": False,
     "attention_limit": None,
     "audio_pairing": "own",
     "consistency_reduction": "sum",
@@ -88,6 +89,9 @@ class Options(BuildOptions):
     visual_softmax: Literal["positions", "sounds"] = Field(
         "positions", description="axis of the softmax in the audio-to-pixel fusion (equation 4: sounds)"
     )
+    fusion_overwrites: bool = Field(
+        True, description="fusion: audio uses the updated pixels as well, which makes it bilateral"
+    )
     attention_limit: PositiveFloat | None = Field(
         50_000.0, description="clamp the attention logits of the fusion to this magnitude; None: no limit"
     )
@@ -119,8 +123,14 @@ class Options(BuildOptions):
 
     @classmethod
     def defaults(cls, options: Mapping[str, Any], task: Task, variant: str) -> Mapping[str, Any]:
-        """Return the variant's defaults; the paper weights consistency by 5 for avss (section 4.2)."""
+        """Return the variant's defaults.
+
+        The paper weights consistency by 5 for avss (section 4.2). The published fusion into pixels alone is
+        another module, whose softmax runs over the sounds.
+        """
         values = dict(super().defaults(options, task, variant))
+        if options.get("fusion") == "visual":
+            values["visual_softmax"] = "sounds"
         if variant == "paper" and task.semantic:
             values["consistency_weight"] = PAPER_SEMANTIC_CONSISTENCY
         return values
@@ -128,14 +138,16 @@ class Options(BuildOptions):
     def unused(self, task: Task) -> Iterator[Unused]:
         """Yield options without effect, and the reason."""
         fused = (
-            "fusion_heads", "fusion_dropout", "fusion_norm", "normed_residual", "fusion_level_embedding",
-            "fusion_positions", "fusion_gamma", "visual_softmax", "attention_limit",
+            "fusion_heads", "fusion_dropout", "fusion_norm", "normed_residual", "fusion_positions",
+            "fusion_gamma", "visual_softmax", "attention_limit",
         )  # fmt: skip
         if not self.use_maskige:
             yield ("shared_encoder", "channel_weight"), "with use_maskige: false"
         if self.fusion == "none":
             yield fused, "with fusion: none"
-        if self.fusion == "audio":
+        if self.fusion != "audio":
+            yield ("fusion_overwrites",), f"with fusion: {self.fusion}"
+        elif not self.fusion_overwrites:
             yield ("visual_softmax",), "with fusion: audio, which adds no audio to the pixels"
         if self.fusion == "visual" and self.visual_softmax == "sounds":
             yield ("attention_limit",), "because a softmax over a frame's only audio token is always 1"

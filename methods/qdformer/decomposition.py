@@ -13,11 +13,13 @@ class SemanticDecoder(nn.Module):
     """An audio semantic decoder (Figure 4a): prototypes attend to the audio of a clip or a frame.
 
     Equation 4 with a clip's fused audio as memory, ``g_i = TrD_global(p_i | F'_a)``; equation 6 with a
-    frame's audio, ``l_{i,t} = TrD_local(p_i | f_{a,t})``.
+    frame's audio, ``l_{i,t} = TrD_local(p_i | f_{a,t})``. The prototypes are the initial tokens, or, as in
+    DETR, positions of the queries, whose content starts at zero.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
+        self.positions_only = options.prototypes == "positions"
         self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.semantic_layers))
 
     def forward(
@@ -38,9 +40,12 @@ class SemanticDecoder(nn.Module):
         Returns:
             (M,N,dim)
         """
+        own: Tensor | float = 0.0
         tokens = prototypes
+        if self.positions_only:
+            own, tokens = prototypes, torch.zeros_like(prototypes)
         for layer in self.layers:
-            tokens = layer(tokens, audio, memory_positions=positions, allowed=allowed)
+            tokens = layer(tokens, audio, positions=own, memory_positions=positions, allowed=allowed)
         return tokens
 
 

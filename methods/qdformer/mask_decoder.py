@@ -31,6 +31,10 @@ class FramePredictions:
     boxes: Tensor
     mask_logits: Tensor
 
+    def select(self, frames: tuple[int, Tensor]) -> FramePredictions:
+        """Return the predictions of some frames of (B,T,...): a clip's index, and (T,) bool."""
+        return FramePredictions(self.class_logits[frames], self.boxes[frames], self.mask_logits[frames])
+
 
 class FeaturePyramid(nn.Module):
     """The feature pyramid network (Lin et al. 2017): ``f_out`` at stride 4 from fused and backbone maps.
@@ -83,8 +87,10 @@ class MaskDecoder(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.constant_(last.bias, -torch.tensor((1 - CLASS_PRIOR) / CLASS_PRIOR).log().item())
 
-    def forward(self, queries: Tensor, video: Tensor, maps: Sequence[Tensor]) -> FramePredictions:
-        """Predict F valid frames.
+    def forward(
+        self, queries: Tensor, video: Tensor, maps: Sequence[Tensor], *, auxiliary: bool = False
+    ) -> list[FramePredictions]:
+        """Return the predictions for F valid frames of every layer with ``auxiliary``, else of the last one.
 
         Args:
             queries: (F,Q,dim), Q a multiple of the number of tokens.
@@ -96,13 +102,19 @@ class MaskDecoder(nn.Module):
         positions: Tensor | float = 0.0
         if self.query_positions is not None:
             positions = self.query_positions.repeat(queries.shape[1] // len(self.query_positions), 1)
+        decoded = []
         for layer in self.layers:
             queries = layer(queries, memory, positions=positions, memory_positions=places)
-        return FramePredictions(
-            class_logits=self.classify(queries),
-            boxes=self.locate(queries).sigmoid(),
-            mask_logits=dynamic_convolution(self.pyramid(maps, video), self.filters(queries)),
-        )
+            decoded.append(queries)
+        finest = self.pyramid(maps, video)
+        return [
+            FramePredictions(
+                class_logits=self.classify(outputs),
+                boxes=self.locate(outputs).sigmoid(),
+                mask_logits=dynamic_convolution(finest, self.filters(outputs)),
+            )
+            for outputs in (decoded if auxiliary else decoded[-1:])
+        ]
 
 
 def dynamic_convolution(features: Tensor, filters: Tensor) -> Tensor:

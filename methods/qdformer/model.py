@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
 from avsbench_harness.nn.backbone import build_backbone
 from avsbench_harness.nn.frames import restore_frames
-from avsbench_harness.nn.model import Model
+from avsbench_harness.nn.model import Model, ParamGroup
+from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
 
 from .decomposition import Recombination, SemanticDecoder, new_prototypes
@@ -40,9 +41,10 @@ class QDFormerOutput:
         boxes: (B,T,Q,4) in [0, 1]: centre x, centre y, width, height.
         mask_logits: (B,T,Q,H/4,W/4), before the sigmoid.
         clip_tokens: (B,N,dim) ``g_i``; without decomposition (B,S,dim), the mean of ``F'_a`` over the frames.
-        clip_codes: (B,N,dim) ``VQ(g_i)``, ``None`` without quantisation.
+        clip_codes: (B,N,dim) ``VQ(g_i)``, ``None`` without quantisation; ``g_i`` before it starts.
         frame_tokens: (B,T,N,dim) ``l_{i,t}``, ``None`` without calibration.
         frame_codes: (B,T,N,dim) ``VQ(l_{i,t})``, ``None`` without calibration or quantisation.
+        auxiliary: predictions of the earlier layers of the mask decoder, for their losses only.
     """
 
     class_logits: Tensor
@@ -52,6 +54,12 @@ class QDFormerOutput:
     clip_codes: Tensor | None
     frame_tokens: Tensor | None
     frame_codes: Tensor | None
+    auxiliary: tuple[FramePredictions, ...] = ()
+
+    @property
+    def layers(self) -> tuple[FramePredictions, ...]:
+        """The predictions of each layer that has losses, (B,T,...); those of the last layer first."""
+        return (FramePredictions(self.class_logits, self.boxes, self.mask_logits), *self.auxiliary)
 
 
 class QDFormerModel(Model):
@@ -76,11 +84,14 @@ class QDFormerModel(Model):
         *finer, coarsest = self.backbone.channels
         self.visual_encoder = VisualEncoder(coarsest, options)
         self.audio_projection = nn.Sequential(nn.Linear(AUDIO_DIM, options.dim), nn.LayerNorm(options.dim))
-        self.fusion = Fusion(options)
+        audio = options.model_copy(update={"dropout": options.audio_dropout})
+        self.fusion = Fusion(audio)
         decomposed = options.decomposition != "none"
         self.prototypes = new_prototypes(options) if decomposed else None
-        self.global_decoder = SemanticDecoder(options) if decomposed else None
-        self.local_decoder = SemanticDecoder(options) if options.calibration else None
+        self.global_decoder = SemanticDecoder(audio) if decomposed else None
+        self.local_decoder = SemanticDecoder(audio) if options.calibration else None
+        if self.global_decoder and self.local_decoder and options.local_init == "global":
+            self.local_decoder.load_state_dict(self.global_decoder.state_dict())
         own = options.calibration and not options.shared_prototypes
         self.local_prototypes = new_prototypes(options) if own else None
         self.quantizer = Quantizer(options) if options.quantized else None
@@ -88,8 +99,12 @@ class QDFormerModel(Model):
         classes = task.channels - 1 if task.semantic else 1
         self.mask_decoder = MaskDecoder(finer, classes, options)
 
-    def forward(self, batch: Batch) -> QDFormerOutput:
+    def forward(self, batch: Batch, *, auxiliary: bool = False) -> QDFormerOutput:
         """Return the predictions of all tokens in every frame, and the tokens.
+
+        Args:
+            batch: the clips.
+            auxiliary: also return the predictions of the earlier layers of the mask decoder.
 
         Raises:
             UsageError: the sides of the images are not multiples of 32, or separated sources are given to
@@ -100,7 +115,8 @@ class QDFormerModel(Model):
         audio = self._audio(batch, valid)  # (B,T,S,dim)
         if not valid.any():
             if self.training and self.quantizer is not None:  # a collective: other processes have frames
-                self._update_codebook(audio.new_zeros(0, self.options.tokens, self.options.dim), None)
+                none = audio.new_zeros(0, self.options.tokens, self.options.dim)
+                self.quantizer.update(none, none if self.options.calibration else None)
             return self._without_frames(batch, audio)
         *finer, coarsest = self.backbone(batch.images[valid])
         video = self.visual_encoder(coarsest)  # (F,dim,h,w)
@@ -110,7 +126,7 @@ class QDFormerModel(Model):
         tokens = self._clip_tokens(fused, valid)
         local = None if self.local_decoder is None else self._frame_tokens(audio[valid])
         if self.training and self.quantizer is not None:
-            self._update_codebook(tokens[valid.any(dim=1)].detach(), local)
+            self.quantizer.update(tokens[valid.any(dim=1)], local)
         codes, quantized = self._quantize(tokens)
         if self.recombination is not None:
             source = tokens if self.options.filter_tokens == "continuous" else quantized
@@ -123,16 +139,23 @@ class QDFormerModel(Model):
             queries = quantized[clip]
         else:
             local_codes, queries = self._quantize(local)
-        predicted = self.mask_decoder(queries, video, finer)
+        *earlier, last = (
+            FramePredictions(
+                restore_frames(predicted.class_logits, valid),
+                restore_frames(predicted.boxes, valid),
+                restore_frames(predicted.mask_logits, valid),
+            )
+            for predicted in self.mask_decoder(queries, video, finer, auxiliary=auxiliary)
+        )
         return QDFormerOutput(
-            class_logits=restore_frames(predicted.class_logits, valid),
-            boxes=restore_frames(predicted.boxes, valid),
-            mask_logits=restore_frames(predicted.mask_logits, valid),
+            class_logits=last.class_logits,
+            boxes=last.boxes,
+            mask_logits=last.mask_logits,
             clip_tokens=tokens,
             clip_codes=None if codes is None else codes * valid.any(dim=1)[:, None, None],
             frame_tokens=None if local is None else restore_frames(local, valid),
-            # The tokens of the frames do not update the codebook.
-            frame_codes=None if local_codes is None else restore_frames(local_codes.detach(), valid),
+            frame_codes=None if local_codes is None else restore_frames(local_codes, valid),
+            auxiliary=tuple(earlier),
         )
 
     def predict(self, batch: Batch) -> Tensor:
@@ -162,27 +185,25 @@ class QDFormerModel(Model):
         """Return the weighted terms of equation 8, which are those of equations 9 and 10.
 
         ``codebook``, ``commit_global`` and ``commit_local`` if tokens are quantised, over all valid frames;
-        ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou`` over annotated frames.
+        ``mask_bce``, ``mask_dice``, ``class``, ``box_l1`` and ``box_giou`` over annotated frames, with
+        ``auxiliary_losses`` summed over the layers of the mask decoder, each with an assignment of its own.
         """
         truth, annotated = batch.ground_truth(), batch.annotated_frames()
-        output: QDFormerOutput = self(batch)
-        clips, objects = [], []
-        for index, frames in enumerate(annotated):
-            if frames.any():
-                clips.append(
-                    FramePredictions(
-                        output.class_logits[index, frames],
-                        output.boxes[index, frames],
-                        output.mask_logits[index, frames],
-                    )
-                )
-                objects.append(clip_objects(truth[index, frames]))
+        output: QDFormerOutput = self(batch, auxiliary=self.options.auxiliary_losses)
         losses = self._quantization_losses(output, batch.valid_frames())
-        if not clips:
+        places = [(index, frames) for index, frames in enumerate(annotated) if frames.any()]
+        if not places:
             zero = output.mask_logits.sum() * 0.0
             names = ("mask_bce", "mask_dice", "class", "box_l1", "box_giou")
             return {**losses, **dict.fromkeys(names, zero)}
-        return {**losses, **set_losses(clips, objects, self.options)}
+        objects = [clip_objects(truth[place]) for place in places]
+        of_layers = [
+            set_losses([layer.select(place) for place in places], objects, self.options)
+            for layer in output.layers
+        ]
+        for name in of_layers[0]:
+            losses[name] = torch.stack([terms[name] for terms in of_layers]).sum()
+        return losses
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
         """Return the number of clips (quantisation) and of matched objects (masks, boxes and classes).
@@ -203,6 +224,19 @@ class QDFormerModel(Model):
             **dict.fromkeys(("mask_bce", "mask_dice"), masks),
             **dict.fromkeys(("class", "box_l1", "box_giou"), boxes),
         }
+
+    def param_groups(self, recipe: Recipe) -> list[ParamGroup]:
+        """Return the default groups, and one for the codebook if it has its own learning rate."""
+        groups = super().param_groups(recipe)
+        scale = self.options.codebook_lr_scale
+        if scale is None or self.quantizer is None or self.options.averaged:
+            return groups
+        codebook = self.quantizer.get_parameter("codebook")
+        rest = [
+            replace(group, params=[parameter for parameter in group.params if parameter is not codebook])
+            for group in groups
+        ]
+        return [*rest, ParamGroup("codebook", [codebook], lr_scale=scale, weight_decay=0.0)]
 
     def diagnostics(self) -> dict[str, float]:
         """Return the usage of the codebook, see :meth:`.quantization.Quantizer.diagnostics`."""
@@ -261,13 +295,6 @@ class QDFormerModel(Model):
         """
         return (None, tokens) if self.quantizer is None else self.quantizer(tokens)
 
-    def _update_codebook(self, clip: Tensor, frames: Tensor | None) -> None:
-        """Initialise the codes and update their usage, before this training step uses them."""
-        assert self.quantizer is not None
-        both = self.options.codebook_init == "all_tokens" and frames is not None
-        self.quantizer.start(torch.cat([clip, frames.detach()]) if both and frames is not None else clip)
-        self.quantizer.observe(clip)
-
     def _quantization_losses(self, output: QDFormerOutput, valid: Tensor) -> dict[str, Tensor]:
         if output.clip_codes is None:
             return {}
@@ -276,7 +303,7 @@ class QDFormerModel(Model):
         frames = None
         if output.frame_tokens is not None and output.frame_codes is not None:
             frames = QuantizedTokens(output.frame_tokens[valid], output.frame_codes[valid])
-        terms = quantization_losses(clip, frames, self.options.commit_weight)
+        terms = quantization_losses(clip, frames, self.options)
         return {name: self.options.quant_weight * term for name, term in terms.items()}
 
     def _without_frames(self, batch: Batch, audio: Tensor) -> QDFormerOutput:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from avsbench_harness.ablation import definition
 from avsbench_harness.ablation.definition import ablations, get_ablation
 from avsbench_harness.errors import UsageError
+from avsbench_harness.method import Entry, from_folder, methods
 from avsbench_harness.recipe.resolve import assignments, resolve
 from avsbench_harness.results.reported import reported_values
 from avsbench_harness.tasks import get_task
@@ -114,3 +116,15 @@ def test_invalid_tables_are_refused(tmp_path: Path, tiny: str, change, message: 
 def test_unknown_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         get_ablation(name)
+
+
+def test_a_damaged_file_of_one_method_does_not_hide_the_others(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "method"
+    shutil.copytree(tiny, folder)
+    (folder / "ablations.yaml").write_text("table: 1")
+    broken = Entry("broken", "here", from_folder(folder))
+    monkeypatch.setattr(definition, "methods", lambda: {**methods(), "broken": broken})
+    assert ablations().keys() == TABLES.keys()
+    assert "The ablations of broken are left out" in caplog.text

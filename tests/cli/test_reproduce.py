@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from avsbench_harness.recipe.resolve import merge
 
@@ -30,6 +31,8 @@ def test_a_rerun_is_bitwise_identical(
     changed["scores"][0]["metrics"]["J"] += 0.1
     changed["scores"][0]["metrics"]["F"] += 1e-6
     changed["environment"]["packages"]["torch"] = "0.1"
+    assert changed["environment"]["threads"] == torch.get_num_threads()
+    changed["environment"]["threads"] = 77
     other = tmp_path / "other" / record.name
     other.parent.mkdir()
     other.write_text(json.dumps(changed))
@@ -38,6 +41,9 @@ def test_a_rerun_is_bitwise_identical(
     words = {metric["metric"]: metric["verdict"] for metric in again.json["metrics"]}
     assert (words["J"], words["F"]) == ("different", "within tolerance")
     assert any(line.startswith("torch: 0.1 then") for line in again.json["differences"])
+    threads = f"threads (results on the CPU depend on them): 77 then, {torch.get_num_threads()} now"
+    assert threads in again.json["differences"]
+    assert "Set OMP_NUM_THREADS=77 to use it" in again.err
 
 
 @pytest.fixture

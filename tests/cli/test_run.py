@@ -50,7 +50,9 @@ def test_dry_run_writes_nothing(avsb, tiny: str, real_s4: Path, tmp_path: Path) 
 def test_maskige_is_only_for_models_that_use_it(avsb, real_s4: Path, tmp_path: Path) -> None:
     common = ("run", "--data", real_s4, "--out", tmp_path, "--no-pretrained", "--dry-run", "--json")
     combo = (*common, "--method", "combo")
-    assert avsb(*combo).json["spec"]["recipe"]["maskige"] == "published"
+    missing = avsb(*combo)
+    assert missing.code == 4
+    assert "maskiges of the train split are missing" in missing.json["error"]
     without = avsb(*combo, "--set", "options.use_maskige=false").json
     assert without["spec"]["recipe"]["maskige"] is None
     both = ("--set", "options.use_maskige=false", "--set", "maskige=null")

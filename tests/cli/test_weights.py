@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from avsbench_harness.files import sha256_file
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
-from avsbench_harness.weights import timm_names
+from avsbench_harness.weights import backbone_names
 
 LOAD = """
 
@@ -186,7 +186,7 @@ def test_weights_of_another_tag_are_refused_unless_custom(
     avsb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setitem(timm_names.KNOWN_FILES, "resnet18.a1_in1k", ("0123456789",))
+    monkeypatch.setitem(backbone_names.KNOWN_FILES, "resnet18.a1_in1k", ("0123456789",))
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "other.pth")
     refused = avsb("weights", "add", "resnet18", tmp_path / "other.pth")
     assert refused.code == 2

@@ -46,6 +46,8 @@ LOSSES = {
     "list": (lambda terms: list(terms.values()), "it returned a list"),
     "empty": (lambda terms: {}, "the dict is empty"),
     "name": (lambda terms: {1: terms["bce"]}, "a term has the name 1"),
+    "escape": (lambda terms: {"a\x1b[31m": terms["bce"]}, "a term has the name 'a"),
+    "reserved": (lambda terms: {"epoch": terms["bce"]}, "a term has the name 'epoch'"),
     "sum": (lambda terms: {**terms, "loss": terms["bce"]}, "called 'loss', the name of their sum"),
     "device": (lambda terms: {"bce": terms["bce"].to("meta")}, "'bce' is on meta"),
     "detached": (lambda terms: {"bce": terms["bce"].detach()}, "train nothing: no parameter has a gradient"),
@@ -90,6 +92,47 @@ def test_wrong_predictions_are_refused_at_the_first_batch(planned, tmp_path: Pat
 def test_wrong_losses_are_refused_at_the_first_batch(planned, tmp_path: Path, monkeypatch, fault: str):
     change, message = LOSSES[fault]
     refused(broken(planned, tmp_path, monkeypatch, "losses", change), message)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "must return a dict of names and numbers, and it returned a NoneType"),
+        ({"a": "x"}, "and 'a' is a str"),
+        ({"a": torch.zeros(3)}, r"and 'a' is a tensor \(3,\) of float32"),
+        ({"step": 5.0}, "of their own, and one is called 'step'"),
+        ({"bce": 5.0}, "of their own, and one is called 'bce'"),
+        ({"\x1b[31m": 5.0}, "one is called"),
+    ],
+)
+def test_wrong_diagnostics_are_refused(planned, tmp_path: Path, monkeypatch, values, message: str):
+    run = planned(tmp_path, "options.width=4", "iterations=2")
+    network = type(run.build_model(pretrained=False))
+    monkeypatch.setattr(network, "diagnostics", lambda self: values)
+    refused(run, f"`diagnostics` of tiny .*{message}")
+
+
+def test_wrong_counts_of_losses_are_refused(planned, tmp_path: Path, monkeypatch):
+    run = planned(tmp_path, "options.width=4", "iterations=2", "accumulate=2")
+    network = type(run.build_model(pretrained=False))
+    monkeypatch.setattr(network, "loss_counts", lambda self, batch: {"bce": 3})
+    with pytest.raises(AvsbError, match="`loss_counts` of TinyModel must return scalar tensors or None"):
+        train(run)
+
+
+def test_a_prediction_in_training_mode_is_refused(planned, tmp_path: Path, monkeypatch):
+    run = planned(tmp_path, "options.width=4", "iterations=2")
+    network = type(run.build_model(pretrained=False))
+    real = network.predict
+    monkeypatch.setattr(network, "predict", lambda self, batch: real(self.train(), batch))
+    refused(run, r"`predict` of tiny sets the training mode; remove train\(\) from it")
+
+
+def test_a_prediction_with_a_gradient_is_detached(tiny: str):
+    system = System(from_folder(Path(tiny)).build(S4, "r50", width=4), None, "tiny")
+    real = system.model.predict
+    system.model.predict = torch.enable_grad()(real)
+    assert not system.predict(random_batch(S4, side=16)).requires_grad
 
 
 def test_the_check_changes_no_result(planned, tmp_path: Path, monkeypatch):

@@ -20,6 +20,7 @@ def test_other_sizes_are_resized_within_range() -> None:
     assert masks.dtype == np.float32
     assert (masks[0] == 1).all()
     assert (masks[1] == 0).all()
+    assert to_masks(values, MS3, 512).shape == (2, 512, 512)
 
 
 def test_labels_take_the_lowest_class_on_ties_after_softmax() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.cache.eviction import collections
+from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import solutions
 from avsbench_harness.engine.solutions import find_solution, pack_solution, solution_file
-from avsbench_harness.errors import MissingDataError
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.submission import read_solution
-from avsbench_harness.tasks import S4
+from avsbench_harness.tasks import AVSS, S4
 
 
 @pytest.fixture
@@ -105,3 +109,24 @@ def test_a_split_without_ground_truth_is_refused_and_not_cached(dataset: Dataset
         solution_file(dataset, "train")
     with pytest.raises(MissingDataError, match="has ground truth for 1 of 5 frames"):
         solution_file(dataset, "train")
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_masks_of_other_classes_than_listed(tmp_path: Path, monkeypatch, caplog, wrong: int) -> None:
+    """Labels counted from 1, in none, one and all of two clips."""
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path / "cache"))
+    write_synthetic(tmp_path / "data", AVSS, (1, 1, 2), 0, kinds=3)
+    for folder in (tmp_path / "data").rglob("labels_rgb"):
+        shutil.rmtree(folder)
+    data = open_dataset(tmp_path / "data", AVSS)
+    for clip in data.clips("test")[:wrong]:
+        for mask in clip.masks:
+            assert mask is not None
+            Image.fromarray(np.asarray(Image.open(mask)) + np.uint8(1)).save(mask)
+    if wrong == 2:
+        with pytest.raises(UsageError, match="masks of 2 of 2 test clips .* labels counted from 1"):
+            solution_file(data, "test")
+        assert not list((tmp_path / "cache").rglob("*.npz"))
+    else:
+        solution_file(data, "test")
+        assert ["masks of 1 of 2 test clips" in line for line in caplog.messages] == [True] * wrong

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.random_batch import random_batch
 from avsbench_harness.engine.step import Stepper
 from avsbench_harness.engine.system import System
@@ -43,6 +44,28 @@ def test_a_step_is_backward_clipping_and_optimiser(
             moved = (ours.get_parameter(name) - untouched[name]).norm()
             assert (ours.get_parameter(name) - parameter).norm() <= error * moved + 5e-7, name
             assert moved > 1e-6, name
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("alone", [False, True])
+def test_parameters_with_one_gradient_are_clipped_once(tiny: str, accumulate: int, alone: bool) -> None:
+    """Autograd makes the gradients of the terms of a stack views of one tensor."""
+    model = network(tiny).eval()
+    model.offsets = nn.ParameterList(nn.Parameter(torch.zeros(2)) for _ in range(3))
+    slope = torch.tensor([3.0, 4.0])
+
+    def losses(batch: Batch) -> dict[str, torch.Tensor]:
+        return {"bce": (torch.stack(list(model.offsets)).sum(dim=0) * slope).sum()}
+
+    model.losses = losses
+    settings = recipe(clip_norm=1.0, accumulate=accumulate)
+    stepper = Stepper(System(model, None), settings, "cpu")
+    (stepper.standalone() if alone else stepper).step(
+        random_batch(S4, clips=2, side=16), 2, number=0, lr_factor=1.0
+    )
+    wanted = -slope / (5 * 3**0.5)  # the norm of three gradients of length 5 becomes 1
+    for offset in model.offsets:
+        torch.testing.assert_close(offset.detach(), wanted)
 
 
 def test_a_standalone_step_calls_no_gradient_hooks(tiny: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.request import Request
+from avsbench_harness.launch.status import grid_status, is_done
 from avsbench_harness.launch.sweep import Grid, cells, distinct, parse_seeds, read_grid
 
 
@@ -111,3 +112,16 @@ def test_missing_data_are_reported_once(grid, tmp_path: Path) -> None:
 def test_unusable_grids_are_one_sentence(grid, changes: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         grid(**changes)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"format": 1}', "[" * 100_000])
+def test_one_damaged_record_does_not_stop_the_status(grid, tmp_path: Path, content: str) -> None:
+    planned = cells(grid(seeds=[0, 1]), tmp_path)
+    bad = planned[0].run
+    assert bad is not None
+    bad.record_file.parent.mkdir()
+    bad.record_file.write_text(content)
+    states = {outcome.name: outcome for outcome in grid_status(planned)}
+    assert [outcome.state for outcome in states.values()] == ["failed", "pending"]
+    assert bad.record_file.name in states[bad.id].reason
+    assert not is_done(bad)

@@ -67,7 +67,7 @@ def site(tiny: str, real_s4: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         name = f"evil-{digest[:10]}"
         evil = source.model_copy(update={
             "run_id": name, "method": method, "spec": spec, "spec_hash": digest,
-            "created": f"{source.created[:4]}-00-00",
+            "created": f"{source.created[:4]}-01-01T00:00:00Z",
         })  # fmt: skip
         (out / "results" / f"{name}.json").write_text(evil.model_dump_json())
         shutil.copy(run.record_file.with_suffix(".clips.csv"), out / "results" / f"{name}.clips.csv")
@@ -255,7 +255,7 @@ def test_sorting_filter_and_images_in_a_browser(site: Path, tmp_path: Path) -> N
     assert report["up"] == sorted(report["up"])
     assert report["down"] == report["up"][::-1]
     assert report["dates"] == sorted(report["dates"])
-    assert report["dates"][0].endswith("-00-00")
+    assert report["dates"][0].endswith("-01-01")
     assert report["hidden"] > 0  # reported rows with other backbones
     assert report["images"] > 6
     assert report["loaded"] == report["images"]

@@ -9,11 +9,12 @@ from safetensors.torch import save_file
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.nn.backbone import Backbone, build_backbone, find_pretrained
+from avsbench_harness.nn.backbone import Backbone, build_backbone
 from avsbench_harness.nn.pretrained import add_weights
-from avsbench_harness.weights import timm_names
+from avsbench_harness.weights.backbone_names import ALIASES, resolve
+from avsbench_harness.weights.pretrained import find_pretrained
 from avsbench_harness.weights.state_files import read_state
-from avsbench_harness.weights.timm_names import fit_state, resolve, skeleton
+from avsbench_harness.weights.timm_names import fit_state, skeleton
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,7 @@ def test_aliases():
     assert resolve("r50") == resolve("resnet50.tv_in1k") == "resnet50.tv_in1k"
     assert resolve("pvt") == "pvt_v2_b5.in1k"
     assert resolve("swin_t") == "swin_tiny_patch4_window7_224.ms_in1k"
+    assert all(resolve(full) == full for full in ALIASES.values())  # as timm names them
     assert resolve("resnet50") == "resnet50.a1_in1k"  # timm's own default
     assert skeleton("pvt_v2_b5", features_only=True).feature_info.channels() == [64, 128, 320, 512]
 
@@ -321,7 +323,7 @@ def test_timm_models_that_cannot_be_built_on_the_meta_device(monkeypatch: pytest
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
         return real(name, **options)
 
-    monkeypatch.setattr(timm_names.timm, "create_model", create)
+    monkeypatch.setattr(timm, "create_model", create)
     skeleton.cache_clear()
     torch.manual_seed(1)
     model = skeleton("resnet18")

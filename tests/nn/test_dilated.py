@@ -22,3 +22,14 @@ def test_gradients_reach_taps_inside_of_the_map() -> None:
     assert (near.weight.grad != 0).all()
     assert far.weight.grad is not None
     assert far.weight.grad.count_nonzero() == 1
+
+
+def test_gradients_of_the_biases_have_memory_of_their_own() -> None:
+    """Dilations that exceed the map share one convolution; a second backward pass adds to each bias once."""
+    layer = DilatedSum(4, 8)
+    for _ in range(2):
+        layer(torch.ones(1, 4, 5, 5)).sum().backward()
+    gradients = [conv.bias.grad for conv in layer.convs]
+    assert len({gradient.data_ptr() for gradient in gradients}) == 4
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, torch.full((8,), 2 * 25.0))

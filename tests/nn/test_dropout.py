@@ -90,4 +90,14 @@ def test_weights_are_the_mean_over_heads() -> None:
         {name.replace("in_proj_", "in_proj."): value for name, value in theirs.state_dict().items()}
     )
     query, key = torch.randn(2, 5, 16).double(), torch.randn(2, 7, 16).double()
-    torch.testing.assert_close(ours.weights(query, key), theirs(query, key, key)[1])
+    torch.testing.assert_close(ours.with_weights(query, key), theirs(query, key, key))
+
+
+def test_returned_weights_include_the_dropout_that_the_values_get() -> None:
+    torch.manual_seed(0)
+    attention = Attention(16, 1, dropout=0.25).double().train()
+    query, key = torch.randn(2, 50, 16).double(), torch.randn(2, 70, 16).double()
+    attended, weights = attention.with_weights(query, key)
+    assert float((weights == 0).double().mean()) == pytest.approx(0.25, abs=0.03)
+    values = torch.nn.functional.linear(key, attention.in_proj.weight[32:], attention.in_proj.bias[32:])
+    torch.testing.assert_close(attended, attention.out_proj(weights @ values))

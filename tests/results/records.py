@@ -23,6 +23,7 @@ ENVIRONMENT = EnvironmentEntry(
 def make_record(run_id: str, j: float | None, **changes: Any) -> Record:
     """A record with J ``j`` and F 0.9 under object/1; ``changes`` replace fields and entries of ``data``."""
     data = {"name": "avsbench", "split": "test", "synthetic": False, "solution": "f" * 64}
+    data["fingerprint"] = None if changes.get("spec", ...) is None else "e" * 64
     data |= changes.pop("data", {})
     metrics = changes.pop("metrics", {"J": j, "F": 0.9})
     score = ScoreEntry(

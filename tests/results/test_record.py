@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.leaderboard.markdown import to_markdown
 from avsbench_harness.results.record import (
     Record,
     clips_file,
+    environment,
     read_record,
     read_records,
     recipe_value,
@@ -74,3 +78,12 @@ def test_recipe_values_have_dotted_keys() -> None:
     assert recipe_value(recipe, "optimizer.betas", 1) is None
     assert recipe_value(recipe, "optimizer.momentum", 1) == 1
     assert recipe_value(recipe, "epochs.first") is None
+
+
+@pytest.mark.parametrize("value", ["", "0", "x", "-3", "4,2", "9" * 50])
+def test_the_number_of_threads_is_that_of_the_training(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert environment("cpu", 3).threads == 3
+    assert environment("cpu").threads == torch.get_num_threads()
+    monkeypatch.delitem(sys.modules, "torch")
+    assert environment("cpu").threads == os.cpu_count()

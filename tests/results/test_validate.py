@@ -58,12 +58,18 @@ def test_valid_records(data: Path) -> None:
         ({"seed": 9}, "seed is 9, but 0 in the spec"),
         ({"data": {"synthetic": False}}, "data.synthetic is False, but True in the spec"),
         ({"spec": {"seed": 9}}, "spec_hash is not the hash of the spec"),
-        ({"spec": {"recipe": []}}, "the spec is not that of a run"),
-        ({"spec": {"weights": 1}}, "weights or init of the spec is not valid"),
+        ({"spec": {"recipe": []}}, "the spec: 'recipe' is [], but"),
+        ({"spec": {"recipe": {"clip_norm": [None]}}}, "the spec: 'recipe.clip_norm' is [None], but"),
+        ({"spec": {"code": {"": None}}}, "the spec: 'code' is {'': None}, but"),
+        ({"spec": {"weights": 1}}, "the spec: 'weights' is 1, but"),
         ({"run_id": "s4-combo-r50-s0-0000000000"}, "does not end in the hash of the spec"),
         ({"spec": None}, "the spec is missing, but variant, backbone, preset, seed"),
         ({"task": "ms4"}, "there is no task 'ms4'"),
         ({"data": {"solution": "x"}}, "which is not a SHA-256"),
+        ({"created": "tomorrow"}, "created is 'tomorrow', which is not a date"),
+        ({"cost": {"gmacs": -1}}, "cost.gmacs is -1.0, which is not possible"),
+        ({"training": {"selected_step": 99}}, "training.selected_step is 99, after the last step"),
+        ({"training": {"clips_per_second": 1e300}}, "training.clips_per_second is 1e+300, which is"),
     ],
 )
 def test_a_record_must_agree_with_its_spec(data: Path, tmp_path: Path, changes, message: str) -> None:
@@ -179,7 +185,8 @@ def test_parts_must_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\n1,1,1,", "\n1,1,0.5,", "but the per-clip file gives"),
+        ("\n1,1,1,1,1,", "\n1,1,1,0.5,1,", "but the per-clip file gives"),
+        ("\n1,1,1,", "\n1,1,0.5,", "J of a clip contradicts J_object and false_positive_area"),
         ("\n1,1,1,", "\n1,1,1.5,", "J must be from 0 to 1"),
         ("\n1,1,1,", "\n1,1,,", "J of a clip is missing"),
         ("\n1,1,1,", "\n1,1,nan,", "missing or damaged"),

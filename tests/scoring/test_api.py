@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from avsbench_harness.errors import UsageError
 from avsbench_harness.scoring import encode, get_protocol, protocols, score_object, score_semantic
 from avsbench_harness.scoring.api import every_protocol
+from avsbench_harness.submission.codes import looks_binary
 
 OBJECT = [name for name in protocols("s4") if name not in ("combo", "avsegformer")]
 SEMANTIC = list(protocols("avss"))
@@ -21,7 +22,11 @@ SEMANTIC = list(protocols("avss"))
 @st.composite
 def object_clips(draw):
     shape = draw(st.tuples(st.integers(1, 4), st.integers(3, 5), st.integers(1, 6), st.integers(1, 6)))
-    codes = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 255)))
+    codes = draw(
+        hnp.arrays(np.uint8, shape, elements=st.integers(0, 255)).filter(
+            lambda codes: not any(looks_binary(clip) for clip in codes)
+        )
+    )
     return codes, draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 1)))
 
 

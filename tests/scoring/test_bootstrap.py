@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from avsbench_harness.scoring import bootstrap
 from avsbench_harness.scoring.bootstrap import bootstrap_intervals, percentile_interval, resampled_sums
 
 
@@ -55,6 +56,18 @@ def test_tables_are_resampled_together():
     for first, second in resampled_sums([table(values), table(values)[:, ::-1]], resamples=300):
         assert np.array_equal(first, second[:, ::-1])
         assert (first[:, 0] == 30).all()
+
+
+@pytest.mark.parametrize("kept", [0, 2**23])
+def test_sums_are_those_of_the_drawn_rows(monkeypatch, kept):
+    """All rows are drawn at once here, and the rows of a resample are added one by one."""
+    monkeypatch.setattr(bootstrap, "_KNOWN", kept)
+    rng = np.random.default_rng(0)
+    sums = rng.random((70, 9)) * (rng.random((70, 9)) < 0.2)
+    sums[:, 4] = 0
+    drawn = np.random.default_rng(3).integers(0, 70, (600, 70))
+    found = np.concatenate([chunk for (chunk,) in resampled_sums([sums], resamples=600, seed=3)])
+    np.testing.assert_allclose(found, sums[drawn].sum(axis=1), rtol=1e-13)
 
 
 def test_percentile_interval_ignores_undefined_values():

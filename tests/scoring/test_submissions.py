@@ -271,8 +271,8 @@ def test_command_compare(tmp_path):
 def test_command_submit_check(tmp_path):
     submission, solution, *_ = write_pair(tmp_path, "avss")
     assert "no faults" in run("submit", "check", submission, "--solution", solution)
-    assert json.loads(run("submit", "check", submission, "--json")) == {
-        "submission": str(submission), "valid": True, "faults": [],
+    assert json.loads(run("submit", "check", submission, "--solution", solution, "--json")) == {
+        "submission": str(submission), "solution": str(solution), "valid": True, "faults": [],
     }  # fmt: skip
     submission.write_bytes(submission.read_bytes()[:-30])
     result = CliRunner().invoke(app, ["submit", "check", str(submission)])
@@ -294,8 +294,24 @@ def test_the_validator_accepts_what_the_grader_accepts(tmp_path, scale):
         assert isinstance(scored.exception, SubmissionError) is not accepted
         if not accepted:
             assert str(scored.exception) in checked.output.replace("\n", "")
-    with pytest.raises(UsageError, match="--protocol needs the ground truth; pass --solution"):
-        run("submit", "check", submission, "--protocol", "avsbench")
+
+
+@pytest.mark.parametrize("side", [224, 448])
+def test_the_size_is_checked_without_a_solution(tmp_path, side):
+    submission = tmp_path / "submission.npz"
+    with SubmissionWriter(
+        submission, Header("s4", "test", "0" * 64, "a method", size=(side, side))
+    ) as writer:
+        writer.add("clip", np.full((5, side, side), 200, np.uint8))
+    paths = ["submit", "check", str(submission)]
+    for protocol in ([], ["--protocol", "avsbench"]):
+        result = CliRunner().invoke(app, [*paths, *protocol])
+        assert result.exit_code == (0 if side == 224 else 3)
+        assert ("no faults in format, values and size; pass --solution" in result.output) == (side == 224)
+        assert ("size 224 x 224, not 448 x 448" in result.output) == (side == 448)
+    assert CliRunner().invoke(app, [*paths, "--protocol", "avsegformer"]).exit_code == 0
+    with pytest.raises(UsageError, match="Unknown protocol for s4 'semantic/1'"):
+        run(*paths, "--protocol", "semantic/1")
 
 
 @pytest.mark.parametrize(

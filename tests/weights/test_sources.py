@@ -199,7 +199,7 @@ def test_the_preset_is_that_of_the_run_with_the_weights(tiny: str, real_s4: Path
     [
         ({"weights": "nothing"}, (), UsageError, "Unknown weights or run 'nothing'"),
         ({"weights": "empty"}, (), MissingDataError, "that run is not trained yet"),
-        ({"weights": "broken.safetensors"}, (), UsageError, "neither a run's weights nor published"),
+        ({"weights": "broken.safetensors"}, (), UsageError, "is not a whole safetensors file"),
         ({"weights": "RUN", "init": "RUN"}, (), UsageError, "pass one of them"),
         ({"weights": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),
         ({"init": "RUN", "pretrained": True}, (), UsageError, "--pretrained has no effect"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -139,18 +140,36 @@ def test_torch_files_before_version_0_4(tmp_path: Path) -> None:
         (b'{"metadata": {"total_size": 1}}', "is JSON"),
         (b'\x40\0\0\0\0\0\0\0{"a":{"dtype"', r"rename it to \.safetensors"),
         (b"hello", "is not a weights file"),
+        (b"\xef\xbb\xbf<html>", "is a web page"),
+        (b"<!-- saved --><html>", "is a web page"),
     ],
 )
 def test_other_kinds_of_files_are_named(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(UsageError, match=rf"a\.pth .*{reason}"):
         read_state(tmp_path / "a.pth")
+    if "pointer" in reason or "web page" in reason or "gzip" in reason or "JSON" in reason:
+        (tmp_path / "a.safetensors").write_bytes(content)
+        with pytest.raises(UsageError, match=rf"a\.safetensors .*{reason}"):
+            read_state(tmp_path / "a.safetensors")
 
 
 def test_archives_of_something_else_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.ones(2))
-    with pytest.raises(UsageError, match=r"a\.npz is a zip file but not one of torch\.save"):
+    with pytest.raises(UsageError, match=r"a\.npz is a NumPy archive"):
         read_state(tmp_path / "a.npz")
+    torch.save({"w": torch.ones(2)}, tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "c.pth", "w") as archive:
+        archive.write(tmp_path / "b.pth", "inside/b.pth")
+    with pytest.raises(UsageError, match=r"c\.pth is a zip archive of weights; extract it"):
+        read_state(tmp_path / "c.pth")
+    with zipfile.ZipFile(tmp_path / "d.pth", "w") as archive:
+        archive.writestr("README", "")
+    with pytest.raises(UsageError, match=r"d\.pth is a zip file but not one of torch\.save"):
+        read_state(tmp_path / "d.pth")
+    (tmp_path / "b.pth").rename(tmp_path / "b.safetensors")
+    with pytest.raises(UsageError, match=r"is a file of torch\.save; rename it to \.pth"):
+        read_state(tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize(

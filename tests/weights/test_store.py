@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder, build_audio_encoder
-from avsbench_harness.nn.backbone import pretrained_weights
 from avsbench_harness.nn.pretrained import add_weights
-from avsbench_harness.weights import store, timm_names
+from avsbench_harness.weights import backbone_names, store
+from avsbench_harness.weights.pretrained import pretrained_weights
 from avsbench_harness.weights.state_files import check_published_hash, read_state
 
 
@@ -97,7 +97,7 @@ def test_r50_accepts_the_weights_of_torchvision_only(tmp_path: Path, monkeypatch
     path, spec = pretrained_weights("r50")
     assert (path, spec.name, spec.sha256) == (own.path, "resnet50", _sha256(file))  # without the tag
 
-    monkeypatch.setitem(timm_names.KNOWN_FILES, "resnet50.tv_in1k", ("19c8e357", _sha256(file)[:8]))
+    monkeypatch.setitem(backbone_names.KNOWN_FILES, "resnet50.tv_in1k", ("19c8e357", _sha256(file)[:8]))
     known = add_weights("r50", file)
     assert "--custom" not in known.source
     assert pretrained_weights("r50")[1].name == "resnet50.tv_in1k"

@@ -93,3 +93,18 @@ def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(UsageError, match=r"not all values are numbers: 1 not finite \(weight\)"):
         load_renamed(module, state, lambda name: name, what="a line")
     assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.bool])
+def test_numbers_of_other_types_are_refused(dtype: torch.dtype) -> None:
+    module = torch.nn.Linear(2, 1)
+    state = {"weight": torch.ones(1, 2).to(dtype), "bias": torch.zeros(1)}
+    with pytest.raises(UsageError, match=r"has the wrong type: 1 not floating-point \(weight"):
+        load_renamed(module, state, lambda name: name, what="a line")
+
+
+def test_a_counter_that_is_not_finite_is_refused() -> None:
+    module = torch.nn.BatchNorm1d(1)
+    state = {**module.state_dict(), "num_batches_tracked": torch.tensor(float("nan"))}
+    with pytest.raises(UsageError, match=r"1 not finite \(num_batches_tracked\)"):
+        load_renamed(module, state, lambda name: name, what="a norm")

@@ -41,6 +41,7 @@ def headed(header: object) -> bytes:
         ((99).to_bytes(8, "little") + b"{}", ""),
         (headed({"w": {"dtype": "F\x1b[2J", "shape": [0], "data_offsets": [0, 0]}}), ""),
         (headed({"\x1b[2J": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "not printable"),
+        (headed({"w": {"dtype": "F32", "shape": [1] * 40 + [0], "data_offsets": [0, 0]}}), "32 axes"),
         (headed({"w" * 301: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "too long"),
     ],
 )

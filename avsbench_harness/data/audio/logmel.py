@@ -123,8 +123,8 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
     Args:
         clip: a clip of the task.
         task: determines T and the padding.
-        problems: a list to which a sentence is added if the recording is probably damaged, or much shorter
-            or longer than the clip.
+        problems: a list to which the end of a sentence is added if the recording is probably damaged, or
+            much shorter or longer than the clip.
 
     Raises:
         MissingDataError: the clip has no audio on disk.
@@ -135,7 +135,7 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
         samples, rate = read_audio(path)
         if problems is not None:
             problem = find_damage(path, samples) or find_wrong_length(samples, rate, len(clip.frames))
-            problems += [f"{path} {problem}."] if problem else []
+            problems += [problem] if problem else []
         examples = _recorded_examples(samples, rate, task)
     else:
         examples = read_log_mel_pickle(path)[: task.frames]

@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from avsbench_harness.data.audio.logmel import LOG_OFFSET
 from avsbench_harness.errors import unknown
@@ -60,6 +59,8 @@ def hpss_masks(magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         (2, frames, bands); one half each for magnitude 0.
     """
+    from scipy.ndimage import median_filter
+
     harmonic = median_filter(magnitude, size=(_HPSS_FRAMES, 1), mode="nearest")
     percussive = median_filter(magnitude, size=(1, _HPSS_BANDS), mode="nearest")
     return _shares(np.stack([harmonic, percussive]) ** 2)

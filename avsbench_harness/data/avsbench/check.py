@@ -219,8 +219,9 @@ class _ClipCheck:
 
     def _compare_classes(self, clip: Clip) -> None:
         """Compare the classes of the masks with those that the table lists."""
-        explained = explain_classes(self._classes, clip.category)
         folder = next((mask.parent for mask in clip.masks if mask is not None), None)
+        colours = folder is None or folder.name != "labels_semantic"
+        explained = explain_classes(self._classes, clip.category, colours=colours)
         if explained is not None and folder is not None:
             message, certain = explained
             fault = Fault(self._task.name, "classes", _relative(folder, self._root), message)

@@ -25,12 +25,13 @@ def listed_classes(category: str) -> frozenset[int] | None:
     return frozenset(CLASSES.index(name) for name in names if name != _OFF_SCREEN)
 
 
-def explain_classes(found: Iterable[int], category: str) -> tuple[str, bool] | None:
+def explain_classes(found: Iterable[int], category: str, *, colours: bool = True) -> tuple[str, bool] | None:
     """Compare the classes in a clip's masks with the listed ones.
 
     Args:
         found: the classes in the masks, background included.
         category: the clip's ``a_obj``.
+        colours: whether the masks hold colours instead of labels.
 
     Returns:
         ``None`` if all classes are listed. Else the end of a sentence, and whether the classes are the listed
@@ -50,7 +51,7 @@ def explain_classes(found: Iterable[int], category: str) -> tuple[str, bool] | N
             f"holds labels counted from 1 ({_names(found)} for {category}); subtract 1 from all labels",
             True,
         )
-    if agree(swap_channels):
+    if colours and agree(swap_channels):
         reason = "holds colours with red and blue swapped"
         return f"{reason} ({_names(found)} for {category}); write the masks as RGB, not BGR", True
     return f"holds the classes {_names(found - listed)}, but metadata.csv lists {category}", False

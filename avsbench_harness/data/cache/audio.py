@@ -125,13 +125,25 @@ def _fill(
     finish: Callable[[Clip, Array], Array],
     progress: Progress | None,
 ) -> StoredArrays:
-    """Compute the arrays that are missing or damaged, by ``finish`` from the log-mel examples of a clip."""
+    """Compute the arrays that are missing or damaged, by ``finish`` from the log-mel examples of a clip.
+
+    The problem of a recording, if any, is stored beside its array, so that it is logged by every run.
+    """
 
     def lookup(clip: Clip) -> tuple[str, Array | None]:
         """Return the clip's key, and its log-mel examples if its array has to be computed."""
-        key = key_of(clip)
-        stored = store.load(key, f"The audio of clip {clip.id}")
-        return key, _log_mel(clip, task, separator, problems) if stored is None else None
+        key, label = key_of(clip), f"The audio of clip {clip.id}"
+        note = array_key(problem_of=key, frames=len(clip.frames))
+        noted: list[str] = []
+        log_mel = None
+        if store.load(key, label) is None:
+            log_mel = _log_mel(clip, task, separator, noted)
+            if noted:
+                store.store(note, np.frombuffer(noted[0].encode(), np.uint8))
+        elif (stored := store.load(note, label)) is not None:
+            noted = [stored.tobytes().decode()]
+        problems.extend(f"{audio_file(clip)} {problem}." for problem in noted)
+        return key, log_mel
 
     problems: list[str] = []
     keys: dict[str, str] = {}

@@ -37,6 +37,8 @@ from avsbench_harness.files import sha256_json, write_at
 logger = logging.getLogger(__name__)
 
 _MAX_DIMENSIONS = 6
+#: Bytes that are read at once to check an array.
+_PIECE = 1 << 20
 #: Data types of arrays; the position is the code in a record.
 _DTYPES = (np.dtype(np.uint8), np.dtype("<f4"))
 
@@ -169,9 +171,33 @@ class ArrayStore:
             else:
                 content = None
         if content is None:
-            logger.warning(f"{label} in {self.folder} is damaged; it is computed again.")
+            self._report(label)
             return None
         return content.view(record.dtype).reshape(record.shape)
+
+    def is_intact(self, key: str, label: str = "An array") -> bool:
+        """Whether an array is stored and not damaged; it is read in pieces.
+
+        Args:
+            key: its key.
+            label: names the array in the message that is logged if it is damaged.
+        """
+        with _THREADS:
+            record = self._find(bytes.fromhex(key))
+        if record is None:
+            return False
+        crc, position = 0, record.offset
+        with suppress(FileNotFoundError), self.data.open("rb") as file:
+            file.seek(position)
+            while position < record.end and (piece := file.read(min(record.end - position, _PIECE))):
+                crc, position = zlib.crc32(piece, crc), position + len(piece)
+        if (crc, position) != (record.crc, record.end):
+            self._report(label)
+            return False
+        return True
+
+    def _report(self, label: str) -> None:
+        logger.warning(f"{label} in {self.folder} is damaged; it is computed again.")
 
     def store(self, key: str, array: NDArray[Any]) -> None:
         """Write an array of uint8 or float32; replace the one of this key if there is one.

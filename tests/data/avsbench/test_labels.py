@@ -47,3 +47,6 @@ def test_swapped_channels():
         "holds colours with red and blue swapped (baby for accordion); write the masks as RGB, not BGR"
     )
     assert explain_classes({0, 1, 4}, "accordion_baby") is None
+    explained = explain_classes({0, 4}, "accordion", colours=False)
+    assert explained is not None
+    assert not explained[1]

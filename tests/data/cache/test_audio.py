@@ -4,6 +4,7 @@ import itertools
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,10 +124,22 @@ def test_padded_frames_are_zero(make_clip):
 
 def test_problems_of_recordings_are_logged_up_to_a_number(make_clip, caplog):
     clips = [make_clip(), *(make_clip(seconds=1) for _ in range(7))]
-    log_mel_clips(clips, S4)
-    found = [record.message for record in caplog.records]
-    assert found[:5] == [f"{clip.audio} lasts 1.0 s, but its clip 5 s." for clip in clips[1:6]]
-    assert found[5:] == ["2 more recordings have such problems; `avsb data check` lists them."]
+    for _ in ("computed", "cached"):
+        caplog.clear()
+        log_mel_clips(clips, S4)
+        found = [record.message for record in caplog.records]
+        assert found[:5] == [f"{clip.audio} lasts 1.0 s, but its clip 5 s." for clip in clips[1:6]]
+        assert found[5:] == ["2 more recordings have such problems; `avsb data check` lists them."]
+
+
+def test_problems_depend_on_the_length_of_the_clip(make_clip, caplog):
+    """The same recording, of a clip of five frames and of one of ten."""
+    clip = make_clip(seconds=5, frames=10)
+    log_mel_clips([clip], AVSS)
+    assert caplog.messages == [f"{clip.audio} lasts 5.0 s, but its clip 10 s."]
+    caplog.clear()
+    log_mel_clips([replace(clip, frames=clip.frames[:5])], AVSS)
+    assert caplog.messages == []
 
 
 def test_a_damaged_entry_is_computed_again(make_clip, cache_folder, caplog):

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,6 +171,23 @@ def test_checksums_are_compared_at_the_first_reading(store: ArrayStore):
     flip(store.data, 0)
     assert store.load(KEY) is not None
     assert ArrayStore(store.folder).load(KEY) is None
+
+
+def test_a_large_array_is_checked_in_pieces(store: ArrayStore, messages: Messages):
+    assert not store.is_intact(KEY)
+    large = np.random.default_rng(0).integers(0, 256, 8 << 20, dtype=np.uint8)
+    store.store(KEY, large)
+    tracemalloc.start()
+    assert store.is_intact(KEY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 << 20
+    assert not messages()
+    flip(store.data, large.size - 1)
+    assert not store.is_intact(KEY, "The large array")
+    assert ["The large array" in line for line in messages()] == [True]
+    store.data.unlink()
+    assert not store.is_intact(KEY)
 
 
 def test_a_damaged_record_is_replaced_by_the_next_array(store: ArrayStore, messages: Messages):

@@ -31,7 +31,7 @@ def build(task: Task = S4, backbone: str = "resnet18", **options: Any) -> AVSegF
 
 
 @functools.cache
-def without_memory(backbone: str) -> AVSegFormerModel:
-    """Return the released network on the meta device."""
+def without_memory(backbone: str, variant: str = "released") -> AVSegFormerModel:
+    """Return a network of the published size on the meta device."""
     with torch.device("meta"):
-        return AVSegFormer().build(S4, backbone, variant="released")  # type: ignore[return-value]
+        return AVSegFormer().build(S4, backbone, variant=variant)  # type: ignore[return-value]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from avsbench_methods.avsegformer import AVSegFormer
 from torch import Tensor
 
 from avsbench_harness.data.batch import Batch
@@ -104,7 +105,7 @@ def test_rows_of_the_ablation_tables(row: str) -> None:
     assert idle == []
 
 
-@pytest.mark.parametrize("variant", ["released", "paper"])
+@pytest.mark.parametrize("variant", AVSegFormer.variants)
 @pytest.mark.parametrize("task", [S4, AVSS])
 def test_only_annotated_frames_are_computed_and_nothing_changes(variant: str, task: Task) -> None:
     model, batch = build(task, variant), clips(task, clips=2, frames=3)
@@ -128,7 +129,7 @@ def test_batch_statistics_in_training_are_over_every_frame() -> None:
     torch.testing.assert_close(means[0], means[1])
 
 
-@pytest.mark.parametrize("variant", ["released", "paper"])
+@pytest.mark.parametrize("variant", AVSegFormer.variants)
 @pytest.mark.parametrize("task", [S4, AVSS])
 def test_an_optimiser_step_on_a_batch_without_annotated_frames_works(variant: str, task: Task) -> None:
     model, batch = build(task, variant).train(), clips(task)
@@ -140,7 +141,7 @@ def test_an_optimiser_step_on_a_batch_without_annotated_frames_works(variant: st
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize("variant", ["released", "paper"])
+@pytest.mark.parametrize("variant", AVSegFormer.variants)
 @pytest.mark.parametrize(("frames", "side"), [(1, 64), (10, 32), (1, 448), (1, 96)])
 def test_batches_of_any_length_and_size(variant: str, frames: int, side: int) -> None:
     model = build(variant=variant, dim=64)
@@ -151,7 +152,7 @@ def test_batches_of_any_length_and_size(variant: str, frames: int, side: int) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("variant", ["released", "paper"])
+@pytest.mark.parametrize("variant", AVSegFormer.variants)
 def test_silent_frames_and_all_classes_at_once(variant: str) -> None:
     batch = clips(AVSS, frames=1)
     masks = (torch.arange(64 * 64) % 71).view(1, 1, 64, 64)

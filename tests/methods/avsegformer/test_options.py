@@ -68,6 +68,7 @@ def test_recipes_are_valid_and_follow_the_release(task: Task, backbone: str) -> 
     assert full.train_fit == ("crop" if task is AVSS else "squeeze")
     assert (full.optimizer.lr, full.schedule.name, full.clip_norm) == (2e-5, "constant", None)
     assert full.backbone.drop_path_rate == (0.1 if backbone == "pvt" else None)
+    assert full.protocols == ([] if task is AVSS else ["avsegformer"])
     # The published loop counts epochs from 0 and starts at epoch 10.
     assert (full.validation.every, full.validation.first) == ((2, 11) if task is AVSS else (1, 1))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from avsbench_methods.avsegformer import AVSegFormer
 from avsbench_methods.avsegformer.model import AVSegFormerModel
-from avsbench_methods.avsegformer.upstream import rename
+from avsbench_methods.avsegformer.upstream import rename, rename_with_reformer
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json
@@ -29,13 +29,25 @@ def released() -> AVSegFormerModel:
     return AVSegFormer().build(S4, "r50", variant="released")  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("backbone", "parameters"), [("r50", 54_596_032), ("pvt", 111_810_112)])
-def test_published_names_and_sizes(backbone: str, parameters: int, avsegformer_data: Path) -> None:
-    model = without_memory(backbone)
+@pytest.mark.parametrize(
+    ("variant", "backbone", "parameters"),
+    [
+        ("released", "r50", 54_596_032),
+        ("released", "pvt", 111_810_112),
+        ("arxiv", "r50", 50_313_088),
+        ("arxiv", "pvt", 107_527_168),
+    ],
+)
+def test_published_names_and_sizes(
+    variant: str, backbone: str, parameters: int, avsegformer_data: Path
+) -> None:
+    model = without_memory(backbone, variant)
     published = read_json(avsegformer_data / f"{backbone}_s4.keys.json")
-    renamed = [name for name in map(rename, published) if name is not None]
-    assert sorted(renamed) == sorted(model.state_dict())
-    # The published count without VGGish, minus unused modules: fpn, attn_fc, the second branch of ResNet.
+    if variant == "arxiv":
+        published = {name: size for name, size in published.items() if ".query_generator." not in name}
+    names = map(rename_with_reformer if variant == "arxiv" else rename, published)
+    assert sorted(name for name in names if name is not None) == sorted(model.state_dict())
+    # The published count without VGGish and unused modules: ResNet's second branch; released: the reformer.
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -67,6 +79,16 @@ def test_weights_that_do_not_fit_are_refused(
     state = {name: value for name, value in {**published, **change}.items() if value is not None}
     with pytest.raises(UsageError, match=message):
         released.load_upstream(state)
+
+
+def test_weights_of_the_other_version_are_refused(published: dict[str, torch.Tensor]) -> None:
+    state = {name: value.to("meta") for name, value in published.items()}
+    first = {name: value for name, value in state.items() if ".query_generator." not in name}
+    for variant, wrong, message in (
+        ("released", first, "85 missing"), ("arxiv", state, "85 unknown"), ("paper", first, "mask_head"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            without_memory("r50", variant).load_upstream(wrong)
 
 
 def test_backbones_without_published_weights_are_refused() -> None:

@@ -21,9 +21,9 @@ def options(**changes: Any) -> Options:
 
 def build(task: Task = MS3, **changes: Any) -> CATRModel:
     torch.manual_seed(0)
-    small = {
-        name: value for name, value in SMALL.items() if changes.get("decoding") != "direct" or name == "dim"
-    }
+    small = {"dim": SMALL["dim"]} if changes.get("decoding") == "direct" else dict(SMALL)
+    if changes.get("query_source") == "video":
+        del small["queries"]
     model = CATR().build(task, "resnet10t", variant="paper", **{**small, **changes})
     assert isinstance(model, CATRModel)
     return model.eval()

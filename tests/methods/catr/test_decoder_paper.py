@@ -29,7 +29,7 @@ def test_queries_are_initialised_with_their_frames_audio() -> None:
         read = reference_attention(layer.cross_attn, found + decoder.queries, memory + codes, memory)
         found = layer.norm2(found + read)
         expected = decoder.norm(layer.norm3(found + layer.ffn(found)))
-        same(decoder(tokens, codes, None, sound)[0, frame], expected[0])
+        same(decoder(tokens, codes, None, sound[:, None])[0, frame], expected[0])
 
 
 @torch.no_grad()

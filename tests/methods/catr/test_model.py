@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from avsbench_methods.catr.loss import Targets, clip_losses, weigh
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
@@ -59,9 +60,37 @@ def test_the_prediction_is_the_mask_of_the_most_probable_query() -> None:
             same(prediction[clip, frame], mask.sigmoid())
 
 
+@torch.no_grad()
+def test_images_are_enlarged_but_masks_and_predictions_are_not() -> None:
+    small = truthful()
+    images = F.interpolate(small.images.flatten(0, 1), (128, 128), mode="bilinear", align_corners=False)
+    large = Batch(images.unflatten(0, (2, 3)), small.audio)
+    model, plain = build(input_scale=2), build()
+    output, expected = model(small), plain(large)
+    same(output.mask_logits, expected.mask_logits)
+    same(output.reference_logits, expected.reference_logits)
+    mask = expected.best()[2][:, :, 0]  # (2,3,8,8)
+    same(model.predict(small), F.interpolate(mask, (64, 64), mode="bilinear", align_corners=False).sigmoid())
+    # Matching and losses compare masks at the size of the ground truth.
+    totals = dict.fromkeys(("reference", "dice", "focal", "bce"), 0.0)
+    for clip in range(2):
+        targets = Targets.of(small.ground_truth()[clip], 2, plain.options)
+        assert targets.masks.shape == (1, 3, 64, 64)
+        for layer in (*expected.earlier, expected):
+            terms = clip_losses(layer.reference_logits[clip], layer.mask_logits[clip], targets, plain.options)
+            for name, value in weigh(terms, plain.options).items():
+                totals[name] += value.item() / 2
+    losses = model.losses(small)
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(totals, rel=1e-5)
+    padded = model(batch(valid=torch.zeros(2, 3, dtype=torch.bool)))
+    assert padded.mask_logits.shape == output.mask_logits.shape
+
+
 def test_sides_that_are_no_multiples_of_32_are_refused() -> None:
     with pytest.raises(UsageError, match=r"multiples of 32, got 50x64 pixels.*image_size"):
         build()(batch(size=(64, 50)))
+    with pytest.raises(UsageError, match=r"multiples of 16, got 50x48 pixels.*image_size"):
+        build(input_scale=2)(batch(size=(48, 50)))
 
 
 @TOKENS
@@ -227,16 +256,3 @@ def test_weights_scale_their_terms() -> None:
     scaled = build(reference_weight=2, dice_weight=0, focal_weight=10, bce_weight=1).losses(clips)
     for name, factor in {"reference": 2, "dice": 0, "focal": 2, "bce": 0.25}.items():
         same(scaled[name], factor * plain[name])
-
-
-def test_initial_weights_are_as_in_detr() -> None:
-    model = build(dim=128)
-    for weight in (
-        model.spatial_encoder.layers[0].ffn.linear1.weight,
-        model.temporal_encoder.layers[0].to_audio.attention.in_proj.weight,
-        model.decoder.layers[1].cross_attn.in_proj.weight,
-    ):
-        bound = (6 / sum(weight.shape)) ** 0.5
-        assert 0.9 * bound < float(weight.detach().abs().max()) <= bound
-    assert float(model.decoder.queries.detach().std()) == pytest.approx(1, abs=0.1)
-    assert float(model.levels[0].convs[0].weight.detach().std()) == pytest.approx(0.01, rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -21,11 +22,11 @@ from .helpers_paper import SMALL, build, same
 
 #: The rows of the paper's Tables 3 to 6 that change the network.
 ROWS: dict[str, dict[str, Any]] = {
-    "table 3, baseline": {"encoder": "none", "decoding": "direct"},
+    "table 3, baseline": {"encoder": "none", "decoding": "direct", "audio": False},
     "table 3, decoupled A-V transformer": {"gate": "none", "decoding": "direct"},
     "table 3, blockwise-encoded gate": {"decoding": "direct"},
     "table 3, audio-queried decoding": {},
-    "table 4, without audio": {"audio": False},
+    "table 4, without audio": {"audio": False, "query_source": "video"},
     "table 5, without spatial fusion": {"spatial_fusion": False},
     "table 5, without temporal A-V fusion": {"temporal_av_fusion": False},
     "table 5, without temporal V-A fusion": {"temporal_va_fusion": False},
@@ -138,13 +139,46 @@ def test_modules_that_the_rows_remove() -> None:
     assert everything - parts(build(temporal_av_fusion=False)) == {"to_video"}
     assert everything - parts(build(temporal_va_fusion=False)) == {"to_audio"}
     assert everything - parts(build(gate="none")) == {"temporal_encoder.gate"}
-    without_audio = build(audio=False)
-    gone = {"to_video", "to_audio", "audio_projection.linear", "audio_projection.norm"}
-    assert everything - parts(without_audio) == gone
+    without_audio = build(**ROWS["table 4, without audio"])
+    audio = {"audio_projection.linear", "audio_projection.norm"}
+    assert everything - parts(without_audio) == {"to_video", "to_audio", "decoder.queries", *audio}
     clips = batch()
-    same(without_audio.predict(clips), without_audio.predict(clips.with_audio(-clips.audio)))
     released = CATR().build(S4, "resnet10t", variant="released", audio=False, **SMALL).eval()
-    same(released.predict(clips), released.predict(clips.with_audio(-clips.audio)))
+    for model in (without_audio, released, build(**ROWS["table 3, baseline"])):
+        same(model.predict(clips), model.predict(clips.with_audio(-clips.audio)))
+
+
+def test_the_baseline_is_backbone_aspp_and_fused_maps() -> None:
+    found = {name.split(".")[0] for name in build(**ROWS["table 3, baseline"]).state_dict()}
+    assert found == {"backbone", "levels", "video_projection", "mask_feature", "mask_head"}
+
+
+@torch.no_grad()
+def test_without_audio_the_features_of_the_coarsest_map_are_the_queries() -> None:
+    model, clips = build(**ROWS["table 4, without audio"]), batch(clips=1, size=96)
+    coarsest = model.levels[-1].register_forward_hook(lambda _, __, maps: seen.update(maps=maps))
+    inputs = model.decoder.layers[0].register_forward_hook(lambda _, given, __: seen.update(given=given))
+    seen: dict[str, Any] = {}
+    output = model(clips)
+    coarsest.remove()
+    inputs.remove()
+    states, positions = seen["given"][:2]
+    assert states.shape == (3, 9, 64)
+    assert output.reference_logits.shape == (1, 3, 9, 2)
+    for query in range(9):
+        row, column = divmod(query, 3)
+        same(states[:, query], seen["maps"][:, :, row, column])
+        # Half of the channels encode the row, the other half the column, from 0 to 2 pi (DETR).
+        scale = 2 * math.pi / (3 + 1e-6)
+        expected = [
+            function((step + 1) * scale / 10000 ** (2 * pair / 32))
+            for step in (row, column)
+            for pair in range(16)
+            for function in (math.sin, math.cos)
+        ]
+        same(positions[query], torch.tensor(expected))
+    padded = model(batch(clips=1, size=96, valid=torch.zeros(1, 3, dtype=torch.bool)))
+    assert padded.reference_logits.shape == (1, 3, 9, 2)
 
 
 @torch.no_grad()

@@ -30,6 +30,8 @@ from .helpers import build
         ({"dice_weight": float("nan")}, "'dice_weight' is nan"),
         ({"match_dice": -1}, "'match_dice' is -1"),
         ({"dropout": 1.0}, "'dropout' is 1.0"),
+        ({"input_scale": 0}, "'input_scale' is 0"),
+        ({"audio": False, "query_source": "audio"}, "use query_source: video"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -53,7 +55,8 @@ def test_recipes_are_valid_and_follow_the_release() -> None:
         assert recipe.image_size % 32 == 0
         Options.of(recipe.options, S4, "released")
     full = resolve(method, S4, "pvt")
-    assert (full.image_size, full.epochs, full.batch_size, full.clip_norm) == (448, 100, 2, 5.0)
+    assert (full.image_size, full.epochs, full.batch_size, full.clip_norm) == (224, 100, 2, 5.0)
+    assert full.options == {"input_scale": 2}
     assert (full.optimizer.name, full.optimizer.lr, full.optimizer.weight_decay) == ("adam", 1e-5, 0)
     assert full.backbone.drop_path_rate == 0.1
 

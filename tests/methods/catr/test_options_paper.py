@@ -24,8 +24,13 @@ from .helpers_paper import build
         ({"gate": "none", "gate_first_block": True}, "gate_first_block has no effect"),
         ({"gate_channels": 3}, "gate_channels: 3 does not divide the 64 channels"),
         ({"encoder": "none", "encoder_layers": 2}, "encoder_layers has no effect because encoder: none"),
-        ({"audio": False, "audio_constrained_queries": True}, "because audio: false removes the audio"),
-        ({"audio": False, "temporal_va_fusion": True}, "because audio: false removes the audio"),
+        ({"audio": False}, "audio: false removes; use query_source: video, as in the paper's Table 4"),
+        ({"query_source": "video", "queries": 9}, "because query_source: video has no learned queries"),
+        (
+            {"audio": False, "query_source": "video", "temporal_va_fusion": True},
+            "because audio: false removes the audio",
+        ),
+        ({"decoding": "direct", "query_source": "video"}, "because decoding: direct has no queries"),
         ({"spatial_fusion": False, "audio_tokens": "frame"}, "audio_tokens has no effect"),
         ({"spatial_fusion": False, "temporal_av_fusion": False}, "use encoder: none"),
         ({"temporal_av_fusion": False, "va_keys": "fused"}, "va_keys has no effect"),
@@ -63,3 +68,4 @@ def test_recipes_follow_the_paper() -> None:
     assert {name: recipe.epochs for name, recipe in found.items()} == {"s4": 25, "ms3": 100, "avss": 100}
     assert {recipe.batch_size for recipe in found.values()} == {4}
     assert {recipe.optimizer.name for recipe in found.values()} == {"adam"}
+    assert {(recipe.image_size, *recipe.options) for recipe in found.values()} == {(224,)}

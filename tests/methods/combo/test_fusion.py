@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from avsbench_methods.combo.fusion import BilateralFusion, audio_sources
+from avsbench_methods.combo.fusion import BilateralFusion, audio_sources, build_fusion
 from avsbench_methods.combo.options import Options
+
+from avsbench_harness.tasks import S4
 
 
 def fusion(**options: Any) -> tuple[BilateralFusion, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    module = BilateralFusion(Options(dim=64, **options)).eval()
+    module = build_fusion(Options.of({"dim": 64, **options}, S4, "released"))
+    assert module is not None
+    module.eval()
     with torch.no_grad():
         for parameter in module.parameters():  # biases and gammas would hardly show
             if parameter.dim() == 1:
@@ -77,3 +81,38 @@ def test_fusion_options_change_the_result_and_no_limit_equals_a_high_one() -> No
             assert (module(features, audio)[0] - released).abs().max() > 1e-3, name
         module, *_ = fusion(attention_limit=None)
         assert torch.equal(module(features, audio)[0], released)
+
+
+def test_released_fusion_into_pixels_alone_gives_every_pixel_the_whole_sound() -> None:
+    module, features, audio = fusion(fusion="visual")
+    with torch.no_grad():
+        fused, kept = module(features, audio)
+        pixels = features.flatten(2).transpose(1, 2) + module.visual_embedding
+        # A softmax over the only sound is 1, whatever the logits: one update for all pixels of a frame.
+        update = module.visual_out(module.audio_value(module.audio_norm(audio)))
+        expected = module.visual_norm(pixels) + module.visual_gamma * update[:, None]
+        torch.testing.assert_close(fused, expected.transpose(1, 2).unflatten(2, (4, 6)))
+        spread, *_ = fusion(fusion="visual", visual_softmax="positions")
+        assert (spread(features, audio)[0] - fused).abs().max() > 1e-2
+    assert kept is audio
+
+
+def test_released_fusion_into_the_audio_alone_is_bilateral() -> None:
+    both, features, audio = fusion()
+    alone, *_ = fusion(fusion="audio")
+    kept, *_ = fusion(fusion="audio", fusion_overwrites=False)
+    assert alone.state_dict().keys() == both.state_dict().keys()
+    with torch.no_grad():
+        for found, expected in zip(alone(features, audio), both(features, audio), strict=True):
+            assert torch.equal(found, expected)
+        assert kept(features, audio)[0] is features
+
+
+def test_released_pixels_without_fusion_still_have_the_learned_vector() -> None:
+    module, features, audio = fusion(fusion="none")
+    assert [name for name, _ in module.named_parameters()] == ["visual_embedding"]
+    with torch.no_grad():
+        added, kept = module(features, audio)
+    assert torch.equal(added, features + module.visual_embedding.detach()[0, :, None, None])
+    assert kept is audio
+    assert build_fusion(Options.of({"fusion": "none"}, S4, "paper")) is None

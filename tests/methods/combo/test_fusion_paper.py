@@ -62,6 +62,7 @@ def test_fusion_is_equations_4_and_5(seed: int) -> None:
 @pytest.mark.parametrize("mode", ["visual", "audio"])
 def test_a_single_direction_equals_that_direction_of_both(mode: str, variant: str) -> None:
     base = {} if variant == "paper" else {name: Options.model_fields[name].default for name in PAPER}
+    base["fusion_overwrites"] = False
     both, features, audio = part(**base)
     one, *_ = part(**base, fusion=mode)
     one.load_state_dict({name: both.state_dict()[name] for name in one.state_dict()})

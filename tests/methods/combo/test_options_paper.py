@@ -29,7 +29,8 @@ def test_consistency_has_the_weight_of_the_task(task: Task, weight: float) -> No
         (S4, "paper", {"normed_residual": True}, "normed_residual"),
         (S4, "paper", {"fusion": "none", "fusion_heads": 8}, "fusion_heads"),
         (S4, "paper", {"fusion": "visual", "attention_limit": 1.0}, "attention_limit"),
-        (S4, "released", {"fusion": "audio", "visual_softmax": "sounds"}, "visual_softmax"),
+        (S4, "paper", {"fusion": "audio", "visual_softmax": "sounds"}, "visual_softmax"),
+        (S4, "released", {"fusion": "visual", "fusion_overwrites": False}, "fusion_overwrites"),
         (S4, "released", {"use_maskige": False, "channel_weight": "linear"}, "channel_weight"),
         (AVSS, "paper", {"object_score": "softmax"}, "object_score"),
         (S4, "paper", {"consistency_weight": 0, "consistency_chunk": 5}, "consistency_chunk"),
@@ -46,7 +47,8 @@ def test_options_without_effect_are_refused(
 
 def test_the_variants_are_the_same_network_with_other_options() -> None:
     released = {name: Options.model_fields[name].default for name in PAPER}
-    model = build(variant="paper", **{n: v for n, v in released.items() if n != "object_score"})
+    without_effect = ("object_score", "fusion_overwrites")
+    model = build(variant="paper", **{n: v for n, v in released.items() if n not in without_effect})
     model.load_state_dict(build(variant="released").state_dict())
     clips = batch(clips=2)
     with torch.no_grad():

@@ -14,16 +14,16 @@ from avsbench_harness.tasks import S4, Task
 
 SMALL: dict[str, Any] = {
     "dim": 32, "heads": 4, "ffn_dim": 32, "encoder_layers": 1, "semantic_layers": 1, "decoder_layers": 1,
-    "codebook_size": 16, "tokens": 3,
+    "codebook_size": 16, "tokens": 3, "unquantized_steps": 0,
 }  # fmt: skip
 
 
 #: The overrides of each row of Table 2; the last is the method.
 TABLE_2: dict[str, dict[str, Any]] = {
     "baseline": {"decomposition": "none"},
-    "non-Q SD": {"decomposition": "continuous", "recombination": False, "calibration": False},
-    "Q SD": {"recombination": False, "calibration": False},
-    "Q SD + AVSR": {"calibration": False},
+    "non-Q SD": {"decomposition": "continuous"},
+    "Q SD": {"recombination": False, "calibration": "local_updates"},
+    "Q SD + AVSR": {"calibration": "local_updates"},
     "Q SD + AVSR + LC": {},
 }
 
@@ -33,6 +33,7 @@ def small(**changes: Any) -> dict[str, Any]:
     options = {**SMALL, **changes}
     if options.get("decomposition", "quantized") != "quantized":
         options.pop("codebook_size")
+        options.pop("unquantized_steps")
     if options.get("decomposition") == "none":
         options.pop("semantic_layers")
     return options

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from avsbench_methods.qdformer import QDFormer
 from avsbench_methods.qdformer.mask_decoder import FramePredictions
 from avsbench_methods.qdformer.model import QDFormerModel
 from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.data.batch import Batch
+from avsbench_harness.engine.optim import build_optimizer
 from avsbench_harness.errors import UsageError
+from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.tasks import AVSS, MS3, Task
 
 from .helpers import TABLE_2, build, clips, draw
@@ -39,10 +42,10 @@ def with_predictions(model: QDFormerModel, classes: list, masks: Tensor) -> None
     """Replace the output of the mask decoder by these class probabilities (Q,C) and mask logits (Q,h,w)."""
     logits = torch.logit(torch.tensor(classes))[None]
 
-    def predict(queries: Tensor, video: Tensor, maps: Any) -> FramePredictions:
+    def predict(queries: Tensor, video: Tensor, maps: Any, *, auxiliary: bool) -> list[FramePredictions]:
         frames = len(queries)
         boxes = torch.zeros(frames, len(classes), 4)
-        return FramePredictions(logits.expand(frames, -1, -1), boxes, masks.expand(frames, *masks.shape))
+        return [FramePredictions(logits.expand(frames, -1, -1), boxes, masks.expand(frames, *masks.shape))]
 
     model.mask_decoder.forward = predict  # type: ignore[method-assign]
 
@@ -94,6 +97,98 @@ def test_filters_from_tokens_before_quantisation() -> None:
         output = model(clips(clips=1, frames=1))
     assert_close(seen[0], output.clip_tokens)
     assert (output.clip_tokens - output.clip_codes).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("row", ["non-Q SD", "Q SD", "Q SD + AVSR"])
+def test_frames_with_different_sounds_have_different_masks(row: str) -> None:
+    """Rows 3 to 5 of Table 2, with the same image in all frames; without frame tokens masks are the same."""
+    batch = clips(clips=1)
+    batch = replace(batch, images=batch.images[:, :1].repeat(1, 3, 1, 1, 1))
+    loud = batch.with_audio(batch.audio * torch.tensor([1.0, 8.0, 64.0])[None, :, None])
+    for changes, different in ((TABLE_2[row], True), ({**TABLE_2[row], "calibration": False}, False)):
+        if row == "non-Q SD" and not different:
+            changes = {**changes, "recombination": False}
+        model = build(**changes, codebook_size=64)
+        with torch.no_grad():
+            model.train().losses(batch)  # initialises the codes with tokens
+            masks = model.eval()(loud).mask_logits[0]
+        differences = (masks[0] - masks[1:]).abs().amax(dim=(1, 2, 3))
+        assert (differences > 1e-3).all() if different else not differences.any()
+
+
+@pytest.mark.parametrize("own", [0.0, None])
+def test_no_dropout_before_the_quantiser(own: float | None) -> None:
+    """Two passes in training over the same clips have the same tokens, but not the same masks."""
+    model, batch = (
+        build(
+            dropout=0.5,
+            audio_dropout=own,
+        ).train(),
+        clips(),
+    )
+    model.visual_encoder.eval()
+    with torch.no_grad():
+        one, two = model(batch), model(batch)
+    assert torch.equal(one.frame_tokens, two.frame_tokens) == (own is not None)
+    assert torch.equal(one.clip_tokens, two.clip_tokens) == (own is not None)
+    assert not torch.equal(one.mask_logits, two.mask_logits)
+
+
+def test_the_local_decoder_can_start_from_the_global_one() -> None:
+    for init, same in (("global", True), ("random", False)):
+        model = build(local_init=init)
+        pairs = list(zip(model.global_decoder.parameters(), model.local_decoder.parameters(), strict=True))
+        assert all(one is not two for one, two in pairs)
+        assert all(torch.equal(one, two) for one, two in pairs) == same
+
+
+def test_the_unquantised_steps() -> None:
+    """In training and evaluation, tokens pass unchanged until the codes are initialised."""
+    model, batch = build(unquantized_steps=2), clips()
+    for step in range(4):
+        model.train()
+        losses = model.losses(batch)
+        model.eval()
+        with torch.no_grad():
+            output = model(batch)
+        started = step >= 2
+        assert torch.equal(output.frame_codes, output.frame_tokens) != started
+        assert torch.equal(output.clip_codes, output.clip_tokens) != started
+        assert bool(losses["commit_local"] == 0) != started
+        assert losses["mask_bce"] > 0
+
+
+def test_the_codebook_has_a_learning_rate_of_its_own() -> None:
+    recipe = resolve(QDFormer(), MS3, "r50")
+    model = build(codebook_update="loss", codebook_lr_scale=80.0)
+    optimizer = build_optimizer(model.param_groups(recipe), recipe.optimizer)
+    groups = {group["lr"]: group for group in optimizer.param_groups}
+    assert sorted(groups) == pytest.approx([5e-5, 1e-4, 8e-3])
+    own = groups[max(groups)]
+    assert own["weight_decay"] == 0
+    assert [p is model.quantizer.codebook for p in own["params"]] == [True]
+    count = sum(len(group["params"]) for group in groups.values())
+    assert count == len(list(model.parameters()))
+    assert len(build(literal=True).param_groups(recipe)) == 2
+
+
+def test_auxiliary_losses() -> None:
+    """The segmentation losses are the sum of those of networks whose mask decoder ends at each layer."""
+    model, batch = build(MS3, decoder_layers=3, auxiliary_losses=True), clips(MS3)
+    plain = build(MS3, decoder_layers=3, auxiliary_losses=False)
+    plain.load_state_dict(model.state_dict())
+    layers = plain.mask_decoder.layers
+    with torch.no_grad():
+        got = model.losses(batch)
+        parts = []
+        for count in (1, 2, 3):
+            plain.mask_decoder.layers = layers[:count]
+            parts.append(plain.losses(batch))
+        assert_close(model.predict(batch), plain.predict(batch))
+    for name in SEGMENTATION:
+        assert_close(got[name], sum(part[name] for part in parts))
+    for name in got.keys() - SEGMENTATION:
+        assert_close(got[name], parts[0][name])
 
 
 def test_predictions_of_s4() -> None:
@@ -156,7 +251,7 @@ def test_rows_of_table_2(row: str, task: Task) -> None:
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert idle == []
     terms = {name for name in QUANTIZATION if model.options.quantized}
-    terms -= set() if model.options.calibration else {"commit_local"}
+    terms -= {"codebook"} if model.options.averaged else set()
     assert set(losses) == terms | SEGMENTATION
 
 

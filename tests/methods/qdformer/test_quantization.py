@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from avsbench_methods.qdformer import QDFormer
 from avsbench_methods.qdformer.options import Options
-from avsbench_methods.qdformer.quantization import QuantizedTokens, Quantizer, quantization_losses
+from avsbench_methods.qdformer.quantization import (
+    QuantizedTokens,
+    Quantizer,
+    kmeans,
+    quantization_losses,
+)
+from scipy.cluster.vq import kmeans2
+from scipy.stats import entropy
 from torch import Tensor
 from torch.testing import assert_close
 
 from avsbench_harness.tasks import S4
 
-from .helpers import SMALL, build, clips
+from .helpers import SMALL, build, clips, draw
 
 
-def quantizer(codes: list[list[float]], **options: Any) -> Quantizer:
-    made = Quantizer(Options.of({**SMALL, "codebook_size": len(codes), **options}, S4, "paper"))
-    made.codebook = torch.nn.Parameter(torch.tensor(codes))
+def quantizer(codes: list[list[float]] | None = None, **options: Any) -> Quantizer:
+    """A quantiser in literal mode, with these codes already in use."""
+    size = {} if codes is None else {"codebook_size": len(codes)}
+    made = Quantizer(Options.of({**SMALL, "literal": True, **size, **options}, S4, "paper"))
+    if codes is not None:
+        values = torch.tensor(codes)
+        made.codebook = values if made.options.averaged else torch.nn.Parameter(values)
+        made.started.fill_(True)
     return made
 
 
-def equation_9(lambda_com: float = 0.5) -> tuple[dict[str, Tensor], Quantizer, Tensor, Tensor]:
+def equation_9(**options: Any) -> tuple[dict[str, Tensor], Quantizer, Tensor, Tensor]:
     """One clip with two tokens in two frames, codes (1,0) and (0,2)."""
-    codes = quantizer([[1.0, 0.0], [0.0, 2.0]])
+    codes = quantizer([[1.0, 0.0], [0.0, 2.0]], commit_weight=0.5, **options)
     clip = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]], requires_grad=True)
     frames = torch.tensor([[[1.0, 1.0], [0.0, 4.0]], [[1.0, 0.0], [3.0, 0.0]]], requires_grad=True)
     losses = quantization_losses(
-        QuantizedTokens(clip, codes(clip)[0]), QuantizedTokens(frames, codes(frames)[0]), lambda_com
+        QuantizedTokens(clip, codes(clip)[0]), QuantizedTokens(frames, codes(frames)[0]), codes.options
     )
     return losses, codes, clip, frames
 
@@ -85,7 +99,7 @@ def test_equation_9_each_term_has_a_gradient_for_one_input(term: str, moved: str
 def test_equation_9_in_the_network() -> None:
     """The terms that the network returns have the same stop-gradients, and their weights."""
     batch = clips()
-    model = build(dropout=0.0, quant_weight=0.5, commit_weight=0.25)
+    model = build(literal=True, dropout=0.0, quant_weight=0.5, commit_weight=0.25)
     codebook, own = model.quantizer.codebook, lambda module: next(module.parameters())
     parameters = {
         "codebook": codebook,
@@ -118,43 +132,177 @@ def test_equation_9_in_the_network() -> None:
 
 
 def test_the_codebook_is_the_only_parameter_of_that_name() -> None:
-    model = build(codebook_size=16)
+    model = build(literal=True, codebook_size=16)
     named = {name: p.shape for name, p in model.named_parameters() if name.endswith("codebook")}
     assert named == {"quantizer.codebook": (16, 32)}
-    assert dict(QDFormer().build(S4, "resnet10t", variant="paper").named_parameters())[
-        "quantizer.codebook"
-    ].shape == (128, 256)
+    full = QDFormer().build(S4, "resnet10t", variant="paper").state_dict()
+    assert full["quantizer.codebook"].shape == (128, 256)
+
+
+def test_without_the_loss_term_the_codebook_is_no_parameter() -> None:
+    losses, codes, _, _ = equation_9(codebook_update="ema")
+    assert {name: term.item() for name, term in losses.items()} == {"commit_global": 1.0, "commit_local": 4.5}
+    assert not list(codes.parameters())
+    assert set(codes.state_dict()) == set(quantizer().state_dict())
+
+
+def test_local_updates_add_the_frame_tokens_to_the_first_term() -> None:
+    losses, codes, clip, frames = equation_9(calibration="local_updates")
+    assert losses["codebook"].item() == 11.0  # 2 of the clip, 5 and 4 of the frames
+    losses["codebook"].backward()
+    # 2 (e - x) of every token: (2,0), (1,1), (1,0), (3,0) have the first code; (0,1), (0,4) the second.
+    assert_close(codes.codebook.grad, torch.tensor([[-6.0, -2.0], [0.0, -2.0]]))
+    assert clip.grad is None
+    assert frames.grad is None
+
+
+@pytest.mark.parametrize("calibration", [True, "local_updates"])
+def test_moving_averages_of_codes(calibration: bool | str) -> None:
+    """Counts and sums as in van den Oord et al. 2017, appendix A.1, in NumPy."""
+    generator = np.random.default_rng(0)
+    start = generator.normal(size=(6, 2)).astype(np.float32)
+    start[5] = 99.0  # never used
+    codes = quantizer(start.tolist(), codebook_update="ema", ema_decay=0.8, calibration=calibration)
+    numbers, sums = np.full(6, 0.2), 0.2 * start.astype(np.float64)
+    for _ in range(25):
+        clip = generator.normal(size=(3, 2, 2)).astype(np.float32)
+        frames = generator.normal(loc=1.0, size=(5, 2, 2)).astype(np.float32)
+        codes.update(torch.tensor(clip), torch.tensor(frames))
+        rows = clip.reshape(-1, 2)
+        if calibration == "local_updates":
+            rows = np.concatenate([rows, frames.reshape(-1, 2)])
+        own = np.argmin(((rows[:, None] - (sums / numbers[:, None])[None]) ** 2).sum(-1), axis=1)
+        for code in range(6):
+            numbers[code] = 0.8 * numbers[code] + 0.2 * (own == code).sum()
+            sums[code] = 0.8 * sums[code] + 0.2 * rows[own == code].sum(axis=0)
+    assert_close(codes.codebook.double(), torch.tensor(sums / numbers[:, None]), rtol=1e-4, atol=1e-4)
+    assert codes.codebook[5].tolist() == [99.0, 99.0]
+
+
+def test_k_means() -> None:
+    tokens = draw(60, 3)
+    centres = torch.cat([tokens[:4], torch.full((1, 3), 50.0)])  # the last one stays empty
+    with warnings.catch_warnings(action="ignore"):
+        want, _ = kmeans2(tokens.numpy(), centres.numpy(), iter=7, minit="matrix")
+    assert_close(kmeans(tokens, centres, 7), torch.tensor(want))
+    assert_close(kmeans(tokens, centres, 7)[4], centres[4])
+
+
+def test_k_means_starts_from_the_tokens_of_the_unquantised_steps() -> None:
+    codes = quantizer(codebook_size=8, codebook_init="kmeans", unquantized_steps=5)
+    initial = codes.codebook.detach().clone()
+    seen = [draw(4, 3, 32, seed=step) for step in range(6)]
+    for step, clip in enumerate(seen):
+        torch.manual_seed(0)
+        codes.update(clip, draw(2, 3, 32, seed=99))
+        assert codes.active == (step == 5)
+        if step < 5:
+            values, passed = codes(clip)
+            assert_close(values, clip, rtol=0, atol=0)
+            assert_close(passed, clip, rtol=0, atol=0)
+            assert_close(codes.codebook.detach(), initial, rtol=0, atol=0)
+            assert codes.diagnostics() == {}
+    rows = torch.cat(seen).flatten(0, 1)[-64:]  # eight tokens per code
+    torch.manual_seed(0)
+    first = rows[torch.randperm(64)[:8]]
+    with warnings.catch_warnings(action="ignore"):
+        want, _ = kmeans2(rows.numpy(), first.numpy(), iter=10, minit="matrix")
+    assert_close(codes.codebook.detach(), torch.tensor(want))
+    assert not codes.pool.any()
+    assert codes.diagnostics()["clip_perplexity"] > 1
+
+
+@pytest.mark.parametrize("init", ["all_tokens", "clip_tokens", "normal"])
+def test_codes_start_in_the_first_quantised_step(init: str) -> None:
+    codes = quantizer(codebook_init=init, unquantized_steps=1)
+    initial, clip, frames = codes.codebook.detach().clone(), draw(2, 3, 32), draw(9, 3, 32, seed=1)
+    codes.update(draw(2, 3, 32, seed=2), frames)
+    assert_close(codes.codebook.detach(), initial, rtol=0, atol=0)
+    codes.update(clip, frames)
+    pool = {"all_tokens": torch.cat([clip, frames]), "clip_tokens": clip, "normal": initial[None]}[init]
+    rows = {tuple(row) for row in pool.flatten(0, 1).tolist()}
+    found = {tuple(row) for row in codes.codebook.tolist()}
+    assert found <= rows
+    assert len(found) == min(16, len(rows))
+
+
+@pytest.mark.parametrize("update", ["loss", "ema"])
+def test_a_quantiser_resumes_bit_for_bit(update: str) -> None:
+    def make() -> Quantizer:
+        return quantizer(
+            codebook_update=update, codebook_init="kmeans", unquantized_steps=3, revive_dead_codes=True,
+            dead_after=2,
+        )  # fmt: skip
+
+    def train(codes: Quantizer, steps: range) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            codes.update(draw(2, 3, 32, seed=step), draw(4, 3, 32, seed=50 + step))
+
+    whole = make()
+    train(whole, range(12))
+    for stop in (2, 3, 7):
+        first, second = make(), make()
+        train(first, range(stop))
+        second.load_state_dict(first.state_dict())
+        train(second, range(stop, 12))
+        for name, value in whole.state_dict().items():
+            assert torch.equal(second.state_dict()[name], value), (stop, name)
 
 
 def test_codebook_diagnostics() -> None:
     codes = quantizer([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dead_after=2)
-    one = torch.tensor([[[2.0, 0.0], [0.0, 3.0]]])
-    codes.observe(one)
-    assert codes.diagnostics() == pytest.approx({"codebook_perplexity": 2.0, "codebook_dead": 0.0})
-    codes.observe(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]))
+    assert codes.diagnostics() == {}
+    both = torch.tensor([[[2.0, 0.0], [0.0, 3.0]]])
+    frames = torch.tensor([[[2.0, 0.0], [-2.0, 0.0]], [[0.0, -2.0], [-2.0, 0.0]]])
+    codes.update(both, frames)
+    assert codes.diagnostics() == pytest.approx(
+        {
+            "clip_perplexity": 2.0,
+            "frame_perplexity": math.exp(entropy([0.25, 0.5, 0.25])),
+            "frames_on_clip_codes": 0.25,
+            "dead_codes": 0.0,
+        }
+    )
+    codes.update(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([[[0.0, 1.0], [2.0, 0.0]]]))
     assert codes.dead().tolist() == [False, False, True, True]
-    shares = [0.99 * 0.5 + 0.01, 0.99 * 0.5]
-    perplexity = math.exp(-sum(share * math.log(share) for share in shares))
-    assert codes.diagnostics() == pytest.approx({"codebook_perplexity": perplexity, "codebook_dead": 2.0})
+    assert codes.diagnostics() == pytest.approx(
+        {
+            "clip_perplexity": math.exp(entropy([0.99 * 0.5 + 0.01, 0.99 * 0.5])),
+            "frame_perplexity": math.exp(entropy([0.99 * 0.25 + 0.005, 0.005, 0.99 * 0.5, 0.99 * 0.25])),
+            "frames_on_clip_codes": 0.99 * 0.25 + 0.01,
+            "dead_codes": 2.0,
+        }
+    )
+    codes.update(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]))  # the second code dies, too
+    shares = torch.tensor([0.99 * 0.25 + 0.005])
+    assert codes.diagnostics()["frames_on_clip_codes"] == pytest.approx(shares.item())
 
 
-def test_dead_codes_are_reset_only_with_the_option() -> None:
-    start = [[1.0, 0.0], [0.0, 1.0], [-9.0, 0.0]]
-    tokens = torch.tensor([[[2.0, 0.0], [0.0, 3.0]]])
-    kept, revived = quantizer(start, dead_after=1), quantizer(start, dead_after=1, revive_dead_codes=True)
+@pytest.mark.parametrize("update", ["loss", "ema"])
+def test_dead_codes_are_reset_only_with_the_option(update: str) -> None:
+    start = [[1.0, 0.0], [0.0, 1.0], *([[-9.0, 0.0]] * 3)]
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    kept, revived = (
+        quantizer(start, dead_after=1, codebook_update=update, revive_dead_codes=revive)
+        for revive in (False, True)
+    )
     for codes in (kept, revived):
-        codes.observe(tokens)
+        codes.update(tokens)
     assert_close(kept.codebook.detach(), torch.tensor(start))
     assert_close(revived.codebook[:2].detach(), torch.tensor(start[:2]))
-    assert any(torch.equal(revived.codebook[2], token) for token in tokens[0])
-    assert revived.idle.tolist() == [0, 0, 0]
+    # Two tokens revive two codes, each a different one; the third waits.
+    assert sorted(revived.codebook[2:4].tolist()) == [[0.0, 1.0], [1.0, 0.0]]
+    assert revived.codebook[4].tolist() == [-9.0, 0.0]
+    assert revived.idle.tolist() == [0, 0, 0, 0, 1]
 
 
 def test_usage_is_updated_in_training_only() -> None:
     model, batch = build(), clips()
     with torch.no_grad():
         model.predict(batch)
-    assert not model.quantizer.usage.any()
+    assert model.diagnostics() == {}
+    assert not model.quantizer.steps
     model.train().losses(batch)
-    assert model.diagnostics()["codebook_perplexity"] >= 1
+    assert model.diagnostics()["clip_perplexity"] >= 1
     assert build(decomposition="none").diagnostics() == {}
