@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 #: Option types that several commands share.
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JobsOption: TypeAlias = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")
+]
+RequiredTaskOption: TypeAlias = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
 DataOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(

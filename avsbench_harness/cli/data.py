@@ -1,4 +1,4 @@
-"""``avsb data check``, ``info``, ``synth``, ``maskige``, ``propagate``, ``cache`` and ``solution``."""
+"""``avsb data check``, ``info``, ``maskige``, ``propagate``, ``cache`` and ``solution``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsbench_harness.cli.common import JsonOption, print_json, print_rich
+from avsbench_harness.cli import generate
+from avsbench_harness.cli.common import JobsOption, JsonOption, RequiredTaskOption, print_json, print_rich
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Check, describe, generate and cache data sets."
 )
 
-RequiredTaskOption = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
 SplitsOption = Annotated[
     list[str] | None, typer.Option("--split", help="Only this split; default: all three.")
 ]
-JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default: one per core.")]
+app.command()(generate.synth)
+app.command()(generate.mini)
+app.command()(generate.compose)
+
 RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; default: AVSB_DATA_DIR.")]
 
 
@@ -91,59 +94,6 @@ def info(root: RootArgument = None, json: JsonOption = False) -> None:
         print_json([task.to_json() for task in found])
     else:
         print_rich(render_description(found))
-
-
-@app.command()
-def synth(
-    task: RequiredTaskOption,
-    clips: Annotated[str, typer.Option("--clips", metavar="TRAIN,VAL,TEST", help="Clips per split.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist or be empty.")],
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
-    kinds: Annotated[
-        int | None, typer.Option("--kinds", help="Number of kinds of objects; default: all.")
-    ] = None,
-    jobs: JobsOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Generate a synthetic benchmark in the official layout.
-
-    Clips show several objects, some of which sound; only the recording reveals which. All scores on it are
-    marked as synthetic.
-
-    \b
-    Examples:
-      avsb data synth --task s4 --clips 200,40,40 --out synthetic --seed 1
-      avsb data synth --task avss --clips 60,20,20 --out synthetic-avss
-    """
-    from avsbench_harness.console import progress_bar
-    from avsbench_harness.data.avsbench.layout import open_dataset
-    from avsbench_harness.data.synth import write_synthetic
-    from avsbench_harness.tasks import get_task
-
-    chosen, counts = get_task(task), _counts(clips)
-    with progress_bar() as progress:
-        display = progress.add_task("synthetic clips", total=sum(counts), note="")
-        write_synthetic(
-            out,
-            chosen,
-            counts,
-            seed,
-            kinds=kinds,
-            jobs=jobs,
-            progress=lambda done, total: progress.update(display, completed=done, total=total),
-        )
-    made = {
-        "root": str(out),
-        "task": chosen.name,
-        "clips": list(counts),
-        "seed": seed,
-        "synthetic": True,
-        "fingerprint": open_dataset(out, chosen).fingerprint(),
-    }
-    if json:
-        print_json(made)
-    else:
-        typer.echo(f"{sum(counts)} synthetic {chosen.name} clips in {out}; use it with --data {out}")
 
 
 @app.command()
@@ -366,11 +316,3 @@ def solution(
         print_json({"solution": str(out), "fingerprint": fingerprint, "synthetic": dataset.synthetic})
     else:
         typer.echo(f"solution: {out} (fingerprint {fingerprint[:12]})")
-
-
-def _counts(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--clips needs three numbers, TRAIN,VAL,TEST, for example 200,40,40; got '{text}'.")
-    train, val, test = (int(part) for part in parts)
-    return train, val, test

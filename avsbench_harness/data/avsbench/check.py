@@ -72,14 +72,15 @@ def check_dataset(
 def expected_clips(dataset: Dataset) -> dict[Split, int] | None:
     """Return the expected number of clips per split.
 
-    This is the official number, for synthetic data that of ``clips`` in their ``synthetic.json``: a number
-    for each split, by name or in the order of the splits. ``None`` if that file does not cover this task.
+    This is the official number; for composed data that of their description, for synthetic data that of
+    ``clips`` in their ``synthetic.json``: a number for each split, by name or in the order of the splits.
+    ``None`` if that file does not cover this task.
 
     Raises:
         BadFileError: the file is malformed.
     """
     if not dataset.synthetic:
-        return dataset.task.clips
+        return dataset.task.clips if dataset.composed is None else dataset.composed.clips
     marker = find_synthetic_marker(dataset.root, dataset.folder)
     if marker is None or marker.suffix != ".json":
         return None

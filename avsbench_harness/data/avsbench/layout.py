@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from avsbench_harness.data.avsbench import tables
+from avsbench_harness.data.avsbench.composed import Composed, read_composed
 from avsbench_harness.data.avsbench.tables import Row
 from avsbench_harness.data.avsbench.tree import expectation, find_metadata, find_synthetic_marker, task_folder
 from avsbench_harness.data.clip import Clip
@@ -40,6 +41,7 @@ class Dataset:
         table: the csv file with the clips.
         synthetic: whether the data are marked as synthetic; every score on them is marked too.
         rows: the table, in its order.
+        composed: the description of a composed data set, such as AVS-Mini.
     """
 
     task: Task
@@ -48,12 +50,18 @@ class Dataset:
     table: Path
     synthetic: bool
     rows: tuple[Row, ...] = field(repr=False)
+    composed: Composed | None = None
 
     @property
     def name(self) -> str:
-        """``synthetic``; ``avsbench`` if the table has the official number of clips; else ``custom``."""
+        """``synthetic``, or the name of a composed data set; else ``avsbench`` or ``custom``.
+
+        It is ``avsbench`` if the table has the official number of clips.
+        """
         if self.synthetic:
             return "synthetic"
+        if self.composed is not None:
+            return self.composed.name
         return "avsbench" if self.counts() == self.task.clips else "custom"
 
     def counts(self) -> dict[Split, int]:
@@ -74,25 +82,35 @@ class Dataset:
 
         It covers the clips' ids, split and order (training order and batch-wise metrics depend on it), and
         the name and size of each of their files; the size of a missing file is ``null``. Contents are not
-        read, and the location of the data does not matter.
+        read, and the location of the data does not matter. In composed data sets the digest of the content
+        in their description replaces the sizes, which depend on the version of the image library.
         """
         return {split: self._split_fingerprint(split) for split in SPLITS}
 
     def _split_fingerprint(self, split: Split) -> str:
         digest = hashlib.sha256()
+        content = None if self.composed is None else self.composed.digest(self.task, split)
+        if content is not None:
+            digest.update(content.encode() + b"\n")
         for clip in self.clips(split):
-            files = [*clip.frames, *clip.masks, clip.audio, clip.logmel]
-            line = [clip.id, split, [self._signature(path) for path in files if path is not None]]
+            files = [
+                path for path in (*clip.frames, *clip.masks, clip.audio, clip.logmel) if path is not None
+            ]
+            signatures = [(self._relative(path), _size(path) if content is None else 0) for path in files]
+            line = [clip.id, split, signatures]
             digest.update(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 
-    def _signature(self, path: Path) -> tuple[str, int | None]:
-        name = str(path)
-        try:
-            size = os.stat(name).st_size  # noqa: PTH116 - twice as fast as through the Path
-        except OSError:
-            size = None
-        return name[len(str(self.folder)) + 1 :].replace(os.sep, "/"), size
+    def _relative(self, path: Path) -> str:
+        return str(path)[len(str(self.folder)) + 1 :].replace(os.sep, "/")
+
+
+def _size(path: Path) -> int | None:
+    """The size of a file, bytes; ``None`` if it is missing."""
+    try:
+        return os.stat(str(path)).st_size  # noqa: PTH116 - twice as fast as through the Path
+    except OSError:
+        return None
 
 
 def open_dataset(root: Path, task: Task) -> Dataset:
@@ -105,12 +123,14 @@ def open_dataset(root: Path, task: Task) -> Dataset:
 
     Raises:
         MissingDataError: there is no such folder, or no table; the message shows the expected tree.
-        BadFileError: the table is malformed.
+        BadFileError: the table or the description of a composed data set is malformed.
     """
     root = root.expanduser().absolute()
     folder = task_folder(root, task)
     table, rows = _read_table(root, folder, task)
-    return Dataset(task, root, folder, table, find_synthetic_marker(root, folder) is not None, tuple(rows))
+    synthetic = find_synthetic_marker(root, folder) is not None
+    composed = read_composed(folder, folder.parent, root)
+    return Dataset(task, root, folder, table, synthetic, tuple(rows), composed)
 
 
 @dataclass(frozen=True)

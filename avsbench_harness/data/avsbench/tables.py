@@ -134,6 +134,17 @@ def rebuild_ms3(path: Path) -> list[Row]:
     return _distinct(path, [Row(row.uid, row.split, "", "ms3") for row in rows])
 
 
+def read_media(path: Path) -> list[tuple[str, str, Split]]:
+    """Read a table of media: (file, kind, split) of each row; the file is a name below the table's folder."""
+    found = []
+    for row in _records(path, ("file", "kind", "split")):
+        file = row.text("file")
+        if not file or Path(file).is_absolute() or ".." in Path(file).parts:
+            raise row.bad("file", "is no path below the table's folder")
+        found.append((file, row.name("kind"), row.split()))
+    return found
+
+
 @dataclass(frozen=True)
 class _Record:
     """The cells of one line and their position, for error messages."""
@@ -146,28 +157,29 @@ class _Record:
         """A cell that is shown, but not part of a path."""
         value = self.cells[column]
         if len(value) > _MAX_TEXT or not value.isprintable():
-            raise self._bad(column, f"is no text of up to {_MAX_TEXT} printable characters")
+            raise self.bad(column, f"is no text of up to {_MAX_TEXT} printable characters")
         return value
 
     def name(self, column: str) -> str:
         """A cell that names a clip or a category, and becomes part of a path."""
         value = self.cells[column]
         if not is_clip_id(value):
-            raise self._bad(column, f"cannot be the name of a file; names have {CLIP_ID_RULE}")
+            raise self.bad(column, f"cannot be the name of a file; names have {CLIP_ID_RULE}")
         return value
 
     def split(self) -> Split:
         for split in SPLITS:
             if self.cells["split"] == split:
                 return split
-        raise self._bad("split", f"is none of {', '.join(SPLITS)}")
+        raise self.bad("split", f"is none of {', '.join(SPLITS)}")
 
     def subset(self, column: str) -> str:
         if self.cells[column] not in SUBSETS:
-            raise self._bad(column, f"is none of {', '.join(SUBSETS)}")
+            raise self.bad(column, f"is none of {', '.join(SUBSETS)}")
         return self.cells[column]
 
-    def _bad(self, column: str, fault: str) -> BadFileError:
+    def bad(self, column: str, fault: str) -> BadFileError:
+        """The error for a cell."""
         return BadFileError(
             self.path, f"has in line {self.line} the {column} {self.cells[column][:80]!r}, which {fault}"
         )

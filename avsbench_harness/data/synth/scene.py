@@ -13,20 +13,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.data.avsbench.writer import RATE
 from avsbench_harness.data.synth import shapes, sounds, textures
-from avsbench_harness.data.synth.draws import TURN, Draws, Ints
+from avsbench_harness.data.synth.draws import Draws, Ints
 from avsbench_harness.data.synth.kinds import HUES, KINDS, Kind
+from avsbench_harness.data.synth.tracks import Track, draw_tracks, topmost
 from avsbench_harness.tasks import MASK_SIZE as SIZE
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
-#: Minimum percentage of an object's pixels that are visible in every frame.
-VISIBLE = 40
 #: One second in this number is silent.
 SILENCE = 11
-#: Minimum distance of a centre from the border, in 16ths of a pixel.
-_MARGIN = 16 * 16
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,6 @@ class Object:
     salt: int
 
 
-@dataclass(frozen=True)
-class Track:
-    """The path of an object: (T,) centres and radii in 16ths of a pixel, and angles."""
-
-    x: list[int]
-    y: list[int]
-    radius: list[int]
-    angle: list[int]
-
-
 class Picture:
     """The frames of a clip.
 
@@ -82,13 +70,17 @@ class Picture:
         count = min(plan.integer(low, high), kinds)
         #: From the bottom to the top.
         self.objects = [_object(KINDS[k], plan) for k in plan.sample(count, kinds)]
-        self.tracks, self._rasters = _tracks(self.objects, style.seconds, plan)
+        self.tracks, self._rasters = draw_tracks(count, style.seconds, plan, self._raster)
         self._seconds, self._paint = style.seconds, paint
+
+    def _raster(self, index: int, track: Track, t: int) -> Flags:
+        shape = self.objects[index].kind.shape
+        return shapes.raster(shape, track.x[t], track.y[t], track.radius[t], track.angle[t], SIZE)
 
     @cached_property
     def owners(self) -> Bytes:
         """(T,SIZE,SIZE) the visible object of each pixel: 1 + its index in ``objects``, 0 for none."""
-        return np.stack([_stack(rasters) for rasters in self._rasters])
+        return np.stack([topmost(rasters) for rasters in self._rasters])
 
     @cached_property
     def frames(self) -> Bytes:
@@ -128,59 +120,6 @@ def _object(kind: Kind, draws: Draws) -> Object:
     return Object(kind, (light, dark), draws.integer(0, 1 << 20))
 
 
-def _tracks(objects: list[Object], seconds: int, draws: Draws) -> tuple[list[Track], list[list[shapes.Mask]]]:
-    """Paths with all objects visible in all frames, and the rasters (T lists of one mask per object)."""
-    shrink = 256
-    while True:
-        tracks = [_track(seconds, shrink, draws) for _ in objects]
-        rasters = [
-            [
-                shapes.raster(o.kind.shape, p.x[t], p.y[t], p.radius[t], p.angle[t], SIZE)
-                for o, p in zip(objects, tracks, strict=True)
-            ]
-            for t in range(seconds)
-        ]
-        if all(_all_visible(masks) for masks in rasters):
-            return tracks, rasters
-        shrink = shrink * 31 // 32  # smaller objects always fit eventually
-
-
-def _track(seconds: int, shrink: int, draws: Draws) -> Track:
-    """A straight path that bounces off the borders, with rotation and a change of size."""
-    radius = draws.integer(23 * 16, 50 * 16) * shrink >> 8
-    growth = draws.integer(-16, 16)
-    angle, spin = draws.integer(0, TURN - 1), draws.integer(-160, 160)
-    x, y = draws.integer(_MARGIN, SIZE * 16 - _MARGIN), draws.integer(_MARGIN, SIZE * 16 - _MARGIN)
-    vx, vy = draws.integer(-24 * 16, 24 * 16), draws.integer(-24 * 16, 24 * 16)
-    return Track(
-        x=[_bounce(x + t * vx) for t in range(seconds)],
-        y=[_bounce(y + t * vy) for t in range(seconds)],
-        radius=[max(radius + t * growth, 8 * 16) for t in range(seconds)],
-        angle=[(angle + t * spin) % TURN for t in range(seconds)],
-    )
-
-
-def _bounce(position: int) -> int:
-    """Reflect a position on an infinite line into the picture."""
-    span = SIZE * 16 - 2 * _MARGIN
-    return _MARGIN + span - abs((position - _MARGIN) % (2 * span) - span)
-
-
-def _stack(masks: list[shapes.Mask]) -> Bytes:
-    """(SIZE,SIZE) index, from 1, of the topmost mask at each pixel."""
-    owner = np.zeros(masks[0].shape, dtype=np.uint8)
-    for i, mask in enumerate(masks, start=1):
-        owner[mask] = i
-    return owner
-
-
-def _all_visible(masks: list[shapes.Mask]) -> bool:
-    owner = _stack(masks)
-    shown = np.bincount(owner.ravel(), minlength=len(masks) + 1)[1:]
-    whole = [int(mask.sum()) for mask in masks]
-    return all(0 < VISIBLE * area <= 100 * int(seen) for area, seen in zip(whole, shown, strict=True))
-
-
 class Sound:
     """The recording of a clip.
 
@@ -198,8 +137,8 @@ class Sound:
 
     @cached_property
     def samples(self) -> NDArray[np.int16]:
-        """(n,channels) samples at ``sounds.RATE``."""
-        draws, length = self._draws, self._style.seconds * sounds.RATE
+        """(n,channels) samples at ``RATE``."""
+        draws, length = self._draws, self._style.seconds * RATE
         level = sounds.decibels(draws.integer(15, 26))
         floor, hum = level * sounds.decibels(draws.integer(18, 38)), draws.integer(0, 12)
         channels = [floor * sounds.noise_floor(length, hum, draws) for _ in range(self._style.channels)]

@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.data.avsbench.writer import RATE
 from avsbench_harness.data.synth.draws import ATTENUATION, SIN, TURN, Draws, Floats, Ints
 
-#: Samples per second.
-RATE = 16000
 #: Highest partial, in Hz; the upper limit of VGGish's mel filters.
 TOP = 7500
 #: Samples of a fade at the beginning and the end of a sounding interval (10 ms).

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from avsbench_harness.data.avsbench import writer as layout_writer
 from avsbench_harness.data.avsbench.check import check_dataset
 from avsbench_harness.data.synth import write as writer
 from avsbench_harness.data.synth import write_synthetic
@@ -262,7 +263,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "_wav", full)
+    monkeypatch.setattr(layout_writer, "_write_wav", full)
     with pytest.raises(AvsbError, match=r"Cannot write .*No space left on device"):
         write_synthetic(tmp_path / "out", S4, (2, 0, 0), 1, jobs=1)
     assert list(tmp_path.iterdir()) == []
