@@ -55,22 +55,22 @@ class Options(BuildOptions):
         "content", description="initial tokens of the audio semantic decoders, or positions of their queries"
     )
     local_init: Literal["random", "global"] = Field(
-        "random", description="initial weights of the local decoder: random, or the global decoder's"
+        "global", description="initial weights of the local decoder: random, or the global decoder's"
     )
 
     codebook_update: Literal["loss", "ema"] = Field(
-        "loss", description="the first term of equation 9, or moving averages of each code's tokens"
+        "ema", description="the first term of equation 9, or moving averages of each code's tokens"
     )
     codebook_lr_scale: PositiveFloat | None = Field(
         None, description="multiple of lr for the codebook, without decay; None: as the other parameters"
     )
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the moving averages of codebook_update ema")
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="of the moving averages of codebook_update ema")
     codebook_init: Literal["all_tokens", "clip_tokens", "kmeans", "normal"] = Field(
-        "all_tokens",
+        "kmeans",
         description="initial codes: tokens of the first quantised step, centres of clip tokens, or random",
     )
-    unquantized_steps: NonNegativeInt = Field(0, description="first training steps, without quantisation")
-    revive_dead_codes: bool = Field(False, description="reset unused codes to clip tokens")
+    unquantized_steps: NonNegativeInt = Field(100, description="first training steps, without quantisation")
+    revive_dead_codes: bool = Field(True, description="reset unused codes to clip tokens")
     dead_after: PositiveInt = Field(100, description="training steps without use after which a code is dead")
 
     dim: PositiveInt = Field(
@@ -80,7 +80,7 @@ class Options(BuildOptions):
     ffn_dim: PositiveInt = Field(2048, description="hidden width of the feed-forward blocks")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the transformers")
     audio_dropout: float | None = Field(
-        None, ge=0, lt=1, description="dropout in fusion and decomposition; None: as dropout"
+        0.0, ge=0, lt=1, description="dropout in fusion and decomposition; None: as dropout"
     )
     encoder_layers: PositiveInt = Field(4, description="layers of the visual encoder")
     semantic_layers: PositiveInt = Field(2, description="layers of each audio semantic decoder")
@@ -143,8 +143,9 @@ class Options(BuildOptions):
     def unused(self, task: Task) -> Iterator[Unused]:
         """Yield options without effect, and the reason; switching such an option off is not an error."""
         on = [name for name in type(self).model_fields if getattr(self, name) is not False]
-        quantizer = ("codebook_size", "codebook_update", "codebook_init", "unquantized_steps",
-                     "revive_dead_codes", "dead_after", "quant_weight", "commit_weight")  # fmt: skip
+        # Without unquantized_steps, which the preset smoke sets for all decompositions.
+        quantizer = ("codebook_size", "codebook_update", "codebook_init", "revive_dead_codes", "dead_after",
+                     "quant_weight", "commit_weight")  # fmt: skip
         for names, used, needed in (
             (
                 ("recombination", "calibration", "semantic_layers", "prototypes"),

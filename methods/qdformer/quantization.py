@@ -106,10 +106,14 @@ class Quantizer(nn.Module):
             clip: (M,N,dim), clip tokens of this process.
             frames: (F,N,dim), frame tokens of this process; ``None`` in all processes without calibration.
         """
-        clip = _gathered(clip)
-        frames = clip[:0] if frames is None else _gathered(frames)
-        if not len(clip):
-            return
+        with torch.autocast(clip.device.type, enabled=False):  # in float32, as in forward
+            clip = _gathered(clip)
+            frames = clip[:0] if frames is None else _gathered(frames)
+            if len(clip):
+                self._update(clip, frames)
+
+    def _update(self, clip: Tensor, frames: Tensor) -> None:
+        """Initialise or update the codebook with the tokens (M,dim) and (F,dim) of all processes."""
         self.steps += 1
         if not self.started:
             self._collect(clip)

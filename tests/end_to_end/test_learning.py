@@ -53,14 +53,13 @@ CASES = {
         {"epochs": 12, "optimizer.backbone_lr_scale": 1.0},
         audio_drop=0.15, margin=0.15,
     ),
-    # J falls by 0.046. If all audio tokens get the same codes, as with `codebook_init: normal` in so short a
-    # training, it does not fall; this case tests for that.
+    # J is 0.70 and falls by 0.24; with `literal: true`, whose codes hardly depend on audio, 0.31 and 0.05.
     "qdformer": Case(
         "ms3",
         {"dim": 64, "heads": 4, "ffn_dim": 128, "encoder_layers": 1, "semantic_layers": 1,
-         "decoder_layers": 2, "codebook_size": 16, "dropout": 0.0},
+         "decoder_layers": 2, "codebook_size": 16, "dropout": 0.0, "unquantized_steps": 48, "dead_after": 48},
         {"epochs": 16, "optimizer.backbone_lr_scale": 1.0},
-        audio_drop=0.02, margin=0.15,
+        audio_drop=0.15, margin=0.3,
     ),
 }  # fmt: skip
 

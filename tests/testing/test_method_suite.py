@@ -79,7 +79,7 @@ class TestQDFormer(MethodSuite):
     method = QDFormer()
     options = {
         "dim": 32, "heads": 4, "ffn_dim": 32, "encoder_layers": 1, "semantic_layers": 1, "decoder_layers": 1,
-        "codebook_size": 16, "tokens": 3,
+        "codebook_size": 16, "tokens": 3, "unquantized_steps": 1,
     }  # fmt: skip
     frames = 5
 

@@ -33,7 +33,6 @@ def small(**changes: Any) -> dict[str, Any]:
     options = {**SMALL, **changes}
     if options.get("decomposition", "quantized") != "quantized":
         options.pop("codebook_size")
-        options.pop("unquantized_steps")
     if options.get("decomposition") == "none":
         options.pop("semantic_layers")
     return options

@@ -39,11 +39,28 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
         Options.of(options, S4, "paper")
 
 
+def test_literal_changes_the_defaults_of_the_codebook_learning() -> None:
+    literal, default = Options.of({"literal": True}, S4, "paper"), Options.of({}, S4, "paper")
+    assert {
+        name: (getattr(literal, name), getattr(default, name))
+        for name in Options.model_fields
+        if getattr(literal, name) != getattr(default, name)
+    } == {
+        "literal": (True, False),
+        "local_init": ("random", "global"),
+        "codebook_update": ("loss", "ema"),
+        "codebook_init": ("all_tokens", "kmeans"),
+        "unquantized_steps": (0, 100),
+        "revive_dead_codes": (False, True),
+        "audio_dropout": (0.1, 0.0),
+    }
+    assert Options.of({"literal": True, "codebook_init": "kmeans"}, S4, "paper").codebook_init == "kmeans"
+
+
 def test_the_papers_values_are_the_defaults() -> None:
     options = Options.of({}, S4, "paper")
     assert (options.codebook_size, options.tokens) == (128, 5)
     assert (options.decomposition, options.recombination, options.calibration) == ("quantized", True, True)
-    assert not options.revive_dead_codes
     for task, epochs, milestone in ((S4, 13, 11), (MS3, 13, 11), (AVSS, 16, 14)):
         recipe = resolve(QDFormer(), task, "r50")
         assert (recipe.epochs, recipe.batch_size, recipe.schedule.milestones) == (epochs, 4, [milestone])

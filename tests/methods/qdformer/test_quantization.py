@@ -226,6 +226,19 @@ def test_codes_start_in_the_first_quantised_step(init: str) -> None:
     assert len(found) == min(16, len(rows))
 
 
+def test_updates_are_in_float32_whatever_the_precision() -> None:
+    states = []
+    for enabled in (False, True):
+        codes = quantizer(codebook_update="ema", codebook_init="kmeans")
+        codes.codebook.copy_(draw(16, 32, seed=9))
+        for step in range(3):
+            torch.manual_seed(step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                codes.update(draw(20, 3, 32, seed=step), draw(4, 3, 32, seed=50 + step))
+        states.append(codes.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 @pytest.mark.parametrize("update", ["loss", "ema"])
 def test_a_quantiser_resumes_bit_for_bit(update: str) -> None:
     def make() -> Quantizer:
