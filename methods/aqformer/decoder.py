@@ -87,6 +87,7 @@ class AudioQueriedDecoder(nn.Module):
         self.queries = nn.Parameter(torch.randn(vanilla_queries, options.dim)) if vanilla else None
         self.audio_projection = None if vanilla else nn.Linear(AUDIO_DIM, options.dim)
         self.layers = nn.ModuleList(DecoderLayer(options) for _ in range(options.stages * scales))
+        self.output_norm = nn.LayerNorm(options.dim) if options.output_norm else None
 
     def forward(self, audio: Tensor, maps: Sequence[Tensor], valid: Tensor) -> Tensor:
         """Return the object embeddings after every layer.
@@ -97,14 +98,15 @@ class AudioQueriedDecoder(nn.Module):
             valid: (B,T) bool.
 
         Returns:
-            ``A`` of layers 1 to L, (B,T,L,dim).
+            ``A`` of layers 1 to L, (B,T,L,dim); normalised with the option ``output_norm``.
         """
         queries = self.initial_queries(audio, valid)
         embeddings = []
         for index, layer in enumerate(self.layers):
             queries = layer(queries, maps[index % len(maps)], valid)
             embeddings.append(queries)
-        return torch.stack(embeddings, dim=2)
+        stacked = torch.stack(embeddings, dim=2)
+        return stacked if self.output_norm is None else self.output_norm(stacked)
 
     def initial_queries(self, audio: Tensor, valid: Tensor) -> Tensor:
         """Return ``A`` of layer 0, (B,T,dim): the projected audio, or learned vectors in order.

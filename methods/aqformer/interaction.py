@@ -25,6 +25,7 @@ class AudioBridgedInteraction(nn.Module):
         self.collect = nn.Linear(dim, inner)  # f_n
         self.interact = Attention(inner, options.heads)
         self.spread = nn.Linear(inner, dim)  # f_o
+        self.relative = options.remap == "peak"
 
     def forward(self, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
         """Update the maps with object features of other frames; padded frames stay zero.
@@ -46,6 +47,10 @@ class AudioBridgedInteraction(nn.Module):
         updated = self.exchange(objects, both)
 
         spread = self.spread(updated) * both[..., None]
+        if self.relative:
+            # The largest weight of a map of P pixels is about 1/P: without the division the update of a
+            # pixel, and the gradient of this module, are P times smaller than the map and its gradient.
+            weights = weights / weights.amax(dim=-1, keepdim=True)
         added = spread.mT @ weights  # equations 11 and 12: the sum over p of S_pq^T f_o(O_pq)
         return maps + added.view(maps.shape)
 

@@ -26,18 +26,33 @@ def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return mean_or_zero(bce), mean_or_zero(dice)
 
 
-def similarity_loss(embeddings: Tensor, pooled: Tensor, valid: Tensor) -> Tensor:
+def similarity_loss(embeddings: Tensor, pooled: Tensor, valid: Tensor, reduction: str) -> Tensor:
     """Return equation 7: differences between similarities of queries and of features, averaged over clips.
 
     Args:
         embeddings: ``A`` of every layer (B,T,L,dim).
         pooled: ``Z`` of every layer (B,T,L,dim).
         valid: (B,T) bool; pairs with a padded frame do not count.
+        reduction: over layers and pairs of frames, ``sum`` or ``mean``.
     """
     of_queries, of_features = (_cosines(vectors.transpose(1, 2).float()) for vectors in (embeddings, pooled))
     pairs = valid[:, None, :, None] & valid[:, None, None]
     differences = (of_queries - of_features).abs() * pairs  # (B,L,T,T)
-    return mean_or_zero(differences.sum(dim=(1, 2, 3))[valid.any(dim=1)])
+    sums = differences.sum(dim=(1, 2, 3))
+    if reduction == "mean":
+        sums = sums / (differences.shape[1] * pairs.sum(dim=(1, 2, 3)).clamp(min=1))
+    return mean_or_zero(sums[valid.any(dim=1)])
+
+
+def mean_similarity(vectors: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean cosine similarity of the vectors of two different frames of a clip.
+
+    Args:
+        vectors: (B,T,dim).
+        valid: (B,T) bool; pairs with a padded frame do not count.
+    """
+    different = ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    return mean_or_zero(_cosines(vectors.float())[valid[:, :, None] & valid[:, None] & different])
 
 
 def masked_average(maps: Tensor, probability: Tensor) -> Tensor:

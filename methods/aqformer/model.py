@@ -15,7 +15,14 @@ from avsbench_harness.tasks import Task
 
 from .decoder import AudioQueriedDecoder
 from .interaction import AudioBridgedInteraction
-from .loss import mask_losses, masked_average, resize, similarity_loss, sounding_class_loss
+from .loss import (
+    mask_losses,
+    masked_average,
+    mean_similarity,
+    resize,
+    similarity_loss,
+    sounding_class_loss,
+)
 from .options import SCALES, Options
 from .pixel_decoder import PixelDecoder
 
@@ -30,7 +37,7 @@ class AQFormerOutput:
     Attributes:
         mask_logits: (B,T,L,H/4,W/4), before the sigmoid; the last layer's are the prediction.
         class_logits: (B,T,70,H/4,W/4) of the classes without background; ``None`` for s4 and ms3.
-        embeddings: (B,T,L,dim) ``A`` of layers 1 to L.
+        embeddings: (B,T,L,dim) ``A`` of layers 1 to L; normalised with the option ``output_norm``.
         maps: ``M`` of scales 1 to 4, (B,T,dim,h,w) at strides 32, 16, 8 and 4.
     """
 
@@ -63,6 +70,7 @@ class AQFormerModel(Model):
         )
         self.decoder = AudioQueriedDecoder(options, scales=len(SCALES) - 1, vanilla_queries=task.frames)
         self.class_head = nn.Linear(options.dim, task.channels - 1) if task.semantic else None
+        self._query_similarity: Tensor | None = None
 
     def forward(self, batch: Batch) -> AQFormerOutput:
         """Return the masks after every decoder layer, and the embeddings and maps they are computed from.
@@ -84,9 +92,10 @@ class AQFormerModel(Model):
         ]
         *coarser, mask_features = maps
         embeddings = self.decoder(audio, coarser, valid) * valid[..., None, None]
+        scaled = embeddings * self.options.dim**-0.5 if self.options.output_norm else embeddings
         return AQFormerOutput(
-            mask_logits=mask_products(embeddings, mask_features),  # equation 6
-            class_logits=self._class_logits(embeddings[:, :, -1], mask_features, valid),
+            mask_logits=mask_products(scaled, mask_features),  # equation 6
+            class_logits=self._class_logits(scaled[:, :, -1], mask_features, valid),
             embeddings=embeddings,
             maps=(maps[0], maps[1], maps[2], mask_features),
         )
@@ -121,8 +130,13 @@ class AQFormerModel(Model):
         truth = batch.ground_truth()[frames]
         bce, dice = mask_losses(output.mask_logits[frames], truth > 0)
         terms = {"mask_bce": options.bce_weight * bce, "mask_dice": options.dice_weight * dice}
+        valid = batch.valid_frames()
+        with torch.no_grad():
+            self._query_similarity = mean_similarity(output.embeddings[:, :, -1], valid)
         if options.similarity_loss:
-            similarity = similarity_loss(output.embeddings, self._pooled(output), batch.valid_frames())
+            similarity = similarity_loss(
+                output.embeddings, self._pooled(output), valid, options.similarity_reduction
+            )
             terms["similarity"] = options.similarity_weight * similarity
         if output.class_logits is not None:
             loss = sounding_class_loss(output.class_logits[frames], truth)
@@ -133,6 +147,13 @@ class AQFormerModel(Model):
         """Return the number of clips for ``similarity`` and of sounding pixels for ``class``."""
         sounds = batch.ground_truth()[batch.annotated_frames()] > 0
         return {"similarity": batch.valid_frames().any(dim=1).sum(), "class": sounds.sum()}
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return the mean cosine similarity of the final queries of two frames of a clip.
+
+        Near 1 the queries no longer distinguish the frames.
+        """
+        return {} if self._query_similarity is None else {"query_similarity": float(self._query_similarity)}
 
     def _interact(self, scale: int, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
         """Apply ABTI to a scale (B,T,dim,h,w), if the options select it."""

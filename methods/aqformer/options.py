@@ -5,8 +5,8 @@ The model card lists which are which. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt
 
@@ -26,6 +26,9 @@ def _ascending(scales: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(scales))
 
 
+#: Defaults with the option ``literal``.
+LITERAL: Mapping[str, Any] = {"output_norm": False, "remap": "softmax", "similarity_reduction": "sum"}
+
 Weight = Annotated[NonNegativeFloat, Field(allow_inf_nan=False)]
 Scales = Annotated[tuple[Annotated[int, Field(ge=SCALES[0], le=SCALES[-1])], ...], AfterValidator(_ascending)]
 
@@ -42,7 +45,17 @@ class Options(BuildOptions):
         "all", description="frames whose pixels a query attends to; own: Audio Query† (Table 2a)"
     )
     abti: Scales = Field(SCALES, description="scales with ABTI, 1 coarsest to 4 finest (Tables 2b and 2c)")
+    literal: bool = Field(False, description="the paper's equations without additions, as the card lists")
+    output_norm: bool = Field(
+        True, description="LayerNorm of the queries and a scale of 1/sqrt(dim) in equation 6; false: neither"
+    )
+    remap: Literal["peak", "softmax"] = Field(
+        "peak", description="weights of equation 11: those of equation 9, or relative to the frame's largest"
+    )
     similarity_loss: bool = Field(True, description="equations 7 and 8 (Table 2b)")
+    similarity_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="reduction of equation 7 over layers and pairs of frames; the paper's is sum"
+    )
     stages: PositiveInt = Field(3, description="N, stages of one decoder layer per coarser scale (Table 2d)")
 
     dim: PositiveInt = Field(256, multiple_of=GROUPS, description="C_f, channels of feature maps and queries")
@@ -62,6 +75,11 @@ class Options(BuildOptions):
     similarity_weight: Weight = Field(1.0, description="lambda_sim")
     class_weight: Weight = Field(1.0, description="weight of the class head's loss (avss)")
 
+    @classmethod
+    def defaults(cls, options: Mapping[str, Any], task: Task, variant: str) -> Mapping[str, Any]:
+        """Return the defaults in place of those of the fields."""
+        return LITERAL if options.get("literal") is True else {}
+
     def check(self, task: Task) -> None:
         """Refuse numbers of heads that do not divide the channels."""
         for name in ("dim", "abti_dim"):
@@ -74,9 +92,9 @@ class Options(BuildOptions):
     def unused(self, task: Task) -> Iterator[Unused]:
         """Yield options without effect, and the reason."""
         if not self.abti:
-            yield ("abti_dim",), "without abti on some scale"
+            yield ("abti_dim", "remap"), "without abti on some scale"
         if not self.similarity_loss:
-            yield ("similarity_weight",), "without similarity_loss"
+            yield ("similarity_weight", "similarity_reduction"), "without similarity_loss"
         if self.audio_softmax == "audio":
             yield ("fusion_dim",), "without audio_softmax pixels: the softmax over one audio token is 1"
         if not task.semantic:

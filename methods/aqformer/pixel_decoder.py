@@ -73,9 +73,10 @@ class PixelDecoder(nn.Module):
             layers=options.encoder_layers,
             ffn_dim=options.encoder_ffn_dim,
         )
-        # Object embeddings are sums of many normalised vectors, which equation 6 multiplies with the mask
-        # features without scaling: small initial mask features avoid saturated sigmoids.
-        nn.init.normal_(self.aggregate.mask_features.weight, std=1 / dim)
+        if not options.output_norm:
+            # Object embeddings are sums of many normalised vectors, which equation 6 multiplies with the mask
+            # features without scaling: small initial mask features avoid saturated sigmoids.
+            nn.init.normal_(self.aggregate.mask_features.weight, std=1 / dim)
 
     def forward(self, features: Sequence[Tensor], audio: Tensor) -> list[Tensor]:
         """Return the aggregated maps of F frames: scales 1 (stride 32), 2, 3 and the mask features, 4.

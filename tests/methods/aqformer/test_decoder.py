@@ -76,6 +76,19 @@ def test_layers_attend_to_the_scales_in_turn_from_coarse_to_fine() -> None:
         assert moved.tolist() == [False] * first + [True] * (6 - first)
 
 
+def test_the_output_norm_applies_to_the_queries_of_every_layer_but_not_to_their_updates() -> None:
+    normed = drawn(AudioQueriedDecoder(options(), scales=3, vanilla_queries=5))
+    plain = AudioQueriedDecoder(options(output_norm=False), scales=3, vanilla_queries=5)
+    plain.load_state_dict(
+        {name: value for name, value in normed.state_dict().items() if "output_norm" not in name}
+    )
+    audio, valid = seeded_input(1, "A", (2, 3, 128)), torch.ones(2, 3, dtype=torch.bool)
+    maps = [seeded_input(1, f"M{side}", (2, 3, 64, side, side)) for side in (1, 2, 4)]
+    norm = normed.output_norm
+    expected = F.layer_norm(plain(audio, maps, valid), (64,), norm.weight, norm.bias)
+    assert_close(normed(audio, maps, valid), expected)
+
+
 def test_initial_queries_are_the_projected_audio_of_their_frames() -> None:
     decoder = drawn(AudioQueriedDecoder(options(), scales=3, vanilla_queries=5))
     audio, valid = seeded_input(1, "A", (2, 3, 128)), torch.ones(2, 3, dtype=torch.bool)

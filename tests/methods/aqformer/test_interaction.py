@@ -13,7 +13,9 @@ from avsbench_harness.testing.seeded import seeded_input
 from .helpers import drawn, options, reference_attention
 
 
-def plain_abti(module: AudioBridgedInteraction, features: Tensor, audio: Tensor) -> Tensor:
+def plain_abti(
+    module: AudioBridgedInteraction, features: Tensor, audio: Tensor, remap: str = "peak"
+) -> Tensor:
     """Section 3.4 pair by pair, for one clip: F (T,C,h,w), A (T,128)."""
     frames = len(features)
     pixels = [frame.flatten(1).T for frame in features]  # (HW,C)
@@ -29,18 +31,20 @@ def plain_abti(module: AudioBridgedInteraction, features: Tensor, audio: Tensor)
     for q in range(frames):
         total = pixels[q]
         for p in range(frames):
-            total = total + weights[p, q].T @ module.spread(updated[p * frames + q][None])  # equation 11
+            remapped = weights[p, q] if remap == "softmax" else weights[p, q] / weights[p, q].max()
+            total = total + remapped.T @ module.spread(updated[p * frames + q][None])  # equation 11
         enhanced.append(total.T.view(features[q].shape))  # equation 12
     return torch.stack(enhanced)
 
 
+@pytest.mark.parametrize("remap", ["peak", "softmax"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_abti_is_equations_9_to_12(seed: int) -> None:
-    module = drawn(AudioBridgedInteraction(options(abti_dim=32)), seed)
+def test_abti_is_equations_9_to_12(seed: int, remap: str) -> None:
+    module = drawn(AudioBridgedInteraction(options(abti_dim=32, remap=remap)), seed)
     maps, audio = seeded_input(seed, "F", (2, 3, 64, 2, 3)), seeded_input(seed, "A", (2, 3, 128))
     enhanced = module(maps, audio, torch.ones(2, 3, dtype=torch.bool))
     for clip in range(2):
-        expected = plain_abti(module, maps[clip], audio[clip])
+        expected = plain_abti(module, maps[clip], audio[clip], remap)
         assert_close(enhanced[clip], expected, rtol=1e-3, atol=1e-4, msg=f"seed {seed}, clip {clip}")
         assert (expected - maps[clip]).abs().max() > 0.1
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from avsbench_methods.aqformer.loss import (
     mask_losses,
     masked_average,
+    mean_similarity,
     similarity_loss,
     sounding_class_loss,
 )
@@ -19,16 +20,18 @@ from avsbench_harness.testing.seeded import seeded_input
 
 
 def test_similarity_by_hand() -> None:
-    """Two frames and one layer: |0 - 1/sqrt 2| for (1,2) and for (2,1), nothing for a frame with itself."""
+    """Two frames and one layer: |0 - 1/sqrt 2| for (1,2) and (2,1), 0 for (1,1) and (2,2)."""
     embeddings = torch.tensor([[[[1.0, 0.0]], [[0.0, 5.0]]]])
     pooled = torch.tensor([[[[2.0, 0.0]], [[3.0, 3.0]]]])
     everything = torch.ones(1, 2, dtype=torch.bool)
-    assert_close(similarity_loss(embeddings, pooled, everything), torch.tensor(math.sqrt(2.0)))
-    assert similarity_loss(embeddings, pooled, torch.tensor([[True, False]])) == 0
+    assert_close(similarity_loss(embeddings, pooled, everything, "sum"), torch.tensor(math.sqrt(2.0)))
+    assert_close(similarity_loss(embeddings, pooled, everything, "mean"), torch.tensor(math.sqrt(2.0) / 4))
+    assert similarity_loss(embeddings, pooled, torch.tensor([[True, False]]), "sum") == 0
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_similarity_sums_over_layers_and_pairs_and_averages_over_clips(seed: int) -> None:
+def test_similarity_of_layers_and_pairs_averaged_over_clips(seed: int, reduction: str) -> None:
     embeddings, pooled = (seeded_input(seed, name, (3, 4, 2, 8)) for name in "AZ")
     valid = torch.tensor([[True] * 4, [True, True, False, True], [False] * 4])
     expected = torch.zeros(())
@@ -41,8 +44,18 @@ def test_similarity_sums_over_layers_and_pairs_and_averages_over_clips(seed: int
                             embeddings[clip, p, layer], embeddings[clip, q, layer], 0
                         )
                         of_features = F.cosine_similarity(pooled[clip, p, layer], pooled[clip, q, layer], 0)
-                        expected += (of_queries - of_features).abs() / 2
-    assert_close(similarity_loss(embeddings, pooled, valid), expected, msg=f"seed {seed}")
+                        count = 1 if reduction == "sum" else 2 * (16, 9)[clip]  # 2 layers, pairs of frames
+                        expected += (of_queries - of_features).abs() / count / 2
+    assert_close(similarity_loss(embeddings, pooled, valid, reduction), expected, msg=f"seed {seed}")
+
+
+def test_mean_similarity_of_different_frames_by_hand() -> None:
+    """The mean over ordered pairs of all clips; the padded frame of the second clip does not count."""
+    vectors = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    # Ordered pairs: 2 x (0 + 1/sqrt 2 + 1/sqrt 2) and 2 x 1, 8 in all.
+    assert_close(mean_similarity(vectors, valid), torch.tensor((4 / math.sqrt(2) + 2) / 8))
+    assert mean_similarity(vectors[:, :1], valid[:, :1]) == 0
 
 
 def test_masked_average_by_hand() -> None:

@@ -64,11 +64,14 @@ def test_masks_are_products_of_a_frames_embedding_with_its_own_pixels() -> None:
     assert torch.equal(mask_products(embeddings, features), expected)
 
 
-def test_the_prediction_is_the_last_layers_mask() -> None:
-    model, clips = build(), batch()
+@pytest.mark.parametrize("output_norm", [True, False])
+def test_the_prediction_is_the_last_layers_mask(output_norm: bool) -> None:
+    model, clips = build(output_norm=output_norm), batch()
     with torch.no_grad():
         output, prediction = model(clips), model.predict(clips)
     expected = torch.einsum("btc,btcxy->btxy", output.embeddings[:, :, -1], output.maps[3])
+    if output_norm:
+        expected = expected / 8  # sqrt(64)
     assert_close(output.mask_logits[:, :, -1], expected, rtol=1e-4, atol=1e-4)
     full = F.interpolate(expected, size=(64, 64), mode="bilinear", align_corners=False).sigmoid()
     assert_close(prediction, full, rtol=1e-4, atol=1e-4)
@@ -91,7 +94,8 @@ def test_the_similarity_loss_has_gradients_for_all_inputs() -> None:
     model = build()
     output = model(batch())
     tensors = [output.embeddings, output.mask_logits, *output.maps[:3]]
-    loss = similarity_loss(output.embeddings, model._pooled(output), torch.ones(2, 3, dtype=torch.bool))
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    loss = similarity_loss(output.embeddings, model._pooled(output), everything, "mean")
     for gradient in torch.autograd.grad(loss, tensors):
         assert gradient.abs().max() > 0
 
@@ -108,6 +112,28 @@ def test_losses_average_over_frames_and_carry_their_weights() -> None:
     assert list(plain) == ["mask_bce", "mask_dice", "similarity", "class"]
     for name, factor in zip(plain, weights.values(), strict=True):
         assert_close(weighted[name], factor * plain[name])
+
+
+def test_initial_masks_are_not_saturated() -> None:
+    """At the default width, in all layers, with and without the norm: logits of order 1."""
+    for output_norm in (True, False):
+        model = build(dim=256, output_norm=output_norm, similarity_loss=False)
+        with torch.no_grad():
+            logits = model(batch()).mask_logits
+        assert 0.1 < logits.std() < 4, output_norm
+
+
+def test_the_similarity_of_queries_is_logged() -> None:
+    model, clips = build(), supervised()
+    assert model.diagnostics() == {}
+    with torch.no_grad():
+        model.losses(clips)
+        embeddings = model(clips).embeddings[:, :, -1]
+    pairs = [(p, q) for p in range(3) for q in range(3) if p != q]
+    cosines = [F.cosine_similarity(embeddings[:, p], embeddings[:, q], -1).mean() for p, q in pairs]
+    assert model.diagnostics() == {
+        "query_similarity": pytest.approx(float(torch.stack(cosines).mean()), abs=1e-5)
+    }
 
 
 def test_names_of_the_losses() -> None:
@@ -240,7 +266,7 @@ def test_class_logits_are_equation_6_with_a_weight_per_channel() -> None:
     with torch.no_grad():
         output = model(batch())
         gated = output.embeddings[:, :, -1, :, None, None] * output.maps[3]  # (B,T,dim,h,w)
-        expected = model.class_head(gated.movedim(2, -1)).movedim(-1, 2)
+        expected = model.class_head(gated.movedim(2, -1) / 8).movedim(-1, 2)
     assert_close(output.class_logits, expected, rtol=1e-3, atol=1e-4)
 
 
