@@ -15,7 +15,8 @@ from avsbench_harness.cli.common import print_json
 COMMANDS = [
     "", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
     "methods", "methods show", "methods new", "data",
-    "data check", "data info", "data synth", "data maskige", "data propagate",
+    "data check", "data info", "data synth", "data mini", "data compose", "data maskige",
+    "data propagate",
     "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
