@@ -28,18 +28,18 @@ class ReportTable:
 
 def step_table(health: TrainingHealth) -> ReportTable:
     """Losses, gradient norm, learning rate and diagnostics of the observed steps."""
-    rows: dict[str, list[str]] = {}
-    for facts in health.steps.values():
-        values = {
+    steps = [
+        {
             **facts.losses,
             "gradient norm": facts.gradient_norm,
             "learning rate": health.run.recipe.optimizer.lr * facts.lr_factor,
             **facts.diagnostics,
         }
-        for name, value in values.items():
-            rows.setdefault(name, []).append(f"{value:.4g}")
-    headings = ["", *(f"step {number}" for number in health.steps)]
-    return ReportTable("Steps", "", headings, [[name, *cells] for name, cells in rows.items()])
+        for facts in health.steps.values()
+    ]
+    names = dict.fromkeys(name for values in steps for name in values)  # a step may lack some
+    rows = [[name, *(f"{step[name]:.4g}" if name in step else "n/a" for step in steps)] for name in names]
+    return ReportTable("Steps", "", ["", *(f"step {number}" for number in health.steps)], rows)
 
 
 def module_table(health: TrainingHealth) -> ReportTable:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 #: above, it is replaced within some hundred steps.
 LOWEST_RATIO, HIGHEST_RATIO = 1e-4, 1e-2
 
+#: Number of parameters that a warning names.
+NAMED = 3
+
 
 @dataclass(frozen=True)
 class ModuleStep:
@@ -71,9 +74,10 @@ class ModuleUpdates:
         if outside:
             usual = f"{LOWEST_RATIO:.0e} to {HIGHEST_RATIO:.0e}"
             yield f"{self.name} has an update-to-weight ratio of {', '.join(outside)} (usual: {usual})."
-        idle = [set(step.idle) for step in self.steps.values()]
-        for name in sorted(set.intersection(*idle)):
-            yield f"The parameter {name} has no gradient in any observed step."
+        idle = sorted(set.intersection(*(set(step.idle) for step in self.steps.values())))
+        if idle:
+            names = ", ".join(idle[:NAMED]) + (f" and {len(idle) - NAMED} others" if idle[NAMED:] else "")
+            yield f"These parameters of {self.name} have no gradient in any observed step: {names}."
 
 
 def module_of(root: nn.Module, parameter: str, depth: int) -> str:

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.analysis.health_tables import attention_table, module_table, step_table
-from avsbench_harness.analysis.training_health import TrainingHealth, observed_steps, training_health
+from avsbench_harness.analysis.training_health import (
+    StepFacts,
+    TrainingHealth,
+    observed_steps,
+    training_health,
+)
 from avsbench_harness.engine.train import train
 from avsbench_harness.errors import AvsbError, UsageError
 from avsbench_harness.weights.spec import WeightsSpec
@@ -69,6 +74,16 @@ def test_a_run_with_weights_is_refused(planned, tmp_path: Path) -> None:
     object.__setattr__(run.spec, "weights", WeightsSpec.model_construct())
     with pytest.raises(UsageError, match="--weights is not trained"):
         training_health(run)
+
+
+def test_a_diagnostic_that_a_step_lacks_is_not_available_there(planned, tmp_path: Path) -> None:
+    health = TrainingHealth(
+        planned(tmp_path),
+        {1: StepFacts({"loss": 2.0}, 3.0, 1.0, {}), 2: StepFacts({"loss": 1.0}, 3.0, 1.0, {"usage": 5.0})},
+        [],
+        {},
+    )
+    assert {row[0]: row[1:] for row in step_table(health).rows}["usage"] == ["n/a", "5"]
 
 
 def test_tables(planned, tmp_path: Path) -> None:

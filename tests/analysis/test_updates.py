@@ -113,7 +113,19 @@ def test_parameters_without_gradient_are_named() -> None:
     network = Product()
     network.b.bias.register_hook(torch.zeros_like)
     found = by_name(observe(network, torch.optim.SGD(network.parameters(), lr=1e-4)))
-    assert list(found["b"].warnings()) == ["The parameter b.bias has no gradient in any observed step."]
+    assert list(found["b"].warnings()) == [
+        "These parameters of b have no gradient in any observed step: b.bias."
+    ]
+
+
+def test_many_parameters_without_gradient_are_one_warning() -> None:
+    steps = {
+        1: ModuleStep(1.0, 1.0, 1.0, 1e-3, tuple("abcde")),
+        2: ModuleStep(1.0, 1.0, 1.0, 1e-3, tuple("edcb")),
+    }
+    assert list(ModuleUpdates("m", 5, False, steps).warnings()) == [
+        "These parameters of m have no gradient in any observed step: b, c, d and 1 others."
+    ]
 
 
 @pytest.mark.parametrize(
