@@ -39,6 +39,14 @@ def test_csv_and_latex(tmp_path: Path) -> None:
     assert latex.count(r"\begin{tabular}{rlllrr}") == 1
 
 
+def test_text_of_others_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    for number, name in enumerate(("=HYPERLINK(1)", "+1", "-1", "@SUM", "plain-2")):
+        score_clips(tmp_path, f"r{number}", 1, method=name)
+    found = read_results(tmp_path)
+    frame = pd.read_csv(io.StringIO(to_csv(build_tables(found.records, found))))
+    assert set(frame["method"]) == {"'=HYPERLINK(1)", "'+1", "'-1", "'@SUM", "plain-2"}
+
+
 #: Values of wrong types, out of range, or with characters that steer a terminal or a page.
 HOSTILE: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 1e308, "", "x", "\x1b[31m\x07", "<script>alert(1)</script>", "../../x",
