@@ -90,7 +90,7 @@ def test_a_separator_without_effect_is_refused(avsb, real_s4: Path, tiny: str, t
 def health(avsb, command: str, root: Path, out: Path, *options: object, method: str = METHOD):
     sets = [
         word
-        for name, value in {**SMALL, **QUANTIZED, "iterations": 2}.items()
+        for name, value in {**SMALL, **QUANTIZED, "options.unquantized_steps": 0, "iterations": 2}.items()
         for word in ("--set", f"{name}={value}")
     ]
     run = ("--method", method, "--backbone", "resnet10t", "--data", root, "--out", out, "--device", "cpu")
@@ -101,7 +101,7 @@ def test_health_of_a_training(avsb, real_s4: Path, tmp_path: Path) -> None:
     page = tmp_path / "health.md"
     values = health(avsb, "gradients", real_s4, tmp_path, "--markdown", page, "--json").json
     assert list(values["steps"]) == ["1", "2"]
-    assert "codebook_perplexity" in values["steps"]["1"]["diagnostics"]
+    assert "clip_perplexity" in values["steps"]["1"]["diagnostics"]
     modules = {module["name"]: module for module in values["modules"]}
     assert modules["backbone.body.layer1"]["steps"]["1"]["gradient_norm"] > 0
     assert sum(module["steps"]["1"]["share"] for module in modules.values()) == pytest.approx(1)
@@ -117,7 +117,7 @@ def test_attention_of_a_training(avsb, real_s4: Path, tmp_path: Path) -> None:
     result = health(avsb, "attention", real_s4, tmp_path)
     assert result.code == 0, result.err
     assert "Attention entropy" in result.out
-    assert "codebook_perplexity" in result.out
+    assert "clip_perplexity" in result.out
     assert "Modules" not in result.out
 
 
