@@ -71,7 +71,7 @@ _OS_ERRORS = {
     errno.EPERM: "No permission for {path}; change its permissions or choose another folder.",
     errno.EROFS: "{path} is on a read-only file system; choose another folder.",
     errno.ENOTDIR: "{path} needs a folder where there is a file; move the file or choose another folder.",
-    errno.EEXIST: "{path} already exists; move it or choose another folder.",
+    errno.EEXIST: "{path} already exists and is no folder; move it or choose another one.",
     errno.EISDIR: "{path} is a folder, where a file is needed.",
     errno.ENOENT: "There is no file {path}.",
     errno.ENAMETOOLONG: "The name {path} is too long for the file system.",
@@ -80,7 +80,8 @@ _OS_ERRORS = {
 
 def os_error(error: OSError) -> AvsbError | None:
     """The error for users of a file that cannot be read or written; ``None`` if it is not about a file."""
-    if error.errno is None or (error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno is None or (error.filename is None and error.errno not in full):
         return None
     path = "the output" if error.filename is None else one_line(os.fsdecode(error.filename))
     text = _OS_ERRORS.get(error.errno, f"{{path}}: {error.strerror}.")

@@ -125,12 +125,13 @@ def write_at(path: Path, offset: int, content: bytes | memoryview) -> None:
     Used for memory-mapped files: a write through the map would kill the process on a full disk.
 
     Raises:
-        OSError: the disk is full, or the file cannot be written.
+        OSError: the disk is full, or the file cannot be written; the error names ``path``.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(descriptor, "r+b") as file:
-        file.seek(offset)
-        file.write(content)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            file.seek(offset)
+            file.write(content)
 
 
 def sweep_temporaries(folder: Path) -> None:

@@ -135,7 +135,7 @@ class Method:
     paper: ClassVar[str]
     #: Address of the code, or of the paper.
     url: ClassVar[str] = ""
-    #: ``released`` (the published code), ``paper`` (the paper), or both; the first is the default.
+    #: ``released`` (the published code), ``paper`` (the paper), or others; the first is the default.
     variants: ClassVar[tuple[str, ...]]
     #: Names of the supported tasks.
     tasks: ClassVar[tuple[str, ...]]
@@ -296,7 +296,7 @@ def build(name: str, *, task: str, backbone: str, variant: str | None = None, **
         name: the method's name, alias or folder.
         task: ``s4``, ``ms3`` or ``avss``.
         backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
-        variant: ``released`` or ``paper``; by default the method's first.
+        variant: one of the method's, such as ``released`` or ``paper``; by default its first.
         options: the method's own build options.
     """
     method = get_method(name)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from avsbench_harness.cli.common import print_json
+
 COMMANDS = [
     "", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
     "methods", "methods show", "methods new", "data",
-    "data check", "data info", "data synth", "data maskige", "data propagate",
+    "data check", "data info", "data synth", "data mini", "data compose", "data maskige",
+    "data propagate",
     "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
@@ -170,3 +173,12 @@ def test_an_error_with_text_beyond_ascii_on_an_ascii_terminal(tmp_path: Path) ->
             assert b"Traceback" not in done.stderr
             if extra:
                 assert "m\u00e9th" in json.loads(done.stdout.decode("utf-8"))["error"]
+
+
+def test_json_output_has_no_characters_that_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"a\x9b31m": ["\x1b]0;x\x07", "\u202e", "\u2028", "\U000e0001", "é\n\t", "\ud800"]}
+    print_json(value)
+    text = capsys.readouterr().out
+    assert all(mark.isprintable() or mark == "\n" for mark in text)
+    assert json.loads(text) == value
+    assert "é" in text

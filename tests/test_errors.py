@@ -43,6 +43,10 @@ def test_untrusted_text_is_neutralised() -> None:
     [
         (OSError(errno.ENOSPC, "x", "/a/b"), "The disk is full: /a/b cannot be written"),
         (OSError(errno.ENOSPC, "x"), "The disk is full: the output cannot be written"),
+        (
+            OSError(errno.EFBIG, "x"),
+            "the output cannot be written: the limit of the size of files is reached",
+        ),
         (PermissionError(errno.EACCES, "x", "/a/b"), "No permission for /a/b"),
         (OSError(errno.EROFS, "x", b"/a/b"), "/a/b is on a read-only file system"),
         (NotADirectoryError(errno.ENOTDIR, "x", "/a/b"), "/a/b needs a folder where there is a file"),

@@ -168,3 +168,9 @@ def test_a_named_pipe_is_no_json_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(UsageError, match=r"pipe\.json is not a regular file"):
         files.read_json(tmp_path / "pipe.json")
+
+
+def test_a_full_disk_is_named_by_write_at() -> None:
+    with pytest.raises(OSError, match="No space left") as error:
+        files.write_at(Path("/dev/full"), 0, bytes(10))
+    assert error.value.filename == "/dev/full"

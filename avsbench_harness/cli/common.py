@@ -201,9 +201,17 @@ def _without_nproc(arguments: Sequence[str]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one."""
+    """Print one JSON value to stdout; as ASCII if the terminal's encoding is not a Unicode one.
+
+    Characters that a terminal does not print, such as control characters and marks of direction, are escaped.
+    """
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
+    text = json.dumps(value, indent=2, ensure_ascii=not unicode)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(
+            mark if mark.isprintable() or mark == "\n" else json.dumps(mark)[1:-1] for mark in text
+        )
+    typer.echo(text)
 
 
 def print_rich(*values: RenderableType) -> None:

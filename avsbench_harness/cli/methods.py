@@ -76,7 +76,9 @@ def show(
         return
     from rich.markdown import Markdown
 
-    print_rich(Markdown(method.card()))
+    from avsbench_harness.errors import printable
+
+    print_rich(Markdown(printable(method.card())))
     _show_sizes(counted)
     _show_recipes(recipes)
 

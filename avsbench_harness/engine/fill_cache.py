@@ -100,7 +100,7 @@ def cache_clips(
         shortage = decoded.make_room()
     except OSError as error:
         raise AvsbError(
-            f"The cache cannot be written ({error}); set AVSB_CACHE_DIR to another folder."
+            f"The cache cannot be written ({error.strerror}); set AVSB_CACHE_DIR to another folder."
         ) from None
     if shortage is not None:
         raise AvsbError(shortage)
@@ -147,7 +147,8 @@ def cached_source(
         shortage = decoded.make_room()
     except OSError as error:
         logger.info(
-            f"The cache cannot be written ({error}); clips are decoded from their files at every reading."
+            f"The cache cannot be written ({error.strerror}); clips are decoded from their files at every "
+            "reading."
         )
         return decoder
     if shortage is not None:

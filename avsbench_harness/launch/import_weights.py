@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from avsbench_harness.method import Method, check_task, check_variant, get_method, methods
@@ -39,12 +40,11 @@ def import_weights(
 
 
 def candidates() -> Iterator[Candidate]:
-    """Networks of all installed methods, in the variant that is published."""
+    """Networks of all installed methods in all variants; that of the published weights may be any of them."""
     for entry in methods().values():
-        if entry.method is not None:
-            for backbone in entry.method.backbones:
-                for task in entry.method.tasks:
-                    yield _candidate(entry.method, task, backbone, entry.method.variants[0])
+        if (method := entry.method) is not None:
+            for variant, backbone, task in product(method.variants, method.backbones, method.tasks):
+                yield _candidate(method, task, backbone, variant)
 
 
 def _candidate(method: Method, task: str, backbone: str, variant: str) -> Candidate:

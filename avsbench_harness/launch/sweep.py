@@ -6,18 +6,18 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
 from avsbench_harness.launch.default_dataset import choose_dataset
-from avsbench_harness.launch.preflight import check_output, check_run
 from avsbench_harness.launch.request import Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed
@@ -135,6 +135,8 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
     """
     _check_data(grid)
     if check:
+        from avsbench_harness.launch.preflight import check_output  # imports torch, which states do not need
+
         check_output(out)
     planned: list[Cell] = []
     opened = functools.cache(open_data)
@@ -157,13 +159,21 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
             device=device,
         )
         try:
-            run = plan(request, check=check, opened=opened)
-            if check:
-                check_run(run)
-            planned.append(Cell(row.name, request, run))
+            planned.append(Cell(row.name, request, _plan(request, check, opened)))
         except AvsbError as error:
             planned.append(Cell(row.name, request, None, str(error)))
     return planned
+
+
+def _plan(
+    request: Request, check: bool, opened: Callable[[str, Path | None, bool], tuple[Dataset, str]]
+) -> Run:
+    run = plan(request, check=check, opened=opened)
+    if check:
+        from avsbench_harness.launch.preflight import check_run
+
+        check_run(run)
+    return run
 
 
 def _check_data(grid: Grid) -> None:

@@ -65,14 +65,21 @@ def statistics_of(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
+def _csv_cell(text: str) -> str:
+    line = one_line(text, 10_000)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with six decimals; untrusted text becomes one printable line."""
+    """Rows as CSV with six decimals; untrusted text becomes one printable line.
+
+    Text that a spreadsheet would compute as a formula gets an apostrophe in front.
+    """
     import pandas as pd
 
     buffer = io.StringIO()
     plain = [
-        {key: one_line(cell, 10_000) if isinstance(cell, str) else cell for key, cell in row.items()}
-        for row in rows
+        {key: _csv_cell(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in rows
     ]
     pd.DataFrame(plain).to_csv(buffer, index=False, lineterminator="\n", float_format="%.6f")
     return buffer.getvalue()

@@ -38,7 +38,7 @@ class BackboneRecipe(Schema):
 class AudioRecipe(Schema):
     """The audio encoder; frozen if its weights are in the store, else trained with the model."""
 
-    encoder: Literal["vggish", "compact"] = "vggish"
+    encoder: Literal["vggish", "compact", "compact-esc10"] = "vggish"
     freeze: bool = Field(True, description="compute the embeddings once; needs weights")
     separator: str = Field("none", description="source separation (hpss, nmf), for methods that support it")
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Largest size of a table, and its largest number of columns.
 MAX_BYTES, MAX_COLUMNS = 64 << 20, 32
+#: Largest number of clips, as many as a submission can have; each takes time in 2,000 resamples.
+MAX_CLIPS = 20_000
 
 #: Rounding error that values in [0, 1] may have.
 EPSILON = 1e-9
@@ -151,6 +153,8 @@ def _parse_table(content: bytes, required: Sequence[str]) -> pd.DataFrame:
 
 def _clips(table: pd.DataFrame, task: Task) -> tuple[tuple[str, ...], Floats]:
     """The clips, and their numbers of frames."""
+    if len(table) > MAX_CLIPS:
+        raise ValueError(f"it has more than {MAX_CLIPS} clips")
     clips, frames = tuple(table["clip"].tolist()), table["frames"].to_numpy(np.float64)
     if not clips or len(set(clips)) < len(clips) or "" in clips:
         raise ValueError("clips are missing or named twice")

@@ -148,12 +148,12 @@ def _load(path: Path, solutions: dict[str, SolutionFacts | None]) -> tuple[_Chec
         for name, file in (("clips", clips_file(path)), ("classes", classes_file(path))):
             if file.is_file():
                 tables[name] = _read(file)
-        one.record = parse_record(parse_json(content, path.name), path.name)
-        solution = _solution(one.record, solutions)
+        record = parse_record(parse_json(content, path.name), path.name)
+        solution = _solution(record, solutions)
         digest = hashlib.sha256(f"{VERSION} {__version__} {path.name} {solution}".encode())
         for part in (content, *(tables.get(name, b"") for name in ("clips", "classes"))):
             digest.update(hashlib.sha256(part).digest())
-        one.key = digest.hexdigest()
+        one.key, one.record = digest.hexdigest(), record
     except (AvsbError, OSError, RecursionError, ValueError) as error:
         one.faults.append(f"unreadable: {one_line(error)}")
     return one, tables

@@ -1,4 +1,4 @@
-"""Files of pickled arrays and tensors: plain pickles and both formats of ``torch.save``."""
+"""Files of pickled arrays and tensors: plain pickles and the three formats of ``torch.save``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import mmap
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ MAX_TENSOR_FILE = 16 * 2**20
 #: Most members of a zip file, each of which takes half a kilobyte of memory.
 MAX_MEMBERS = 50_000
 
+#: Most members of a tar file; torch.save writes four, each with one of attributes.
+MAX_TAR_MEMBERS = 16
+
 #: Types of storages: torch's name of the numbers, and their size in bytes.
 _FLOATS = {"FloatStorage": ("float32", 4), "DoubleStorage": ("float64", 8), "HalfStorage": ("float16", 2)}
 _STORAGES = {
@@ -48,9 +52,10 @@ _ARRAY_CONSTRUCTORS: Constructors = {
     "torch.Size": values.torch_size,
     "torch._utils._rebuild_parameter": values.rebuild_parameter,
     "torch._utils._rebuild_tensor": values.rebuild_old_tensor,
-    "torch.nn.parameter.Parameter": values.rebuild_parameter,
+    "torch.nn.parameter.Parameter": values.old_parameter,
     **dict.fromkeys(("builtins.complex", "builtins.set", "__builtin__.set", "torch.device"), values.ignored),
     **{f"torch.{dtype}": None for dtype, _ in _STORAGES.values()},
+    **{f"torch.{name.removesuffix('Storage')}Tensor": None for name in _STORAGES},
     **{
         f"numpy.{core}.{name}": function
         for core in ("core", "_core")  # numpy 1 and 2
@@ -131,6 +136,24 @@ def _check_members(content: mmap.mmap) -> None:
     raise RefusedError("is a zip file of too many parts")
 
 
+def _tar_members(content: mmap.mmap) -> dict[str, int]:
+    """The places of the files among the first :data:`MAX_TAR_MEMBERS` members of a tar archive, by name."""
+    found: dict[str, int] = {}
+    place = 0
+    for _ in range(MAX_TAR_MEMBERS):
+        header = content[place : place + 512]
+        if len(header) < 512 or not header.strip(b"\0"):
+            break
+        digits = header[124:136].strip(b"\0 ")
+        if not digits.isdigit() or b"8" in digits or b"9" in digits:
+            raise RefusedError("is a damaged tar archive")
+        place += 512
+        if header[156:157] in b"0\0":
+            found[header[:100].rstrip(b"\0").decode("latin1")] = place
+        place += -(-int(digits, 8) // 512) * 512
+    return found
+
+
 class _Reader:
     """Reads one file.
 
@@ -162,13 +185,16 @@ class _Reader:
         if not self._size:
             raise RefusedError("is empty")
         with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if self._arrays and content[257:262] == b"ustar":
+                return self._read_tar(content)
             if content[:4] != b"PK\x03\x04":
                 return self._read_stream(content)
             _check_members(content)
         return self._read_zip()
 
-    def _unpickle(self, stream: Stream) -> Any:
-        return unpickle(stream, self._constructors, self._budget, self._storage, arrays=self._arrays)
+    def _unpickle(self, stream: Stream, persistent: Callable[[Any], Any] | None = None) -> Any:
+        found = persistent or self._storage
+        return unpickle(stream, self._constructors, self._budget, found, arrays=self._arrays)
 
     def _read_stream(self, stream: Stream) -> Any:
         """Return the value of a plain pickle, or of ``torch.save``'s older format (a magic number first)."""
@@ -191,6 +217,74 @@ class _Reader:
                 raise RefusedError("declares a storage that does not fit its data")
             storage.data = bytearray(stream.read(storage.count * storage.itemsize))
         return value
+
+    def _read_tar(self, content: mmap.mmap) -> Any:
+        """Return the value of a file in torch.save's first format, of PyTorch before 0.1.10 (2017)."""
+        places = _tar_members(content)
+        if not {"storages", "tensors", "pickle"} <= places.keys():
+            raise RefusedError("is a tar archive but not one of torch.save")
+        try:
+            storages = self._tar_storages(content, places["storages"])
+            tensors = self._tar_tensors(content, places["tensors"], storages)
+        except struct.error as error:
+            raise RefusedError("is a damaged tar archive (a part is cut short)") from error
+
+        def find(reference: Any) -> StoredTensor:
+            number = reference if type(reference) in (int, str) and len(str(reference)) < 30 else None
+            if str(number) not in tensors:
+                raise RefusedError("refers to something else than a tensor of the file")
+            return tensors[str(number)]
+
+        content.seek(places["pickle"])
+        value = self._unpickle(content, find)
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: entry.tensor if isinstance(entry, values.OldParameter) else entry
+            for name, entry in value.items()
+        }
+
+    def _tar_storages(self, content: mmap.mmap, place: int) -> dict[int, Storage]:
+        """The storages of a tar file by number: a pickle of number, device and type, a count, the data."""
+        content.seek(place)
+        found: dict[int, Storage] = {}
+        for _ in range(self._tar_count(content)):
+            match self._unpickle(content):
+                case (int(key), str(_), Global(name=kind)) if kind in self._types:
+                    dtype, itemsize = self._types[kind]
+                case _:
+                    raise RefusedError("refers to something else than a storage of numbers")
+            (count,) = struct.unpack("<q", content.read(8))
+            if not 0 <= count <= self._size:
+                raise RefusedError("declares a storage that does not fit its data")
+            data = bytearray(content.read(count * itemsize))
+            found[key] = Storage(dtype, itemsize, count, data)
+        if self._unpickle(content) != []:
+            raise RefusedError("has storages that are views of others")
+        return found
+
+    def _tar_tensors(
+        self, content: mmap.mmap, place: int, storages: dict[int, Storage]
+    ) -> dict[str, StoredTensor]:
+        """The tensors of a tar file by number, as text: a pickle of number, storage and type, the layout."""
+        content.seek(place)
+        found = {}
+        for _ in range(self._tar_count(content)):
+            match self._unpickle(content):
+                case (int(key), int(storage), Global()) if storage in storages and 0 <= key < 2**64:
+                    axes = min(max(struct.unpack("<i4x", content.read(8))[0], 0), values.MAX_AXES + 1)
+                case _:
+                    raise RefusedError("refers to something else than a storage of numbers")
+            size, stride = (struct.unpack(f"<{axes}q", content.read(8 * axes)) for _ in range(2))
+            (offset,) = struct.unpack("<q", content.read(8))
+            found[str(key)] = values.rebuild_old_tensor(storages[storage], offset, size, stride)
+        return found
+
+    def _tar_count(self, content: mmap.mmap) -> int:
+        count = self._unpickle(content)
+        if type(count) is not int:
+            raise RefusedError("is a tar archive but not one of torch.save")
+        return count
 
     def _read_zip(self) -> Any:
         """Return the value of a ``torch.save`` file in the zip format."""

@@ -43,7 +43,7 @@ _ALLOWED = (
     "GET", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE",
 )  # fmt: skip
 _ALLOWED_WITH_ARRAYS = (
-    *_ALLOWED, "BINFLOAT", "FLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8", "BUILD",
+    *_ALLOWED, "BINFLOAT", "FLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8", "BUILD", "NEWOBJ",
 )  # fmt: skip
 
 
@@ -232,6 +232,7 @@ def _handlers(names: tuple[str, ...]) -> _Dispatch:
     theirs: Mapping[int, Any] = pickle._Unpickler.dispatch
     ours = {
         "REDUCE": _Unpickler.load_reduce,
+        "NEWOBJ": _Unpickler.load_reduce,
         "SETITEM": _Unpickler.load_setitem,
         "SETITEMS": _Unpickler.load_setitems,
         "BUILD": _Unpickler.load_build,

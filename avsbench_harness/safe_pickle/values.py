@@ -68,6 +68,13 @@ class StoredTensor:
             raise RefusedError("holds a tensor that repeats the numbers of its storage")
         return storage.data
 
+    def set_state(self, state: Any) -> None:
+        """Accept autograd's state of a parameter before PyTorch 0.4, which has no meaning here."""
+        match state:
+            case (bool(_), bool(_), hooks) if _is_empty(hooks):
+                return
+        raise RefusedError("describes a tensor that is not a plain one")
+
     def steps(self) -> tuple[int, ...]:
         """Strides, in numbers; 0 along axes of one element, where any stride is the same."""
         pairs = zip(self.size, self.stride, strict=True)
@@ -78,6 +85,20 @@ class StoredTensor:
         numbers = np.frombuffer(self.buffer(), self.storage.dtype)[self.offset :]
         steps = tuple(step * self.storage.itemsize for step in self.steps())
         return np.lib.stride_tricks.as_strided(numbers, self.size, steps)
+
+
+class OldParameter:
+    """A parameter of early PyTorch, whose tensor follows as part of its state."""
+
+    tensor: StoredTensor | None = None
+
+    def set_state(self, state: Any) -> None:
+        """Take the tensor; autograd's part of the state has no meaning here."""
+        match state:
+            case (StoredTensor() as tensor, _, hooks, bool(_), bool(_)) if _is_empty(hooks):
+                self.tensor = tensor
+            case _:
+                raise RefusedError("describes a tensor that is not a plain one")
 
 
 class PickledArray:
@@ -183,8 +204,13 @@ def rebuild_old_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Sto
     return rebuild_tensor(storage, offset, size, stride, False, None)
 
 
+def old_parameter(*arguments: Any) -> StoredTensor | OldParameter:
+    """``Parameter`` itself, in files before PyTorch 0.4."""
+    return rebuild_parameter(*arguments) if arguments else OldParameter()
+
+
 def rebuild_parameter(tensor: Any, grad: Any = True, hooks: Any = None) -> StoredTensor:
-    """``torch._utils._rebuild_parameter``, and ``Parameter`` itself in files before PyTorch 0.4."""
+    """``torch._utils._rebuild_parameter``."""
     if not isinstance(tensor, StoredTensor) or not _is_empty(hooks):
         raise RefusedError("describes a tensor that is not a plain one")
     return tensor

@@ -2,7 +2,7 @@
 
 The metrics of every protocol are functions of the column sums of a table with one row per clip. A resample is
 a vector of row multiplicities, and all resamples together are one matrix product; no clip is scored again.
-The product skips the zeros of the table, most of its entries if there is a column per class.
+The product skips the zeros of tables with a column per class, most of whose entries are 0.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LEVEL = 0.95
 _CHUNK = 250  # maximum number of resamples held in memory at a time
 _WEIGHTS = 2**19  # maximum number of multiplicities held in memory at a time
 _KNOWN = 2**23  # maximum number of multiplicities that are kept for the next table
+_NARROW = 16  # number of columns up to which BLAS is not faster
 _ROWS = 512  # rows left out at a time
 
 
@@ -42,10 +43,10 @@ def resampled_sums(
         (chunk, K_i) for each table.
     """
     rows = len(tables[0])
-    columns = [_columns(table) for table in tables]
+    products = [_product(table) for table in tables]
     weights = _known_weights if rows * resamples <= _KNOWN else _weights
     for chunk in weights(rows, resamples, seed):
-        yield [_weighted_sums(chunk, *column) for column in columns]
+        yield [product(chunk) for product in products]
 
 
 def _weights(rows: int, resamples: int, seed: int) -> Iterator[Counts]:
@@ -64,20 +65,20 @@ def _known_weights(rows: int, resamples: int, seed: int) -> tuple[Counts, ...]:
     return tuple(_weights(rows, resamples, seed))
 
 
-def _columns(table: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-    """The entries of a table that are not 0, by column: ends of the columns, rows and values."""
+def _product(table: Floats) -> Callable[[Counts], Floats]:
+    """The function from weights (R, count) of the rows to the weighted sums (count, K) of the columns."""
+    if table.shape[1] > _NARROW and np.count_nonzero(table) > table.size / 4:
+        return lambda weights: weights.T.astype(np.float64) @ table
     by_column = np.ascontiguousarray(table.T)
     present = by_column != 0
-    return present.sum(axis=1).cumsum(), np.nonzero(present)[1], by_column[present]
+    ends, rows, values = present.sum(axis=1).cumsum(), np.nonzero(present)[1], by_column[present]
 
+    def product(weights: Counts) -> Floats:
+        sums = np.zeros((len(ends), weights.shape[1]))
+        _add_weighted(weights, ends, rows, values, sums)
+        return sums.T
 
-def _weighted_sums(
-    weights: Counts, ends: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], values: Floats
-) -> Floats:
-    """(count, K) sums of the entries of :func:`_columns`, each with the (R, count) weights of its row."""
-    sums = np.zeros((len(ends), weights.shape[1]))
-    _add_weighted(weights, ends, rows, values, sums)
-    return sums.T
+    return product
 
 
 @compiled

@@ -7,6 +7,7 @@ from typing import Any
 
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.weights import backbone_names, store
+from avsbench_harness.weights.packaged import PACKAGED
 from avsbench_harness.weights.spec import BackboneWeightsSpec
 
 
@@ -19,10 +20,10 @@ def pretrained_weights(name: str) -> tuple[Path, BackboneWeightsSpec]:
 
 
 def find_pretrained(name: str) -> Path:
-    """Find the ImageNet weights of a backbone: in the store, else in timm's download cache.
+    """Find the ImageNet weights of a backbone: in the store, a package, or timm's download cache.
 
     Raises:
-        MissingDataError: neither has them; the message names the file to download and the command to add it.
+        MissingDataError: none has them; the message names the file to download and the command to add it.
     """
     stored = store.find(name)
     if stored is not None:
@@ -47,6 +48,11 @@ def find_pretrained(name: str) -> Path:
         sources.append(cfg.url)
     known = [f"{digits[:8]}..." for digits in backbone_names.KNOWN_FILES.get(full, ())]
     hashes = f", SHA-256 {' or '.join(known)}" if known else ""
+    if full in PACKAGED:
+        raise MissingDataError(
+            f"The ImageNet weights of '{name}' are not on this machine; "
+            f"`{PACKAGED[full].install}` installs them."
+        )
     raise MissingDataError(
         f"The ImageNet weights of '{name}' (timm {full}{hashes}) are "
         f"not on this machine, and no others are used instead. Fetch {' or '.join(sources)} and run: "

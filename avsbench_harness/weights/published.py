@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,18 +77,24 @@ class Likeness:
     """The network that a state dict fits.
 
     Attributes:
-        method, backbone: of the network.
+        method, variant, backbone: of the network.
         tasks: those whose networks it fits equally well.
         fit: share of entries that fit; 1 if all do.
     """
 
     method: str
+    variant: str
     backbone: str
     tasks: tuple[str, ...]
     fit: float
 
+    @property
+    def network(self) -> tuple[str, str, str]:
+        """All but tasks and fit."""
+        return self.method, self.variant, self.backbone
+
     def __str__(self) -> str:
-        return f"{self.method} for {' or '.join(self.tasks)} with {self.backbone}"
+        return f"{self.method} ({self.variant}) for {' or '.join(self.tasks)} with {self.backbone}"
 
 
 def import_published(
@@ -141,20 +147,17 @@ def recognise(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) -> L
 
     Args:
         state: names and tensors.
-        candidates: networks in the order of methods and backbones; the search ends with the method that fits
-            entirely.
+        candidates: networks in the order of methods, variants and backbones; the search ends with the first
+            that fits entirely, and the tasks beside it.
     """
     best: Likeness | None = None
     for likeness in _likenesses(_without_memory(state), candidates):
-        if best is not None and best.fit == 1 and likeness.method != best.method:
-            break
         if best is None or likeness.fit > best.fit:
             best = likeness
-        elif likeness.fit == best.fit and (likeness.method, likeness.backbone) == (
-            best.method,
-            best.backbone,
-        ):
-            best = Likeness(best.method, best.backbone, (*best.tasks, *likeness.tasks), best.fit)
+        elif likeness.network == best.network and likeness.fit == best.fit:
+            best = replace(best, tasks=(*best.tasks, *likeness.tasks))
+        elif likeness.network != best.network and best.fit == 1:
+            break
     return best if best is not None and best.fit >= ALIKE else None
 
 
@@ -176,7 +179,7 @@ def _likenesses(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) ->
         except UsageError:  # nothing was published with this backbone
             without.add((candidate.method, candidate.backbone))
             continue
-        yield Likeness(candidate.method, candidate.backbone, (candidate.task,), fit)
+        yield Likeness(candidate.method, candidate.variant, candidate.backbone, (candidate.task,), fit)
 
 
 def _verdict(state: Mapping[str, Tensor], candidates: Iterable[Candidate]) -> str:

@@ -30,7 +30,7 @@ _OTHER_FILES = (
 )
 _NOT_TORCH = (
     (rb'.{8}\{"', "is a safetensors file; rename it to .safetensors"),
-    (rb"(?!\x80|PK\x03\x04).", "is not a weights file; fetch it again"),
+    (rb"(?!\x80|PK\x03\x04|.{257}ustar).", "is not a weights file; fetch it again"),
 )
 _NOT_SAFETENSORS = ((rb"\x80[\x02-\x05]|PK\x03\x04", "is a file of torch.save; rename it to .pth"),)
 

@@ -22,12 +22,13 @@ from filelock import FileLock
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import atomic_write, cache_dir, read_json, sha256_file, write_json
 from avsbench_harness.weights import backbone_names
+from avsbench_harness.weights.packaged import find_packaged
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: Names of the audio encoders.
-AUDIO_ENCODERS = ("vggish", "compact")
+AUDIO_ENCODERS = ("vggish", "compact", "compact-esc10")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Entry:
     """One stored file.
 
     Attributes:
-        name: the model: ``vggish``, ``compact`` or a timm name.
+        name: the model: an audio encoder or a timm name.
         sha256: of the file, 64 hexadecimal digits.
         file: name of the file when it was added.
         size: in bytes.
@@ -217,7 +218,7 @@ def published() -> list[Published]:
 
 
 def find(name: str) -> Path | None:
-    """The stored file of a model; ``None`` if there is none, or it was deleted.
+    """The stored file of a model, or that of an installed package; ``None`` if there is none.
 
     Raises:
         MissingDataError: the file is damaged.
@@ -226,7 +227,7 @@ def find(name: str) -> Path | None:
     for entry in entries():
         if entry.name == model and entry.path.is_file():
             return verified(entry)
-    return None
+    return find_packaged(model)
 
 
 def file_hash(path: Path) -> str:

@@ -61,8 +61,9 @@ def skeleton(name: str, **options: Any) -> nn.Module:
 def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a backbone's weights under the names of :func:`create_body`'s module.
 
-    Accepts the names of timm, of torchvision (ResNet) and of the original authors (PVT, Swin and others that
-    timm converts), with or without the classifier. All entries must be there, known and of the right shape.
+    Accepts the names of timm, of torchvision (ResNet), of the original authors (PVT, Swin and others that
+    timm converts) and of ``efficientnet_pytorch``, with or without the classifier. All
+    entries must be there, known and of the right shape.
 
     Args:
         name: a timm name.
@@ -77,7 +78,9 @@ def fit_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # timm defines the conversion from the original authors' names in the module of each architecture.
     convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
     known = set(whole.state_dict())
-    if convert is not None and not wanted.keys() <= {_body_name(key, wanted) for key in state}:
+    if "_conv_stem.weight" in state:
+        state = _in_order(state, whole)
+    elif convert is not None and not wanted.keys() <= {_body_name(key, wanted) for key in state}:
         state = _converted(convert, state, whole)
     fitted = {_body_name(key, wanted): tensor for key, tensor in state.items()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
@@ -113,6 +116,14 @@ def _converted(convert: Any, state: Mapping[str, Tensor], whole: nn.Module) -> M
     except (KeyError, AttributeError, RuntimeError, ValueError, IndexError, AssertionError):
         return state  # not in the original authors' format either: reported as a misfit
     return converted
+
+
+def _in_order(state: Mapping[str, Tensor], whole: nn.Module) -> Mapping[str, Tensor]:
+    """Rename the entries of ``efficientnet_pytorch``'s models, which timm's have in the same order."""
+    names = whole.state_dict()
+    if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in names.values()]:
+        return state  # of another model: reported as a misfit
+    return dict(zip(names, state.values(), strict=True))
 
 
 def _misfit(name: str, state: Mapping[str, Tensor], fault: str) -> UsageError:

@@ -16,7 +16,7 @@ class AVSegFormer(Method):
     """The plugin; the network is :class:`.model.AVSegFormerModel`."""
 
     name = "avsegformer"
-    paper = "Gao et al., AAAI 2024"
+    paper = "Gao et al., AAAI 2024 (released); arXiv 2307.01146v1 (arxiv, paper)"
     url = "https://github.com/vvvb-github/AVSegFormer"
     variants = ("released", "arxiv", "paper")
     tasks = ("s4", "ms3", "avss")

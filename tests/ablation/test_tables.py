@@ -107,7 +107,7 @@ def test_model_sizes_measured_and_reported(real_s4: Path, tmp_path: Path) -> Non
     """combo/table4 has a column with the parameters of both rows."""
     request = AblationRequest(data=real_s4, preset="smoke", overrides={"maskige": "felzenszwalb"})
     sizes = {"w. shared weights": 130_000_000, "w/o shared weights": 160_000_000}
-    for cell in cells(ablation_grid("combo/table4", request), tmp_path, "cpu"):
+    for cell in cells(ablation_grid("combo/table4", request), tmp_path, "cpu", check=False):
         record_of(cell, 1, tmp_path / "results", cost=CostEntry(parameters=sizes[cell.row], gmacs=1.0))
     page = write_tables("combo/table4", tmp_path / "results")[0].read_text()
     assert "| M parameters measured | M parameters reported |" in page

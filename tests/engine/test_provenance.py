@@ -30,8 +30,12 @@ def copied(tiny: str, real_s4: Path, tmp_path: Path) -> Run:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The warnings logged since the last call."""
-    found = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    """The warnings of the module logged since the last call."""
+    found = [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and record.name == provenance.__name__
+    ]
     caplog.clear()
     return found
 

@@ -107,7 +107,7 @@ def test_values_that_the_meta_device_lacks_are_no_fault(tiny: str, real_s4: Path
     ("method", "assignment", "message"),
     [
         ("aqformer", "image_size=48", "multiples of 32"),
-        ("catr", "image_size=225", "multiples of 32"),
+        ("catr", "image_size=225", "multiples of 16"),
         ("tpavi", "image_size=1", "multiples of 32"),
         ("avsegformer", "options.queries=1000000", "29,802 GiB for one clip"),
         ("avsegformer", "options.dim=40", "multiple of 32"),

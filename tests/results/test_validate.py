@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from avsbench_harness.errors import SubmissionError
 from avsbench_harness.recipe.resolve import merge
 from avsbench_harness.results import folder
 from avsbench_harness.results.folder import folder_faults, read_results
@@ -363,3 +364,27 @@ def test_only_changed_records_are_checked_again(
     path.write_text(path.read_text().replace("0.0", "0.1", 1))
     assert [path.stem for path, _ in read_results(results).refused] == [NAME]
     assert sum(checked) == 1
+
+
+def test_a_table_of_too_many_clips_is_refused_before_it_is_resampled(tmp_path: Path) -> None:
+    path = clips_file(tmp_path / f"{score_clips(tmp_path, 'a', 1).run_id}.json")
+    rows = "".join(f"c{index},5,0.5,0.5\n" for index in range(20_001))
+    path.write_text(f"clip,frames,J,F\n{rows}")
+    assert "it has more than 20000 clips" in faults(tmp_path)[0]
+
+
+def test_a_solution_that_cannot_be_read_concerns_its_records_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = score_clips(tmp_path, "a", 1)
+    external = dict.fromkeys(("variant", "backbone", "preset", "seed", "spec"))
+    made = make_record("b", 0.5, data={"synthetic": True}, **external)
+    (tmp_path / "b.json").write_text(made.model_dump_json())
+
+    def damaged(fingerprint: str) -> Path:
+        raise SubmissionError("the solution is damaged")
+
+    monkeypatch.setattr(folder, "find_solution", damaged)
+    results = read_results(tmp_path)
+    assert [record.run_id for record in results.records] == [good.run_id]
+    assert results.refused == ((tmp_path / "b.json", ("unreadable: the solution is damaged",)),)

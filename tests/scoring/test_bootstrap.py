@@ -59,11 +59,12 @@ def test_tables_are_resampled_together():
 
 
 @pytest.mark.parametrize("kept", [0, 2**23])
-def test_sums_are_those_of_the_drawn_rows(monkeypatch, kept):
+@pytest.mark.parametrize("share", [0.2, 0.9])  # of the entries that are not 0
+def test_sums_are_those_of_the_drawn_rows(monkeypatch, kept, share):
     """All rows are drawn at once here, and the rows of a resample are added one by one."""
     monkeypatch.setattr(bootstrap, "_KNOWN", kept)
     rng = np.random.default_rng(0)
-    sums = rng.random((70, 9)) * (rng.random((70, 9)) < 0.2)
+    sums = rng.random((70, 30)) * (rng.random((70, 30)) < share)
     sums[:, 4] = 0
     drawn = np.random.default_rng(3).integers(0, 70, (600, 70))
     found = np.concatenate([chunk for (chunk,) in resampled_sums([sums], resamples=600, seed=3)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ def test_weights_that_are_not_finite_are_refused(publishing: str, tmp_path: Path
 def test_a_file_for_another_task_is_recognised(data: Path, tmp_path: Path, own_cache: Path) -> None:
     keys = {**golden_keys(data, "avsegformer/r50_s4"), "head.fc.4.weight": (71, 32, 1, 1)}
     file = publish(constants(keys), "module", tmp_path)
-    with pytest.raises(UsageError, match=r"wrong shape.* looks like avsegformer for avss with r50\.$"):
+    with pytest.raises(
+        UsageError, match=r"wrong shape.* looks like avsegformer \(released\) for avss with r50\.$"
+    ):
         import_weights("avsegformer", file, task="s4", backbone="r50")
     assert store.entries() == []
 
@@ -159,16 +162,16 @@ def test_a_file_for_another_task_is_recognised(data: Path, tmp_path: Path, own_c
 @pytest.mark.parametrize(
     ("keys", "looks"),
     [
-        ("avsegformer/pvt_s4", Likeness("avsegformer", "pvt", ("s4", "ms3"), 1.0)),
-        ("catr/pvt", Likeness("catr", "pvt", ("s4",), 1.0)),
-        ("combo/r50_s4", Likeness("combo", "r50", ("s4", "ms3"), 1.0)),
-        ("tpavi/pvt_s4", Likeness("tpavi", "pvt", ("s4", "ms3"), 1.0)),
+        ("avsegformer/pvt_s4", Likeness("avsegformer", "released", "pvt", ("s4", "ms3"), 1.0)),
+        ("catr/pvt", Likeness("catr", "released", "pvt", ("s4",), 1.0)),
+        ("combo/r50_s4", Likeness("combo", "released", "r50", ("s4", "ms3"), 1.0)),
+        ("tpavi/pvt_s4", Likeness("tpavi", "released", "pvt", ("s4", "ms3"), 1.0)),
     ],
 )
 def test_every_published_model_is_recognised(data: Path, keys: str, looks: Likeness) -> None:
     found = recognise(constants(golden_keys(data, keys)), candidates())
     assert found is not None
-    assert (found.method, found.backbone, found.fit) == (looks.method, looks.backbone, 1.0)
+    assert replace(found, tasks=looks.tasks) == looks
     assert set(looks.tasks) <= set(found.tasks)
 
 
@@ -177,7 +180,7 @@ def test_a_file_for_another_method_or_backbone_is_recognised(
     data: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     file = publish(constants(golden_keys(data, "avsegformer/r50_s4")), "bare", tmp_path)
-    looks = r"looks like avsegformer for s4 or ms3 with r50\.$"
+    looks = r"looks like avsegformer \(released\) for s4 or ms3 with r50\.$"
     with pytest.raises(UsageError, match=rf"fit tpavi for s4 with r50: .*{looks}"):
         import_weights("tpavi", file, task="s4", backbone="r50")
     with pytest.raises(UsageError, match=rf"fit avsegformer for s4 with pvt: .*{looks}"):
@@ -187,11 +190,22 @@ def test_a_file_for_another_method_or_backbone_is_recognised(
 
 
 @pytest.mark.slow
+def test_a_file_for_another_variant_is_recognised(data: Path, tmp_path: Path, own_cache: Path) -> None:
+    keys = golden_keys(data, "avsegformer/r50_s4")
+    first = {name: shape for name, shape in keys.items() if ".query_generator." not in name}
+    file = publish(constants(first), "bare", tmp_path)
+    with pytest.raises(
+        UsageError, match=r"85 missing.*looks like avsegformer \(arxiv\) for s4 or ms3 with r50\.$"
+    ):
+        import_weights("avsegformer", file, task="s4", backbone="r50")
+
+
+@pytest.mark.slow
 def test_a_file_is_recognised_if_the_requested_network_does_not_exist(
     data: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
-    looks = r"looks like catr for s4 or ms3 with pvt\.$"
+    looks = r"looks like catr \(released\) for s4 or ms3 with pvt\.$"
     with pytest.raises(UsageError, match=rf"cannot do avss.*{looks}"):
         import_weights("catr", file, task="avss", backbone="pvt")
     with pytest.raises(UsageError, match=rf"Unknown backbone 'pvtv2'.*{looks}"):
@@ -211,7 +225,7 @@ def test_files_that_fit_no_method_entirely(data: Path, tmp_path: Path, own_cache
     keys = golden_keys(data, "tpavi/r50_s4")
     cut = dict(list(keys.items())[5:])
     with pytest.raises(
-        UsageError, match=r"looks like tpavi for s4 or ms3 with r50 \(99% of the entries fit\)"
+        UsageError, match=r"looks like tpavi \(released\) for s4 or ms3 with r50 \(99% of the entries fit\)"
     ):
         import_weights("tpavi", publish(constants(cut), "bare", tmp_path), task="s4", backbone="r50")
     other = {"cls_token": (1, 1, 4), "blocks.0.norm.weight": (4,)}

@@ -141,7 +141,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             " own needs `if __name__ == '__main__':` around its call, or jobs=1."
         ) from error
     except OSError as error:
-        raise AvsbError(f"Cannot write the clips to {out}: {error}.") from error
+        raise AvsbError(f"Cannot write the clips to {out}: {error.strerror or error}.") from error
 
 
 def write_clips(

@@ -65,7 +65,7 @@ def test_frames_are_augmented_at_224_pixels_and_enlarged_after_normalisation(
     recipe, draws = resolve(CATR(), S4, "pvt"), Draws()
     clip = SimpleNamespace(id="clip", masks=[None, None])
     source: Any = SimpleNamespace(clips=[clip], task=S4, size=recipe.image_size, read=lambda index: pixels)
-    monkeypatch.setattr(loader, "_generator", lambda *_: draws)
+    monkeypatch.setattr(loader, "generator", lambda *_: draws)
     audio = {"clip": np.zeros((5, 128), np.float32)}
     batch = collate([ClipDataset(source, audio, augment=recipe.augment)[0, 0]])
     assert draws.limits == [(-20, 20), (0, 0), (0, 0), (0.5, 1.0), (-10, 10), (0, 0)]
