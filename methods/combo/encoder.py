@@ -135,5 +135,17 @@ def _build(name: str, options: Options) -> Backbone:
         drop_path_rate=DROP_PATH_RATES.get(name) if rate is None else rate,
     )
     if options.frozen_norm:
+        if not options.pretrained:
+            _reset_norms(backbone)
         freeze_norms(backbone)
     return backbone
+
+
+def _reset_norms(module: nn.Module) -> None:
+    """Set the weights of batch norms to 1, as detectron2's frozen ones start.
+
+    timm starts the last one of each residual branch with 0; frozen, it would disable the branch for good.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(norm.weight)

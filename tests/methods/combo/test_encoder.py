@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from avsbench_methods.combo.encoder import FrozenBatchNorm2d
 
-from .helpers import batch, build
+from .helpers import batch, build, seeded_input
 
 
 def test_frozen_norms_never_change() -> None:
@@ -31,3 +31,13 @@ def test_trainable_norms_compute_the_same_in_evaluation() -> None:
         learning.train()
         learning(batch())
     assert learning.backbone.image.body.bn1.running_mean.any()
+
+
+def test_random_weights_train_in_every_residual_branch() -> None:
+    """timm starts the last norm of a branch with zeros; a frozen one would keep them."""
+    model = build().train()
+    masks = (seeded_input(1, "masks", (2, 3, 64, 64)) > 0).long()
+    sum(model.losses(batch(masks=masks)).values()).backward()
+    kernels = [parameter for parameter in model.backbone.image.parameters() if parameter.dim() == 4]
+    assert kernels
+    assert all(kernel.grad is not None and kernel.grad.any() for kernel in kernels)
