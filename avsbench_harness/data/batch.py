@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class Batch:
         maskige: (B,T,3,H,W) float32, COMBO's class-agnostic mask images.
         masks: (B,T,H,W) int64 class indices, 0 background (s4 and ms3: 1 for sounding objects).
         annotated: (B,T) bool, annotated frames; ``None`` if all valid frames are annotated.
+        features: per input (``images``, ``maskige``) the maps (B,T,C,h,w) that a frozen backbone computes
+            from it, fine to coarse, if they come from the cache; see :meth:`Model.maps`.
     """
 
     images: Tensor
@@ -34,6 +36,7 @@ class Batch:
     maskige: Tensor | None = None
     masks: Tensor | None = None
     annotated: Tensor | None = None
+    features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.images.dim() != 5 or self.images.shape[2] != 3:
@@ -50,6 +53,9 @@ class Batch:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(f"{name} must be {shape}, got {tuple(value.shape)}")
+        for level in (level for levels in self.features.values() for level in levels):
+            if level.dim() != 5 or level.shape[:2] != (clips, frames):
+                raise ValueError(f"features must be ({clips},{frames},C,h,w), got {tuple(level.shape)}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -91,5 +97,7 @@ class Batch:
         return replace(self, audio=audio)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        features = {name: [change(level) for level in levels] for name, levels in self.features.items()}
+        return replace(self, **tensors, features=features)

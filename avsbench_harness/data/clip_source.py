@@ -48,6 +48,9 @@ class ClipSource(Protocol):
     def content(self, index: int) -> tuple[int, int]:
         """Return (width, height) of a clip's frames, pixels."""
 
+    def key(self) -> str:
+        """Return a hash (64 hexadecimal digits) of everything that determines the pixels."""
+
 
 @dataclass(frozen=True)
 class FileDecoder:

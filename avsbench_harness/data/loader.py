@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms.v2 import functional
 
 from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
+from avsbench_harness.data.cache.features import CachedFeatures
 from avsbench_harness.data.clip_source import ClipSource
 from avsbench_harness.data.epochs import Key, generator
 from avsbench_harness.data.padding import pad_frames, pad_to_square
-from avsbench_harness.data.transforms import augment
+from avsbench_harness.data.transforms import Pixels, augment
 from avsbench_harness.recipe.augment import Augment
 
 
@@ -37,6 +38,7 @@ class Sample:
     masks: Tensor
     annotated: Tensor
     maskige: Tensor | None
+    features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -47,6 +49,9 @@ class ClipDataset(Dataset[Sample]):
         audio: per clip id (T,128) embeddings or (T,1,96,64) log-mel examples, float32.
         augment: the augmentation, drawn anew in every epoch; ``None`` for none.
         seed: seed of the augmentation.
+
+    Attributes:
+        features: the cached maps of a frozen backbone, if any.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class ClipDataset(Dataset[Sample]):
         self.audio = audio
         self.augment = augment or Augment()
         self.seed = seed
+        self.features: CachedFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -76,14 +82,19 @@ class ClipDataset(Dataset[Sample]):
         annotated = torch.tensor([path is not None for path in clip.masks])
         total, fill = self.task.frames, None if self.augment.scale is None else self.augment.scale.fill
         masks = pad_to_square(pixels.masks.long(), self.size, self.augment.outside_class)
-        maskige = None if pixels.maskige is None else _input(pixels.maskige, self.size, fill)
+        inputs = network_inputs(pixels, self.size, fill)
+        maskige = inputs.get("maskige")
+        features = {} if self.features is None else self.features.read(index, pixels.flipped)
         return Sample(
-            images=pad_frames(_input(pixels.images, self.size, fill), total),
+            images=pad_frames(inputs["images"], total),
             audio=torch.from_numpy(self.audio[clip.id]),
             valid=pad_frames(torch.ones(len(masks), dtype=torch.bool), total),
             masks=pad_frames(masks, total),
             annotated=pad_frames(annotated, total),
             maskige=None if maskige is None else pad_frames(maskige, total),
+            features={
+                source: [pad_frames(level, total) for level in levels] for source, levels in features.items()
+            },
         )
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
@@ -108,6 +119,20 @@ def normalise(frames: Tensor) -> Tensor:
     return normalised.contiguous()
 
 
+def network_inputs(pixels: Pixels, size: int, fill: int | None = None) -> dict[str, Tensor]:
+    """Return the normalised ``images``, and ``maskige`` if there are maskiges, (t,3,size,size) float32.
+
+    Args:
+        pixels: the clip.
+        size: side of the network input, pixels.
+        fill: grey value of the padding; ``None`` for zeros after normalising.
+    """
+    inputs = {"images": _input(pixels.images, size, fill)}
+    if pixels.maskige is not None:
+        inputs["maskige"] = _input(pixels.maskige, size, fill)
+    return inputs
+
+
 def _input(frames: Tensor, size: int, fill: int | None) -> Tensor:
     """(t,3,h,w) uint8 -> (t,3,size,size) float32, padded with ``fill``, else with zeros after normalising."""
     if fill is not None:
@@ -125,6 +150,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
         maskige=torch.stack(maskiges) if maskiges else None,
         masks=torch.stack([sample.masks for sample in samples]),
         annotated=torch.stack([sample.annotated for sample in samples]),
+        features={
+            source: [
+                torch.stack(levels) for levels in zip(*(s.features[source] for s in samples), strict=True)
+            ]
+            for source in samples[0].features
+        },
     )
 
 

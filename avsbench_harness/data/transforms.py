@@ -29,11 +29,13 @@ class Pixels:
         images: (t,3,h,w) uint8 RGB.
         masks: (t,h,w) uint8 class indices.
         maskige: (t,3,h,w) uint8 RGB, for methods that take maskiges.
+        flipped: whether the clip was flipped horizontally.
     """
 
     images: Tensor
     masks: Tensor
     maskige: Tensor | None = None
+    flipped: bool = False
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -48,7 +50,9 @@ class Pixels:
     ) -> Pixels:
         """Apply one function to each part; maskiges default to the function of the images."""
         changed = None if self.maskige is None else (maskige or images)(self.maskige)
-        return Pixels(images(self.images), masks(self.masks.unsqueeze(1)).squeeze(1), changed)
+        return replace(
+            self, images=images(self.images), masks=masks(self.masks.unsqueeze(1)).squeeze(1), maskige=changed
+        )
 
 
 def augment(pixels: Pixels, wanted: Augment, size: int, draw: np.random.Generator) -> Pixels:
@@ -67,8 +71,14 @@ def augment(pixels: Pixels, wanted: Augment, size: int, draw: np.random.Generato
     if wanted.jitter is not None:
         pixels = _jitter(pixels, wanted.jitter, draw)
     if wanted.flip and draw.random() < wanted.flip:
-        pixels = pixels.change(functional.horizontal_flip, functional.horizontal_flip)
+        pixels = flip(pixels)
     return pixels
+
+
+def flip(pixels: Pixels) -> Pixels:
+    """Return the horizontally flipped clip."""
+    changed = pixels.change(functional.horizontal_flip, functional.horizontal_flip)
+    return replace(changed, flipped=not pixels.flipped)
 
 
 def _affine(pixels: Pixels, wanted: Affine, outside: int, draw: np.random.Generator) -> Pixels:

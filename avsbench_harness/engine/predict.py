@@ -21,6 +21,7 @@ from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
 from avsbench_harness.distributed import broadcast_tensor_
 from avsbench_harness.engine.acceleration import accelerate
+from avsbench_harness.engine.cache_features import cache_features
 from avsbench_harness.engine.contract import check_values, rounding
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, split_clips
@@ -60,7 +61,7 @@ def predict(run: Run, split: Split) -> Path:
     path = run.submission_file(split)
     with stop_request() as stop:
         with distributed.main_process_first():
-            clips = evaluation_clips(run, split, stop)
+            clips = cache_features(run, system.model, evaluation_clips(run, split, stop), split, stop)
         write_predictions(run, system, split, clips, path, stop)
     return path
 

@@ -85,7 +85,7 @@ class System(nn.Module):
         with evaluation_mode(self):
             found = check_prediction(self.model.predict(batch), batch, task, self.name)[valid]
             check_values(found, task, self.name, where="the first batch")
-            found = self.model.predict(replace(batch, images=CONTRAST * batch.images))[valid]
+            found = self.model.predict(replace(batch, images=CONTRAST * batch.images, features={}))[valid]
             if any(part.training for part in self.model.modules()):
                 raise AvsbError(f"`predict` of {self.name} sets the training mode; remove train() from it.")
         check_values(found.nan_to_num(nan=0.5), task, self.name, where="the first batch with more contrast")

@@ -29,6 +29,7 @@ from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sam
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
+from avsbench_harness.engine.cache_features import cache_features
 from avsbench_harness.engine.checkpoint import (
     Best,
     TrainState,
@@ -167,7 +168,6 @@ class Trainer:
     def __init__(self, run: Run, dataset: ClipDataset, stop: StopRequest) -> None:
         self.run = run
         self.recipe = run.recipe
-        self.dataset = dataset
         self.stop = stop
         self.checkpoints = run.folder / "checkpoints"
         self.epochs = training_epochs(run, len(dataset))
@@ -184,6 +184,7 @@ class Trainer:
                 self.stepper.scaler.load_state_dict(dict(stored.state.scaler))
             self.state = stored.state
             logger.info(f"Resuming from step {self.state.step} of {self.total}.")
+        self.dataset = cache_features(run, self.system.model, dataset, "train", stop)
         self._saved = time.monotonic()
         self._prediction_checked = False
 
@@ -317,7 +318,8 @@ class Trainer:
     @cached_property
     def _validation_clips(self) -> ClipDataset:
         with distributed.main_process_first():
-            return evaluation_clips(self.run, "val", self.stop)
+            clips = evaluation_clips(self.run, "val", self.stop)
+            return cache_features(self.run, self.system.model, clips, "val", self.stop)
 
     def _due(self) -> bool:
         """Whether the recipe asks for a validation after this step that was not made yet."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import UsageError
+from avsbench_harness.nn.frames import select_frames
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.tasks import Task
 from avsbench_harness.weights.strict import load_renamed
@@ -66,6 +67,31 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return named scalar loss terms with their weights applied; the engine sums them."""
+
+    def encode(self, images: Tensor, source: str = "images") -> list[Tensor]:
+        """Return the backbone's maps of images (N,3,H,W), from fine to coarse.
+
+        A network that changes the images before, or has several backbones, overrides this; it is also what
+        the recipe's ``backbone.cache`` stores.
+
+        Args:
+            images: ImageNet-normalised.
+            source: the attribute of the batch that they come from, ``images`` or ``maskige``.
+        """
+        maps: list[Tensor] = self.backbone(images)
+        return maps
+
+    def maps(self, batch: Batch, frames: Tensor, source: str = "images") -> list[Tensor]:
+        """Return the backbone's maps of the N marked frames, each (N,C,h,w): the batch's own if it has them.
+
+        Args:
+            batch: the clips.
+            frames: (B,T) bool, N of them true.
+            source: as for :meth:`encode`.
+        """
+        if source in batch.features:
+            return [select_frames(level, frames) for level in batch.features[source]]
+        return self.encode(select_frames(getattr(batch, source), frames), source)
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
         """Return the number of items that each term of :meth:`losses` averages over on this batch, by name.

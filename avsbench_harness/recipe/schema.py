@@ -33,6 +33,13 @@ class BackboneRecipe(Schema):
     freeze_epochs: NonNegativeInt | Literal["all"] = Field(0, description="epochs with frozen parameters")
     freeze_norm: bool = Field(False, description="keep its batch norms in evaluation mode")
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth; None: timm's")
+    cache: bool = Field(False, description="compute the maps of a frozen backbone once, in evaluation mode")
+
+    @model_validator(mode="after")
+    def _cached_is_frozen(self) -> BackboneRecipe:
+        if self.cache and self.freeze_epochs != "all":
+            raise ValueError("backbone.cache needs a frozen backbone: set backbone.freeze_epochs to all")
+        return self
 
 
 class AudioRecipe(Schema):
@@ -141,6 +148,16 @@ class Recipe(Schema):
             raise ValueError("a recipe has either epochs or iterations, not both; remove one of them")
         if self.epochs is None and self.iterations is None:
             raise ValueError("a recipe needs either epochs or iterations")
+        return self
+
+    @model_validator(mode="after")
+    def _cached_views(self) -> Recipe:
+        augment = self.augment
+        if self.backbone.cache and (augment.affine or augment.scale or augment.jitter):
+            raise ValueError(
+                "backbone.cache holds the maps of the plain and the flipped clips, so that augment can only "
+                "have flip; remove affine, scale and jitter, or backbone.cache"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ ALIASES = {
     "r50": "resnet50.tv_in1k",
     "pvt": "pvt_v2_b5.in1k",
     "swin_t": "swin_tiny_patch4_window7_224.ms_in1k",
+    "lite0": "tf_efficientnet_lite0.in1k",
 }
 
 #: First digits of the SHA-256 of the files that have the weights of a tag. ResNet-50: torchvision's

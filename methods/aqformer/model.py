@@ -85,7 +85,7 @@ class AQFormerModel(Model):
             return self._without_frames(batch)
         audio = batch.audio.masked_fill(~valid[..., None], 0.0)
         # Only valid frames are computed, so that padded frames do not count in batch statistics.
-        aggregated = self.pixel_decoder(self.backbone(batch.images[valid]), audio[valid])
+        aggregated = self.pixel_decoder(self.maps(batch, valid), audio[valid])
         maps = [
             self._interact(scale, restore_frames(level, valid), audio, valid)
             for scale, level in zip(SCALES, aggregated, strict=True)

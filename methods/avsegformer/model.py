@@ -125,7 +125,7 @@ class AVSegFormerModel(Model):
         valid = batch.valid_frames()
         # The output of padded frames is zero, so they are not computed.
         if valid.any():
-            computed = self._compute(batch, valid.flatten())
+            computed = self._compute(batch, valid)
             logits, mask_feature = computed.logits, computed.mask_feature
         else:
             logits = batch.images.new_zeros(0, self.task.channels, height, width)
@@ -133,15 +133,15 @@ class AVSegFormerModel(Model):
         return AVSegFormerOutput(restore_frames(logits, valid), restore_frames(mask_feature, valid))
 
     def _compute(self, batch: Batch, frames: Tensor, *, intermediate: bool = False) -> _Frames:
-        """Compute M of the batch's N frames, at least one.
+        """Compute M of the batch's frames, at least one.
 
         Args:
             batch: the clips.
-            frames: (N,) bool, M of them true.
+            frames: (B,T) bool, M of them true.
             intermediate: whether to compute the intermediate masks.
         """
-        features = self._features(batch.images.flatten(0, 1), frames)
-        audio = batch.audio.flatten(0, 1)[frames]
+        features = self._features(batch, frames)
+        audio = batch.audio[frames]
         if audio.device.type != "cpu":
             return self._segment(features, audio, intermediate)
         # Frame by frame, so that the intermediate results stay in the processor's cache.
@@ -178,14 +178,13 @@ class AVSegFormerModel(Model):
         logits = self.mask_head(queries, pixels, shape)
         return _Frames(logits, pixels.transpose(1, 2).unflatten(2, shape), masks)
 
-    def _features(self, images: Tensor, frames: Tensor) -> list[Tensor]:
-        """Return the backbone's maps of the frames (N,) marked true, from images (N,3,H,W)."""
-        if frames.all():
-            return list(self.backbone(images))
-        if any(isinstance(module, _BatchNorm) and module.training for module in self.backbone.modules()):
+    def _features(self, batch: Batch, frames: Tensor) -> list[Tensor]:
+        """Return the backbone's maps of the frames (B,T) marked true."""
+        norms = any(isinstance(module, _BatchNorm) and module.training for module in self.backbone.modules())
+        if norms and not batch.features:
             # Batch statistics are over all frames, padded ones included, as in the published code.
-            return [level[frames] for level in self.backbone(images)]
-        return list(self.backbone(images[frames]))
+            return [level[frames.flatten()] for level in self.backbone(batch.images.flatten(0, 1))]
+        return self.maps(batch, frames)
 
     def _queries(self, sound: Tensor) -> Tensor:
         """Return the decoder's queries (N,Q,dim) for audio tokens (N,dim) (paper section 3.5)."""
@@ -216,7 +215,7 @@ class AVSegFormerModel(Model):
         if not frames.any():
             names = ["iou"] + ["mix"] * (options.mix_weight > 0) + ["inter"] * with_inter
             return dict.fromkeys(names, self.zero_loss())
-        computed = self._compute(batch, frames.flatten(), intermediate=with_inter)
+        computed = self._compute(batch, frames, intermediate=with_inter)
         losses = {"iou": segmentation_loss(computed.logits, masks, options.loss)}
         if options.mix_weight > 0:
             kind = "bce" if options.loss == "bce" else "dice"

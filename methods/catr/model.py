@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -150,10 +150,7 @@ class CATRModel(Model):
         if decoded.any():
             frames = Frames(valid[nonempty])
             rows = None if torch.equal(decoded, valid) else decoded[valid]
-            images = batch.images[valid]
-            if scale > 1:
-                images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-            references, masks = self._segment(images, batch.audio[nonempty], frames, rows)
+            references, masks = self._segment(self.maps(batch, valid), batch.audio[nonempty], frames, rows)
         else:
             direct, stride = self.options.decoding == "direct", self.options.mask_stride
             pixels = height // STRIDE * (width // STRIDE)
@@ -167,13 +164,20 @@ class CATRModel(Model):
         )
         return CATROutput(*last, earlier=tuple(CATROutput(*layer) for layer in earlier))
 
+    def encode(self, images: Tensor, source: str = "images") -> list[Tensor]:
+        """Return the backbone's maps of images (N,3,H,W), enlarged by ``input_scale``."""
+        if self.options.input_scale > 1:
+            height, width = (self.options.input_scale * side for side in images.shape[2:])
+            images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+        return super().encode(images, source)
+
     def _segment(
-        self, images: Tensor, embeddings: Tensor, frames: Frames, rows: Tensor | None
+        self, levels: Sequence[Tensor], embeddings: Tensor, frames: Frames, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs of every layer of the decoder.
 
         Args:
-            images: (N,3,H,W) of the valid frames, the backbone's input.
+            levels: four maps (N,C,h,w) of the valid frames.
             embeddings: (B,T,128) audio embeddings of their clips.
             frames: positions of the frames in their clips.
             rows: (N,) bool, the M frames that are decoded; ``None``: all.
@@ -182,7 +186,7 @@ class CATRModel(Model):
             Reference logits (L,M,Q,K) and mask logits (L,M,Q,h,w).
         """
         stride8, stride16, stride32 = (
-            head(level) for head, level in zip(self.levels, self.backbone(images)[1:], strict=True)
+            head(level) for head, level in zip(self.levels, levels[1:], strict=True)
         )
         shape: tuple[int, int] = stride8.shape[-2:]
         video = self.video_projection(stride8.flatten(2).transpose(1, 2))

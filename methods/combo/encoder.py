@@ -34,13 +34,16 @@ class SiamEncoder(nn.Module):
         separate = options.use_maskige and not options.shared_encoder
         self.maskige = _build(backbone, options) if separate else None
 
-    def forward(self, images: Tensor, maskiges: Tensor | None) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Map images and maskiges (N,3,H,W) to four maps each, at strides 4, 8, 16, 32."""
-        features = self.image(images)
-        if maskiges is None:
-            return features, None
-        encoder = self.image if self.maskige is None else self.maskige
-        return features, encoder(maskiges)
+    def forward(self, images: Tensor, source: str) -> list[Tensor]:
+        """Map images (N,3,H,W) to four maps at strides 4, 8, 16, 32.
+
+        Args:
+            images: images or maskiges.
+            source: ``images`` or ``maskige``.
+        """
+        encoder = self.image if source == "images" or self.maskige is None else self.maskige
+        maps: list[Tensor] = encoder(images)
+        return maps
 
 
 class ChannelWeight(nn.Module):

@@ -114,14 +114,11 @@ class ComboModel(Model):
                 "or disable them with the option `use_maskige: false`."
             )
         valid = batch.valid_frames()
-        images, audio = batch.images[valid], batch.audio[valid]
-        if not len(images):
+        if not valid.any():
             return self._without_frames(batch)
-        maskiges = batch.maskige if self.options.use_maskige else None
-        features, siam = self.backbone(images, None if maskiges is None else maskiges[valid])
-        if siam is not None:
-            assert self.channel_weights is not None  # both come with use_maskige
-            features = self.channel_weights(features, siam)
+        audio, features = batch.audio[valid], self.maps(batch, valid)
+        if self.channel_weights is not None:
+            features = self.channel_weights(features, self.maps(batch, valid, "maskige"))
         mask_features, maps = self.pixel_decoder(features)
         if self.fusion is not None:
             mask_features, audio = self.fusion(mask_features, audio)
@@ -129,6 +126,11 @@ class ComboModel(Model):
             self.audio_queries(audio), self.audio_queries.positions, maps, mask_features
         )
         return predictions
+
+    def encode(self, images: Tensor, source: str = "images") -> list[Tensor]:
+        """Return the maps of images or maskiges (N,3,H,W), see :class:`.encoder.SiamEncoder`."""
+        maps: list[Tensor] = self.backbone(images, source)
+        return maps
 
     def _without_frames(self, batch: Batch) -> MaskPredictions:
         """Return the predictions for a batch without valid frames, N = 0."""

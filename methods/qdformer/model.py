@@ -118,7 +118,7 @@ class QDFormerModel(Model):
                 none = audio.new_zeros(0, self.options.tokens, self.options.dim)
                 self.quantizer.update(none, none if self.options.calibration else None)
             return self._without_frames(batch, audio)
-        *finer, coarsest = self.backbone(batch.images[valid])
+        *finer, coarsest = self.maps(batch, valid)
         video = self.visual_encoder(coarsest)  # (F,dim,h,w)
         clip = valid.nonzero()[:, 0]  # of each of the F frames
 

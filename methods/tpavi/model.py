@@ -105,7 +105,7 @@ class TPAVIModel(Model):
         audio = batch.audio.masked_fill(~valid[..., None], 0)
         levels, sounds = [], []
         for project, interact, maps in zip(
-            self.projections, self.interactions, self._backbone_maps(batch.images, valid), strict=True
+            self.projections, self.interactions, self._backbone_maps(batch, valid), strict=True
         ):
             pixels = restore_frames(project(maps).permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
             if isinstance(interact, nn.Identity):
@@ -117,13 +117,12 @@ class TPAVIModel(Model):
             sounds.append(select_frames(sound, frames))
         return self.decoder(levels), levels, sounds
 
-    def _backbone_maps(self, images: Tensor, valid: Tensor) -> list[Tensor]:
-        """Return four maps (N,C,h,w) of the N valid frames, from images (B,T,3,H,W)."""
-        if self.training and self.options.padding_in_norms and not valid.all():
+    def _backbone_maps(self, batch: Batch, valid: Tensor) -> list[Tensor]:
+        """Return four maps (N,C,h,w) of the N valid frames."""
+        if self.training and self.options.padding_in_norms and not valid.all() and not batch.features:
             # In the published code padded frames count in the batch statistics.
-            return [maps[valid.flatten()] for maps in self.backbone(images.flatten(0, 1))]
-        maps: list[Tensor] = self.backbone(select_frames(images, valid))
-        return maps
+            return [maps[valid.flatten()] for maps in self.backbone(batch.images.flatten(0, 1))]
+        return self.maps(batch, valid)
 
     def predict(self, batch: Batch) -> Tensor:
         """Return probabilities of sound (B,T,H,W), or class logits (B,T,71,H,W); padded frames are zero."""

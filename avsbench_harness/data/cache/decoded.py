@@ -46,7 +46,8 @@ class DecodedClips:
     def __init__(self, decoder: FileDecoder) -> None:
         self.decoder = decoder
         self._full = False
-        name = f"{decoder.task.name}-{decoder.size}-{decoder.key()[:16]}"
+        self._key = decoder.key()
+        name = f"{decoder.task.name}-{decoder.size}-{self._key[:16]}"
         self.store = ArrayStore(cache_dir() / "decoded" / name)
         self.store.open()
 
@@ -81,6 +82,10 @@ class DecodedClips:
             return self.decoder.content(index)
         height, width = self.read(index).sides
         return width, height
+
+    def key(self) -> str:
+        """Return a hash (64 hexadecimal digits) of everything that determines the pixels."""
+        return self._key
 
     def missing(self) -> list[int]:
         """The indices of the clips that are not cached."""

@@ -1,8 +1,8 @@
 """The size limit of the cache: least recently used collections make room for new ones.
 
-The limit covers decoded clips, log-mels, embeddings and packed solutions, all of which are computed again
-when they are needed. It does not cover other content of the cache folder: weights, maskiges, pseudo-masks
-and synthetic data.
+The limit covers decoded clips, log-mels, embeddings, maps of backbones and packed solutions, all of which are
+computed again when they are needed. It does not cover other content of the cache folder: weights, maskiges,
+pseudo-masks and synthetic data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from avsbench_harness.files import cache_dir
 logger = logging.getLogger(__name__)
 
 #: Kinds of collections; each is a sub-folder of the cache.
-KINDS = ("decoded", "log-mels", "embeddings", "solutions")
+KINDS = ("decoded", "log-mels", "embeddings", "features", "solutions")
 
 #: The environment variable with the limit in GB (10^9 bytes).
 LIMIT_VARIABLE = "AVSB_CACHE_LIMIT"

@@ -90,7 +90,7 @@ class MyMethodModel(Model):
         size = batch.shape[2:]
         if not frames.any():
             return batch.images.new_zeros(0, self.task.channels, *size)
-        levels = self.backbone(select_frames(batch.images, frames))
+        levels = self.maps(batch, frames)
         finest = levels[0].shape[-2:]
         projected = [
             F.interpolate(project(level), size=finest, mode="bilinear", align_corners=False)

@@ -31,6 +31,8 @@ class SuiteBase:
         clips_are_independent: whether, in evaluation mode, the prediction of a clip is independent of the
             other clips of the batch.
         padding_is_inert: whether a padded clip has the same prediction as the clip without padding.
+        takes_features: whether the network takes the backbone's maps from :meth:`Model.maps`, so that the
+            recipe's ``backbone.cache`` saves their computation.
         across_clips: names of loss terms that compare frames of different clips of a batch.
         compiler: backend of ``torch.compile`` under test, by default ``AVSB_TEST_COMPILER`` or ``eager``;
             ``inductor`` generates code.
@@ -47,6 +49,7 @@ class SuiteBase:
     maskige: ClassVar[bool] = False
     clips_are_independent: ClassVar[bool] = True
     padding_is_inert: ClassVar[bool] = True
+    takes_features: ClassVar[bool] = True
     unused: ClassVar[tuple[str, ...]] = ()
     across_clips: ClassVar[tuple[str, ...]] = ()
     compiler: ClassVar[str] = os.environ.get("AVSB_TEST_COMPILER", "eager")

@@ -109,6 +109,30 @@ class OutputTests(SuiteBase):
             with torch.no_grad():
                 assert_close(model.predict(padded)[:, :5], model.predict(short), rtol=1e-4, atol=1e-4)
 
+    def test_cached_maps_of_the_backbone_replace_the_images(self) -> None:
+        """A batch with the backbone's maps, and zeros for images, has the prediction of the images."""
+        if not self.takes_features:
+            pytest.skip("takes_features is False: the backbone is computed in every step")
+        for model in self.models():
+            batch = self.batch(model.task, frames=5)
+            valid = torch.tensor([[True, True, True, False, False], [True] * 5])
+            batch = replace(batch, valid=valid)
+            inputs = {"images": batch.images, "maskige": batch.maskige}
+            given = {source: images for source, images in inputs.items() if images is not None}
+            blank = replace(batch, **{source: torch.zeros_like(images) for source, images in given.items()})
+            with torch.no_grad():
+                maps = {
+                    source: model.encode(images.flatten(0, 1), source) for source, images in given.items()
+                }
+                features = {
+                    source: [level.unflatten(0, valid.shape) for level in levels]
+                    for source, levels in maps.items()
+                }
+                wanted, ignored = model.predict(batch), model.predict(blank)
+                found = model.predict(replace(blank, features=features))
+            assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+            assert not torch.equal(ignored, wanted)
+
     def test_any_number_of_frames(self) -> None:
         """One frame, and the number of frames of the longest clip."""
         for model in self.models():
