@@ -119,7 +119,11 @@ class OutputTests(SuiteBase):
             batch = replace(batch, valid=valid)
             inputs = {"images": batch.images, "maskige": batch.maskige}
             given = {source: images for source, images in inputs.items() if images is not None}
-            blank = replace(batch, **{source: torch.zeros_like(images) for source, images in given.items()})
+            blank = replace(
+                batch,
+                images=torch.zeros_like(batch.images),
+                maskige=None if batch.maskige is None else torch.zeros_like(batch.maskige),
+            )
             with torch.no_grad():
                 maps = {
                     source: model.encode(images.flatten(0, 1), source) for source, images in given.items()
