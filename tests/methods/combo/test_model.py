@@ -155,7 +155,7 @@ def test_the_loss_falls_and_training_is_reproducible() -> None:
         truth = torch.zeros(1, 2, 64, 64, dtype=torch.long)
         truth[..., :32] = 1
         history = []
-        for step in range(6):
+        for step in range(10):
             torch.manual_seed(step)
             loss = torch.stack(list(model.losses(replace(clips, masks=truth)).values())).sum()
             optimizer.zero_grad()

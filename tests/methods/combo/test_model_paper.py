@@ -102,7 +102,7 @@ def test_the_loss_falls_in_both_tasks() -> None:
         model, clips = build(task, fusion_dropout=0.0).train(), batch()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         history = []
-        for _ in range(6):
+        for _ in range(10):
             loss = torch.stack(list(losses(model, clips).values())).sum()
             optimizer.zero_grad()
             loss.backward()
