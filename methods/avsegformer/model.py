@@ -28,6 +28,8 @@ from .transformer import PixelEncoder, QueryDecoder, QueryGenerator
 AUDIO_DIM = 128
 #: Stride of the coarsest feature map: the sides of an image must be multiples of it.
 STRIDE = 32
+#: Values of the mask head's hidden layer that are computed at once on the CPU.
+PIECE = 8_000_000
 #: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
 
@@ -144,9 +146,11 @@ class AVSegFormerModel(Model):
         audio = batch.audio[frames]
         if audio.device.type != "cpu":
             return self._segment(features, audio, intermediate)
-        # Frame by frame, so that the intermediate results stay in the processor's cache.
-        single = zip(audio.split(1), *(level.split(1) for level in features), strict=True)
-        parts = [self._segment(levels, sound, intermediate) for sound, *levels in single]
+        # In pieces, so that the intermediate results stay in the processor's cache: at full width single frames.
+        pixels = features[0].shape[2] * features[0].shape[3]
+        size = max(1, PIECE // (pixels * self.options.mask_mlp_dim))
+        pieces = zip(audio.split(size), *(level.split(size) for level in features), strict=True)
+        parts = [self._segment(levels, sound, intermediate) for sound, *levels in pieces]
         return _Frames(
             torch.cat([part.logits for part in parts]),
             torch.cat([part.mask_feature for part in parts]),
