@@ -146,7 +146,7 @@ class AVSegFormerModel(Model):
         audio = batch.audio[frames]
         if audio.device.type != "cpu":
             return self._segment(features, audio, intermediate)
-        # In pieces, so that the intermediate results stay in the processor's cache: at full width single frames.
+        # In pieces, so that intermediate results stay in the processor's cache: single frames at full width.
         pixels = features[0].shape[2] * features[0].shape[3]
         size = max(1, PIECE // (pixels * self.options.mask_mlp_dim))
         pieces = zip(audio.split(size), *(level.split(size) for level in features), strict=True)

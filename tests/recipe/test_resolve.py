@@ -147,7 +147,7 @@ def test_every_recipe_of_every_method_is_valid() -> None:
     seen = 0
     for entry in methods().values():
         plugin = entry.require()
-        for preset in ("full", "smoke"):
+        for preset in ("full", "mini", "smoke"):
             for task in plugin.tasks:
                 for backbone in plugin.backbones:
                     recipe = resolve(plugin, TASKS[task], backbone, preset=preset)

@@ -61,7 +61,7 @@ def test_published_masks_of_the_last_and_of_every_decoder_layer(
     batch = Batch(
         seeded_input(1, "images", (1, length, 3, 224, 224)), seeded_input(1, "audio", (1, length, 128))
     )
-    computed = model.eval()._compute(batch, torch.ones(length, dtype=torch.bool), intermediate=True)
+    computed = model.eval()._compute(batch, torch.ones(1, length, dtype=torch.bool), intermediate=True)
 
     def close(found: Tensor, name: str) -> None:
         torch.testing.assert_close(found, torch.from_numpy(golden[name]), rtol=0, atol=atol)

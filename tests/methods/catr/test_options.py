@@ -49,7 +49,7 @@ def test_avss_and_unknown_variants_are_refused() -> None:
 
 def test_recipes_are_valid_and_follow_the_release() -> None:
     method = CATR()
-    assert set(presets(method)) == {"full", "smoke"}
+    assert set(presets(method)) == {"full", "mini", "smoke"}
     for preset in presets(method):
         recipe = resolve(method, S4, "pvt", preset=preset)
         assert recipe.image_size % 32 == 0

@@ -57,7 +57,7 @@ def test_the_variants_are_the_same_network_with_other_options() -> None:
 
 @pytest.mark.parametrize("task", [S4, MS3, AVSS], ids=["s4", "ms3", "avss"])
 def test_the_paper_recipe_is_valid(task: Task) -> None:
-    for preset in ("full", "smoke"):
+    for preset in ("full", "mini", "smoke"):
         recipe = resolve(Combo(), task, "r50", variant="paper", preset=preset)
         Options.of(recipe.options, task, "paper")
     full = resolve(Combo(), task, "r50", variant="paper")

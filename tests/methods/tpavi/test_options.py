@@ -61,7 +61,7 @@ def test_defaults_are_the_released_configuration() -> None:
 @pytest.mark.parametrize("backbone", ["r50", "pvt"])
 def test_recipes_are_valid_and_follow_the_release(task: Task, backbone: str) -> None:
     method = TPAVI()
-    assert set(presets(method)) == {"full", "smoke"}
+    assert set(presets(method)) == {"full", "mini", "smoke"}
     for preset in presets(method):
         recipe = resolve(method, task, backbone, preset=preset)
         assert recipe.image_size % 32 == 0
