@@ -38,9 +38,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _isolated_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither read nor change the cache and data of the user."""
+    """Tests neither read nor change the cache and data of the user; the default data set is synthetic."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(cache))
-    monkeypatch.delenv("AVSB_DATA_DIR", raising=False)
+    monkeypatch.setenv("AVSB_DATA_DIR", "synthetic")
 
 
 @pytest.fixture(scope="session")

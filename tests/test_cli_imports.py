@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from avsbench_harness.launch.default_dataset import synthetic_dataset
+from avsbench_harness.launch.datasets import generated_dataset
 from avsbench_harness.tasks import S4
 
 #: Runs the command line, then writes the imported modules to the file that its first argument names.
@@ -57,7 +57,7 @@ def test_new_records_need_no_torch(records: Path, tmp_path: Path, monkeypatch) -
 
 
 def test_the_state_of_a_sweep_needs_no_torch(tmp_path: Path, cache: Path) -> None:
-    synthetic_dataset(S4)
+    generated_dataset("synthetic", S4)
     command = ("sweep", "status", "--method", "combo,tpavi", "--seeds", "0..3")
     assert imported(tmp_path, *command) == {"scipy"}  # of the synthetic set
 

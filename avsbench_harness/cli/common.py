@@ -31,7 +31,8 @@ RequiredTaskOption: TypeAlias = Annotated[str, typer.Option("--task", help="s4, 
 DataOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="AVSBench folder; defaults to AVSB_DATA_DIR, else to a small synthetic dataset."
+        "--data",
+        help="AVSBench folder, mini (AVS-Mini) or synthetic; defaults to AVSB_DATA_DIR, else to mini.",
     ),
 ]
 SolutionOption: TypeAlias = Annotated[
@@ -44,7 +45,12 @@ TruthDataOption: TypeAlias = Annotated[
     Path | None, typer.Option("--data", help="AVSBench folder, instead of --solution.")
 ]
 BackboneOption: TypeAlias = Annotated[
-    str, typer.Option("--backbone", help="r50, pvt, swin_t or any timm model with four feature stages.")
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="r50, pvt, swin_t, lite0 or any timm model with four feature stages; defaults to lite0 with the "
+        "preset mini, else to r50.",
+    ),
 ]
 TaskOption: TypeAlias = Annotated[str, typer.Option("--task", help="s4, ms3 or avss.")]
 VariantOption: TypeAlias = Annotated[
@@ -56,7 +62,11 @@ VariantOption: TypeAlias = Annotated[
 ]
 PresetOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--preset", help="Named recipe: full, or smoke, which is the default on synthetic data."),
+    typer.Option(
+        "--preset",
+        help="Named recipe: full, mini or smoke. Defaults to full; on generated data to mini with backbone "
+        "lite0, else to smoke.",
+    ),
 ]
 RecipeOption: TypeAlias = Annotated[
     Path | None, typer.Option("--recipe", help="YAML file with overrides of the preset.")
@@ -107,7 +117,7 @@ def _plan_run(
     method: Annotated[
         str, typer.Option("--method", help="Name, alias or folder of a method; see `avsb methods`.")
     ],
-    backbone: BackboneOption = "r50",
+    backbone: BackboneOption = None,
     task: TaskOption = "s4",
     variant: VariantOption = None,
     data: DataOption = None,
@@ -123,12 +133,14 @@ def _plan_run(
     workers: WorkersOption = None,
 ) -> Run:
     """Plan the run that the options describe."""
+    from avsbench_harness.launch.defaults import default_backbone
     from avsbench_harness.launch.request import Request, plan, warning
+    from avsbench_harness.method import get_method
 
     planned = plan(
         Request(
             method=method,
-            backbone=backbone,
+            backbone=backbone or ("r50" if weights else default_backbone(get_method(method), preset, data)),
             task=task,
             variant=variant,
             data=data,

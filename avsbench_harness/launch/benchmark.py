@@ -28,7 +28,7 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
 from avsbench_harness.engine.train import training_epochs, training_set
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.device import choose_device
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import check_task, check_variant, get_method, methods

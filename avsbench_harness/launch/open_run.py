@@ -12,7 +12,7 @@ from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.datasets import choose_dataset, find_generated
 from avsbench_harness.method import get_method
 from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
@@ -30,7 +30,7 @@ def open_run(
     Args:
         name: the run's folder, or its id under ``out``.
         out: the folder that holds ``runs/``.
-        data: data root; defaults to ``AVSB_DATA_DIR``, then to the default synthetic set.
+        data: data root; defaults to ``AVSB_DATA_DIR``, then to the generated data set of the run.
         method: the method's folder, if it is not installed.
 
     Raises:
@@ -60,11 +60,15 @@ def open_run(
 
 def _dataset(spec: RunSpec, data: Path | None) -> Dataset:
     """The data set that the run was trained on."""
-    if data_root(data) is None and not spec.data.synthetic:
-        raise MissingDataError(
-            f"The run was trained on {spec.data.name}; pass --data ROOT, or set {VARIABLE}."
-        )
-    dataset = choose_dataset(get_task(spec.task), data)
+    task = get_task(spec.task)
+    if data_root(data) is None:
+        generated = find_generated(task, spec.data.fingerprint)
+        if generated is None:
+            raise MissingDataError(
+                f"The run was trained on {spec.data.name}; pass --data ROOT, or set {VARIABLE}."
+            )
+        return generated
+    dataset = choose_dataset(task, data)
     if dataset.fingerprint() != spec.data.fingerprint:
         raise UsageError(f"The run was not trained on {dataset.root}; pass --data with its data set.")
     return dataset

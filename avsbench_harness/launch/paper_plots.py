@@ -12,7 +12,7 @@ from avsbench_harness.ablation.definition import get_ablation
 from avsbench_harness.ablation.tables import METRICS, MeasuredRow, measured_tables, measured_values
 from avsbench_harness.analysis import plots
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.resolve_solution import ground_truth
 from avsbench_harness.results.folder import read_results
 from avsbench_harness.scoring import score_submission

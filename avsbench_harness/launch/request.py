@@ -15,23 +15,20 @@ from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.avsbench.processed import processed_fingerprint
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
-from avsbench_harness.data.maskige import SEGMENTERS, check_source, make_maskiges, missing_maskiges
-from avsbench_harness.data.propagate import (
-    FLOWS,
-    check_supplement,
-    missing_pseudo_masks,
-    propagate,
-)
+from avsbench_harness.data.maskige import check_source
+from avsbench_harness.data.propagate import check_supplement
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.datasets import choose_dataset
+from avsbench_harness.launch.defaults import MINI, MINI_BACKBONE, default_preset
 from avsbench_harness.launch.device import default_workers, run_device
+from avsbench_harness.launch.generated_inputs import make_generated_inputs
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
-from avsbench_harness.tasks import S4, SPLITS, Task, get_task
+from avsbench_harness.tasks import S4, Task, get_task
 from avsbench_harness.weights import backbone_names, store
 from avsbench_harness.weights.pretrained import pretrained_weights
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
@@ -48,8 +45,8 @@ class Request:
         backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
         task: ``s4``, ``ms3`` or ``avss``.
         variant: ``released`` or ``paper``; defaults to the method's first.
-        data: data root; defaults to ``AVSB_DATA_DIR``, then to a small synthetic set.
-        preset: of the method's recipes; defaults to ``full``, and to ``smoke`` on the default synthetic set.
+        data: data root, ``mini`` or ``synthetic``; defaults to ``AVSB_DATA_DIR``, then to ``mini``.
+        preset: of the method's recipes; defaults to that of :func:`.defaults.default_preset`.
         recipe: a YAML file with overrides of the preset.
         assignments: further overrides, ``key=value``.
         pretrained: whether the backbone starts from ImageNet weights; defaults to the recipe's choice.
@@ -122,7 +119,7 @@ def plan(
             without, the run can be looked up but not executed.
         opened: replaces :func:`open_data`, to open a data set once for many plans.
     """
-    root = data_root(request.data)  # first: a missing data root is the first error of every command
+    data_root(request.data)  # a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
     variant = check_variant(method, request.variant)
@@ -130,7 +127,12 @@ def plan(
     if not 0 <= request.seed <= MAX_SEED:
         raise UsageError(f"--seed must be 0 or more and at most 2^63, got {request.seed}.")
     source = _find_weights(request, method, task, variant)
-    preset = request.preset or _preset(root, source if request.weights else None)
+    if request.preset is not None:
+        preset = request.preset
+    elif source is not None and request.weights is not None:
+        preset = source.preset
+    else:
+        preset = default_preset(method, request.backbone, request.data)
     recipe = _recipe(request, method, task, variant, preset)
     device = run_device(request.device, recipe) if check else request.device or "cpu"
     dataset, fingerprint = opened(task.name, request.data, recipe.supplement is not None)
@@ -151,7 +153,7 @@ def plan(
 
 
 def _check(run: Run, request: Request, source: Source | None) -> None:
-    """Check the network and whether given weights fit, and complete a synthetic set; imports torch."""
+    """Check the network and whether given weights fit, and complete a generated data set; imports torch."""
     from avsbench_harness.engine.load_weights import check_fit
     from avsbench_harness.launch.check_plan import check_plan, meta_system
 
@@ -160,33 +162,11 @@ def _check(run: Run, request: Request, source: Source | None) -> None:
         asked = str(request.weights or request.init)
         init = request.init is not None
         check_fit(meta_system(run), source, asked, init=init, skip=run.recipe.init_skip)
-    _make_synthetic_maskiges(run.dataset, run.recipe)
-    _make_synthetic_pseudo_masks(run.dataset, run.recipe)
-
-
-def _make_synthetic_maskiges(dataset: Dataset, recipe: Recipe) -> None:
-    """Make the maskiges of a synthetic set; for other data sets there is a command."""
-    if not (dataset.synthetic and recipe.maskige in SEGMENTERS):
-        return
-    clips = [clip for split in SPLITS for clip in dataset.clips(split)]
-    if missing_maskiges(dataset, clips, recipe.maskige):
-        logger.info(f"Making the maskiges of {len(clips)} clips.")
-        make_maskiges(clips, recipe.maskige, jobs=1 if len(clips) < 100 else None)
-
-
-def _make_synthetic_pseudo_masks(dataset: Dataset, recipe: Recipe) -> None:
-    """Make the pseudo-masks of a synthetic set; for other data sets there is a command."""
-    if not (dataset.synthetic and recipe.supplement in FLOWS):
-        return
-    single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
-    clips = single.clips("train")
-    if missing_pseudo_masks(single, clips, recipe.supplement):
-        logger.info(f"Making the pseudo-masks of {len(clips)} clips.")
-        propagate(single, recipe.supplement, jobs=1 if len(clips) < 100 else None)
+    make_generated_inputs(run.dataset, run.recipe)
 
 
 def warning(run: Run, data: Path | None = None) -> str | None:
-    """A warning for runs whose scores do not measure the method: synthetic data or the smoke recipe.
+    """A warning for runs whose scores are not those of AVSBench, or that only test that everything works.
 
     ``data`` is the requested data root.
     """
@@ -195,11 +175,20 @@ def warning(run: Run, data: Path | None = None) -> str | None:
         real = f"{run.dataset.root} is not AVSBench; {real}"
     elif run.dataset.synthetic:
         real = f"For a real run {real}"
-    if run.dataset.synthetic and run.spec.preset == "smoke":
+    smoke = run.spec.preset == "smoke"
+    if run.dataset.composed is not None:
+        name = run.dataset.composed.name
+        if smoke:
+            return (
+                f"SMOKE RUN on {name}: it only tests that everything works. To measure the method, pass "
+                f"--preset {MINI} --backbone {MINI_BACKBONE}."
+            )
+        return f"{name}: composed pictures; the scores do not compare with those on AVSBench."
+    if run.dataset.synthetic and smoke:
         return f"SMOKE RUN on SYNTHETIC data: it only tests that everything works. {real}."
     if run.dataset.synthetic:
         return f"SYNTHETIC data: the scores do not measure performance on AVSBench. {real}."
-    if run.spec.preset == "smoke":
+    if smoke:
         return "SMOKE RUN: this recipe is too short to measure the method; pass --preset full."
     return None
 
@@ -221,13 +210,6 @@ def _find_weights(request: Request, method: Method, task: Task, variant: str) ->
         wanted = {"method": method.name, "backbone": request.backbone}
     check_facts(source, wanted, asked)
     return source
-
-
-def _preset(root: Path | None, weights: Source | None) -> str:
-    """The default preset."""
-    if weights is not None:
-        return weights.preset
-    return "smoke" if root is None else "full"
 
 
 def _recipe(request: Request, method: Method, task: Task, variant: str, preset: str) -> Recipe:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
-from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
+from avsbench_harness.data.avsbench.tree import GENERATED, VARIABLE, data_root
 from avsbench_harness.engine.solutions import find_solution, solution_file
 from avsbench_harness.errors import AvsbError, MissingDataError
-from avsbench_harness.launch.default_dataset import choose_dataset, synthetic_root
+from avsbench_harness.launch.datasets import find_generated, generated_root
 from avsbench_harness.results.record import Record
 from avsbench_harness.submission import Header, read_solution
 from avsbench_harness.tasks import get_split, get_task
@@ -18,8 +18,8 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
     """The solution file for a submission.
 
     In this order: ``solution``; that of the data root ``data``; the cached one with the fingerprint in the
-    submission's header; that of the data root in ``AVSB_DATA_DIR``; that of the default synthetic set, if it
-    has that fingerprint.
+    submission's header; that of the data root in ``AVSB_DATA_DIR``; that of a generated data set in the cache
+    with that fingerprint.
 
     Raises:
         MissingDataError: there is none.
@@ -33,11 +33,13 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
     root, task, split = data_root(data), get_task(header.task), get_split(header.split)
     if root is not None:
         return solution_file(open_dataset(root, task), split)
-    if split != "train" and synthetic_root(task).is_dir():
-        path = solution_file(open_dataset(synthetic_root(task), task), split)
-        with read_solution(path) as found:
-            if found.fingerprint == header.solution:
-                return path
+    for name in GENERATED if split != "train" else ():
+        generated = generated_root(name, task)
+        if generated.is_dir():
+            path = solution_file(open_dataset(generated, task), split)
+            with read_solution(path) as found:
+                if found.fingerprint == header.solution:
+                    return path
     raise MissingDataError(
         f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
         f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
@@ -45,14 +47,19 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
 
 
 def data_of(record: Record, data: Path | None) -> Dataset | None:
-    """The data set of a record: in the data root, or the default synthetic set; ``None`` if it is neither.
+    """The data set of a record: in the data root, or a generated one in the cache; ``None`` if it is neither.
 
     Args:
         record: of a run.
         data: data root; defaults to ``AVSB_DATA_DIR``.
     """
+    task = get_task(record.task)
     try:
-        candidate = choose_dataset(get_task(record.task), data)
+        root = data_root(data)
+        if root is None:
+            fingerprint = record.data.fingerprint
+            return None if fingerprint is None else find_generated(task, fingerprint)
+        candidate = open_dataset(root, task)
     except AvsbError:
         return None
     return candidate if candidate.fingerprint() == record.data.fingerprint else None

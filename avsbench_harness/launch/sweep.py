@@ -17,7 +17,7 @@ from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
-from avsbench_harness.launch.default_dataset import choose_dataset
+from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.request import Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.recipe.schema import Seed

@@ -11,7 +11,7 @@ import torch
 from avsbench_harness.engine.inputs import training_clips
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
-from avsbench_harness.launch import default_dataset
+from avsbench_harness.launch import datasets
 from avsbench_harness.launch import request as planning
 from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
@@ -88,7 +88,7 @@ def test_pseudo_masks_of_the_default_synthetic_set(
     tiny: str, real_s4: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """MS3's training uses S4's clips with pseudo-masks; a synthetic set of MS3 alone has none."""
-    monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
+    monkeypatch.setattr(datasets, "SYNTHETIC_CLIPS", (2, 1, 1))
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
     asked = request(tiny, real_s4, data=None, task="ms3")
     assert not [clip for clip in training_clips(plan(asked)) if clip.id.startswith("s4/")]
@@ -100,7 +100,7 @@ def test_pseudo_masks_of_the_default_synthetic_set(
 
 
 def test_the_default_is_a_synthetic_set(tiny: str, real_s4: Path, monkeypatch) -> None:
-    monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (2, 1, 1))
+    monkeypatch.setattr(datasets, "SYNTHETIC_CLIPS", (2, 1, 1))
     run = plan(request(tiny, real_s4, data=None))
     assert run.spec.preset == "smoke"
     assert run.spec.data.synthetic

@@ -9,7 +9,7 @@ import pytest
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import MissingDataError
-from avsbench_harness.launch import default_dataset
+from avsbench_harness.launch import datasets
 from avsbench_harness.launch.resolve_solution import ground_truth
 from avsbench_harness.submission import Header, read_solution
 from avsbench_harness.tasks import S4
@@ -18,8 +18,8 @@ from avsbench_harness.tasks import S4
 @pytest.fixture
 def synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(default_dataset, "SMOKE_CLIPS", (1, 1, 1))
-    return default_dataset.synthetic_dataset(S4)
+    monkeypatch.setattr(datasets, "SYNTHETIC_CLIPS", (1, 1, 1))
+    return datasets.generated_dataset("synthetic", S4)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

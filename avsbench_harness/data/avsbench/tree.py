@@ -64,27 +64,39 @@ _MARKS = {
 }
 #: The environment variable that names the data root.
 VARIABLE = "AVSB_DATA_DIR"
+#: Names of generated data sets, which may stand for a data root; the first is the default.
+GENERATED = ("mini", "synthetic")
 
 _MARKERS_OF_SYNTHETIC = ("synthetic.json", "SYNTHETIC.md")
 
 
 def data_root(given: Path | None) -> Path | None:
-    """Return the given data root, else that of ``AVSB_DATA_DIR``, else ``None``.
+    """Return the given data root, else that of ``AVSB_DATA_DIR``; ``None`` if a generated data set is meant.
 
     Raises:
-        MissingDataError: it is no folder.
+        MissingDataError: it is neither a folder nor the name of a generated data set.
     """
-    variable = os.environ.get(VARIABLE)
-    if given is None and not variable:
+    root = _asked(given)
+    if root is None or (str(root) in GENERATED and not root.is_dir()):
         return None
-    root = Path(variable or "") if given is None else given
     if not root.expanduser().is_dir():
         origin = f" ({VARIABLE})" if given is None else ""
         problem = "is not a folder" if root.exists() else "does not exist"
         raise MissingDataError(
-            f"The data folder {root}{origin} {problem}; pass the folder that contains AVSBench."
+            f"The data folder {root}{origin} {problem}; pass the folder that contains AVSBench, or "
+            f"{' or '.join(GENERATED)}."
         )
     return root
+
+
+def generated_name(given: Path | None) -> str:
+    """Return the name of the generated data set that is meant where :func:`data_root` is ``None``."""
+    return str(_asked(given) or GENERATED[0])
+
+
+def _asked(given: Path | None) -> Path | None:
+    variable = os.environ.get(VARIABLE)
+    return given if given is not None else Path(variable) if variable else None
 
 
 def find_task_folder(root: Path, task: Task) -> Path | None:

@@ -23,7 +23,7 @@ def test_a_missing_data_root_is_refused_in_one_sentence(tmp_path, monkeypatch, k
     if kind == "file":
         root.write_text("")
     problem = "is not a folder" if kind == "file" else "does not exist"
-    remedy = f"{problem}; pass the folder that contains AVSBench."
+    remedy = f"{problem}; pass the folder that contains AVSBench, or mini or synthetic."
     with pytest.raises(MissingDataError) as caught:
         data_root(root)
     assert str(caught.value) == f"The data folder {root} {remedy}"

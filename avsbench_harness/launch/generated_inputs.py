@@ -1,0 +1,53 @@
+"""Maskiges and pseudo-masks of generated data sets, which are made during the first run that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from avsbench_harness.console import progress_bar
+from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
+from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges, missing_maskiges
+from avsbench_harness.data.propagate import FLOWS, missing_pseudo_masks, propagate
+from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.tasks import S4, SPLITS
+
+#: Clips below which one process is faster than several.
+_FEW = 100
+
+
+def make_generated_inputs(dataset: Dataset, recipe: Recipe) -> None:
+    """Make the maskiges and pseudo-masks of a generated data set; for others there are commands."""
+    if dataset.synthetic or dataset.composed is not None:
+        _make_maskiges(dataset, recipe.maskige)
+        _make_pseudo_masks(dataset, recipe.supplement)
+
+
+def _make_maskiges(dataset: Dataset, source: str | None) -> None:
+    if source not in SEGMENTERS:
+        return
+    clips = [clip for split in SPLITS for clip in dataset.clips(split)]
+    if missing_maskiges(dataset, clips, source):
+        with _progress("maskiges", len(clips)) as advance:
+            make_maskiges(clips, source, jobs=_jobs(len(clips)), progress=advance)
+
+
+def _make_pseudo_masks(dataset: Dataset, source: str | None) -> None:
+    if source not in FLOWS:
+        return
+    single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
+    clips = single.clips("train")
+    if missing_pseudo_masks(single, clips, source):
+        with _progress("pseudo-masks", len(clips)) as advance:
+            propagate(single, source, jobs=_jobs(len(clips)), progress=advance)
+
+
+def _jobs(clips: int) -> int | None:
+    return 1 if clips < _FEW else None
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    with progress_bar() as progress:
+        display = progress.add_task(what, total=total, note="")
+        yield lambda count: progress.advance(display, count)
