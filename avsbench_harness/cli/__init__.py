@@ -27,6 +27,7 @@ from avsbench_harness.cli import (
     plot,
     reproduce,
     results,
+    robustness,
     run,
     score,
     submit,
@@ -69,6 +70,7 @@ app.command()(run.train)
 app.command()(run.predict)
 app.command()(score.score)
 app.command()(compare.compare)
+app.command()(robustness.robustness)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)

@@ -1,4 +1,4 @@
-"""``avsb data check``, ``info``, ``maskige``, ``propagate``, ``cache`` and ``solution``."""
+"""``avsb data check``, ``info``, ``maskige``, ``propagate``, ``cache``, ``solution`` and ``baselines``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avsbench_harness.cli import generate
+from avsbench_harness.cli.baselines import baselines
 from avsbench_harness.cli.common import JobsOption, JsonOption, RequiredTaskOption, print_json, print_rich
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 
@@ -24,6 +25,7 @@ SplitsOption = Annotated[
 app.command()(generate.synth)
 app.command()(generate.mini)
 app.command()(generate.compose)
+app.command()(baselines)
 
 RootArgument = Annotated[Path | None, typer.Argument(help="Folder with AVSBench; default: AVSB_DATA_DIR.")]
 

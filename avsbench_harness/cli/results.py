@@ -23,7 +23,8 @@ def validate(
 
     Submissions in submissions/ next to the records are scored again if their ground truth is in the cache.
 
-    Measurements of `avsb bench` are checked for schema and name.
+    Measurements of `avsb bench` are checked for schema and name, records of `avsb robustness` against their
+    per-clip files.
 
     \b
     Examples:
@@ -33,19 +34,30 @@ def validate(
     from avsbench_harness.errors import AvsbError, MissingDataError, one_line
     from avsbench_harness.results.folder import folder_faults, read_results
     from avsbench_harness.results.rescore import rescore_faults
+    from avsbench_harness.results.robustness import robustness_faults, robustness_files
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
     content = read_results(results)
     found = [*folder_faults(content), *rescore_faults(content)]
+    robustness = robustness_files(results)
+    found += [f"{path}: {fault}" for path in robustness for fault in robustness_faults(path)]
     records = len(content.records) + len(content.refused)
     measurements = len(content.measurements) + len(content.refused_measurements)
     if json:
-        print_json({"records": records, "measurements": measurements, "faults": found})
+        print_json(
+            {
+                "records": records,
+                "measurements": measurements,
+                "robustness": len(robustness),
+                "faults": found,
+            }
+        )
     else:
         for fault in found:
             typer.echo(f"fault: {one_line(fault, 1000)}")
-        typer.echo(f"{records} records, {measurements} measurements, {len(found)} faults")
+        more = f"{len(robustness)} robustness records, " if robustness else ""
+        typer.echo(f"{records} records, {measurements} measurements, {more}{len(found)} faults")
     if found:
         raise typer.Exit(AvsbError.exit_code)
 

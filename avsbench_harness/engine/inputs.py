@@ -21,6 +21,7 @@ from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
+from avsbench_harness.robustness.conditions import condition_audio
 from avsbench_harness.tasks import S4, Split
 
 
@@ -51,9 +52,16 @@ def audio_inputs(
     """Return per clip id the frozen encoder's embeddings (T,128), or log-mels (T,1,96,64) for a trained one.
 
     If the recipe separates sources, both have an axis of S sources after the first. ``clips`` defaults to the
-    clips of the split.
+    clips of the split, with the audio of the run's condition, without clips that the condition leaves out.
     """
-    clips = run.dataset.clips(split) if clips is None else clips
+    if clips is None:
+        clean = _own_audio(run, split, run.dataset.clips(split))
+        return condition_audio(run.condition, run.dataset, split, clean)
+    return _own_audio(run, split, clips)
+
+
+def _own_audio(run: Run, split: Split, clips: Sequence[Clip]) -> Mapping[str, NDArray[np.float32]]:
+    """The audio inputs from each clip's own recording."""
     audio, separator = run.spec.audio, run.recipe.audio.separator
     with audio_progress(split, len(clips)) as advance:
         if audio.trained:

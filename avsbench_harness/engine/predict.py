@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.robustness.conditions import CLEAN, condition_note
 from avsbench_harness.scoring import get_protocol, score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
@@ -43,7 +44,7 @@ Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def predict(run: Run, split: Split) -> Path:
-    """Predict a split with the selected weights of a run, and write the submission.
+    """Predict a split with the selected weights of a run under its condition, and write the submission.
 
     Raises:
         MissingDataError: the run is not trained.
@@ -116,7 +117,7 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
 def write_predictions(
     run: Run, system: System, split: Split, dataset: ClipDataset, path: Path, stop: StopRequest
 ) -> None:
-    """Predict every clip of a split and write the submission, whole or not at all.
+    """Predict every clip of a split that has audio and write the submission, whole or not at all.
 
     Whole batches are distributed over the processes in turn; rank 0 writes the predictions in the order of
     the data set.
@@ -127,21 +128,14 @@ def write_predictions(
     clips = dataset.clips
     with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
         fingerprint = solution.fingerprint
-    header = Header(
-        task=run.task.name,
-        split=split,
-        solution=fingerprint,
-        method=run.spec.method,
-        run=run.id,
-        note="synthetic data" if run.dataset.synthetic else "",
-        size=(run.side, run.side),
-    )
+    header = submission_header(run, split, fingerprint)
+    predicted = _indices(dataset)
     system.eval()
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
-        display = progress.add_task(f"predict {split}", total=len(clips), note="")
+        display = progress.add_task(f"predict {split}", total=len(predicted), note="")
         writer = stack.enter_context(SubmissionWriter(path, header)) if distributed.rank() == 0 else None
-        for own in _rounds(run, system, dataset):
+        for own in _rounds(run, system, dataset, predicted):
             if stop.anywhere():
                 raise stop.error(f"Nothing was written to {path}; rerun the same command to predict again.")
             for batch in distributed.gather(own):
@@ -151,12 +145,41 @@ def write_predictions(
                 progress.advance(display, len(batch))
 
 
-def _rounds(run: Run, system: System, dataset: ClipDataset) -> Iterator[list[tuple[int, Masks]]]:
-    """Predict this process's batches, one per round: (clip index, prediction) pairs.
+def submission_header(run: Run, split: Split, solution: str) -> Header:
+    """Return the header of a run's submission; ``solution`` is the fingerprint of the ground truth.
+
+    Under a condition other than ``clean``, the run's id has a suffix, so that it is not recorded as the run.
+    """
+    notes = ["synthetic data"] if run.dataset.synthetic else []
+    notes += filter(None, [condition_note(run.condition, run.dataset, split)])
+    return Header(
+        task=run.task.name,
+        split=split,
+        solution=solution,
+        method=run.spec.method,
+        run=run.id if run.condition == CLEAN else f"{run.id}-{run.condition}",
+        note="; ".join(notes),
+        size=(run.side, run.side),
+    )
+
+
+def _indices(dataset: ClipDataset) -> list[int]:
+    """The indices of the clips that have audio; a condition leaves some out."""
+    with_audio = set(dataset.audio)
+    return [index for index, clip in enumerate(dataset.clips) if clip.id in with_audio]
+
+
+def _rounds(
+    run: Run, system: System, dataset: ClipDataset, predicted: Sequence[int]
+) -> Iterator[list[tuple[int, Masks]]]:
+    """Predict this process's batches of some clips, one per round: (clip index, prediction) pairs.
 
     In the last round there may be no batch for it.
     """
-    batches = in_order(len(dataset.clips), run.recipe.batch_size)
+    batches = [
+        [(predicted[place], epoch) for place, epoch in batch]
+        for batch in in_order(len(predicted), run.recipe.batch_size)
+    ]
     tolerance = rounding(run.recipe.precision)
     own = batches[distributed.rank() :: distributed.world_size()]
     loaded = load(dataset, own, workers=run.workers, device=run.device)

@@ -13,6 +13,7 @@ from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.method import Loops, Method
 from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.robustness.conditions import CLEAN
 from avsbench_harness.schema import Schema
 from avsbench_harness.tasks import MASK_SIZE, Split, Task, get_task
 from avsbench_harness.weights.spec import BackboneWeightsSpec, WeightsSpec
@@ -97,6 +98,7 @@ class Run:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: DataLoader worker processes; 0: decode in this process.
         side: height and width of the masks in submissions.
+        condition: the audio condition of predictions, see :mod:`avsbench_harness.robustness.conditions`.
     """
 
     spec: RunSpec
@@ -108,6 +110,7 @@ class Run:
     device: str = "cpu"
     workers: int = 0
     side: int = MASK_SIZE
+    condition: str = CLEAN
 
     @property
     def id(self) -> str:
@@ -140,8 +143,9 @@ class Run:
         return self.out / "results" / f"{self.id}.json"
 
     def submission_file(self, split: Split) -> Path:
-        """The run's submission for a split; the test split's has no suffix."""
+        """The run's submission for a split; the test split's and the clean one have no suffix."""
         suffix = "" if split == "test" else f"-{split}"
+        suffix += "" if self.condition == CLEAN else f"-{self.condition}"
         return with_side(self.out / "submissions" / f"{self.id}{suffix}.npz", self.side)
 
     def build_model(self, *, pretrained: bool) -> Model:

@@ -35,6 +35,7 @@ from avsbench_harness.launch.records import Origin, record_failure, submission_r
 from avsbench_harness.launch.run_scores import score_with_protocols, sides
 from avsbench_harness.method import Method, TrainingSummary
 from avsbench_harness.results.record import Record, read_record, write_record
+from avsbench_harness.robustness.conditions import CLEAN
 from avsbench_harness.submission import read_solution, read_submission
 from avsbench_harness.tasks import Split
 
@@ -107,13 +108,14 @@ def train_or_load(run: Run) -> TrainingSummary:
 def predict(run: Run, split: Split) -> Path:
     """Write the submission of a split with the method's own or the default loop.
 
-    If protocols of the recipe need other sizes, submissions of those sizes are written as well.
+    If protocols of the recipe need other sizes, submissions of those sizes are written as well, unless the
+    run has another audio condition than ``clean``.
 
     Raises:
         AvsbError: the method raised an exception, or did not return the path of a submission.
     """
     with _method_errors(run):
-        for side in sides(run.task, run.recipe.protocols):
+        for side in sides(run.task, run.recipe.protocols) if run.condition == CLEAN else ():
             run.method.predict(replace(run, side=side), split)
         path: object = run.method.predict(run, split)
     if not isinstance(path, Path):

@@ -82,7 +82,7 @@ def submission_record(
             solution=scores[0].solution,
             fingerprint=None if origin is None else origin.spec.data.fingerprint,
         ),
-        scores=[_score_entry(entry) for entry in scores],
+        scores=[score_entry(entry) for entry in scores],
         submission_sha256=sha256_file(path),
         environment=environment(device, None if origin is None else origin.summary.threads),
         **(_submitted(header) if origin is None else _trained(origin)),
@@ -216,7 +216,8 @@ def _submitted(header: Header) -> dict[str, Any]:
     return {"method": header.method, "notes": [header.note] if header.note else []}
 
 
-def _score_entry(scores: Scores) -> ScoreEntry:
+def score_entry(scores: Scores) -> ScoreEntry:
+    """The scores as an entry of a record."""
     return ScoreEntry(
         protocol=scores.protocol,
         batch=scores.batch,

@@ -57,10 +57,11 @@ def entry_faults(record: Record) -> Iterator[str]:
     if record.score(canonical(record.task)) is None:
         yield f"a finished run must have scores under {canonical(record.task)}."
     for entry in record.scores:
-        yield from (f"{entry.protocol} ({entry.part}): {fault}" for fault in _form_faults(record.task, entry))
+        yield from (f"{entry.protocol} ({entry.part}): {fault}" for fault in form_faults(record.task, entry))
 
 
-def _form_faults(task: str, entry: ScoreEntry) -> Iterator[str]:
+def form_faults(task: str, entry: ScoreEntry) -> Iterator[str]:
+    """Faults in the form of the scores under one protocol: names, ranges and intervals."""
     if entry.protocol not in protocols(task):
         yield f"{task} has no such protocol."
         return

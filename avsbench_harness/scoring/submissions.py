@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +30,7 @@ def score_submission(
     *,
     batch: int | None = None,
     part: str = "all",
+    clips: Collection[str] | None = None,
     workers: int | None = None,
 ) -> Scores:
     """Score an open submission against an open solution.
@@ -40,6 +41,7 @@ def score_submission(
         protocol: name of a protocol of the task; ``None`` for the canonical one.
         batch: clips per batch; ``None`` for the published number.
         part: ``all``, ``public`` or ``private`` clips.
+        clips: ids of the clips of that part to score, which alone the submission must have; ``None`` for all.
         workers: number of threads; ``None`` for two, or one with a single core.
 
     Raises:
@@ -48,7 +50,7 @@ def score_submission(
         UsageError: unknown protocol or part, or invalid batch size.
     """
     chosen = get_protocol(solution.header.task, protocol, batch)
-    (result,) = score_protocols(submission, solution, [chosen], part=part, workers=workers)
+    (result,) = score_protocols(submission, solution, [chosen], part=part, clips=clips, workers=workers)
     if isinstance(result, Unavailable):
         raise SubmissionError(f"{submission.path}: protocol '{result.protocol}' {result.reason}.")
     return result
@@ -86,12 +88,13 @@ def score_protocols(
     chosen: Sequence[Protocol] | None = None,
     *,
     part: str = "all",
+    clips: Collection[str] | None = None,
     workers: int | None = None,
 ) -> list[Scores | Unavailable]:
     """Score under several protocols in one pass over the clips.
 
     Args:
-        submission, solution, part, workers: as for :func:`score_submission`.
+        submission, solution, part, clips, workers: as for :func:`score_submission`.
         chosen: the protocols; ``None`` for all protocols of the task.
 
     Returns:
@@ -103,18 +106,20 @@ def score_protocols(
     task = solution.header.task
     chosen = every_protocol(task) if chosen is None else chosen
     submission.raise_faults()
-    mismatches = solution.mismatches(submission)
+    mismatches = solution.mismatches(submission, clips)
     if mismatches:
         more = f" ({len(mismatches) - 1} more)" if len(mismatches) > 1 else ""
         raise SubmissionError(f"{submission.path}: {mismatches[0]}{more}")
-    clips = _clips_of(solution, part)
+    scored = [clip for clip in _clips_of(solution, part) if clips is None or clip in clips]
+    if not scored:
+        raise UsageError(f"{submission.path}: none of the clips to score is in {solution.path}.")
     reasons = [_missing(protocol, submission, solution.header.size) for protocol in chosen]
     scorers = {
         i: Scorer(protocol, solution.header.size)
         for i, (protocol, reason) in enumerate(zip(chosen, reasons, strict=True))
         if not reason
     }
-    _count_clips(list(scorers.values()), submission, solution, clips, workers)
+    _count_clips(list(scorers.values()), submission, solution, scored, workers)
     source = {
         "solution": solution.fingerprint,
         "dataset": solution.header.dataset,
@@ -122,7 +127,7 @@ def score_protocols(
         "synthetic": solution.header.synthetic,
     }
     return [
-        Unavailable(protocol.name, reason) if reason else scorers[i].scores(clips, **source)
+        Unavailable(protocol.name, reason) if reason else scorers[i].scores(scored, **source)
         for i, (protocol, reason) in enumerate(zip(chosen, reasons, strict=True))
     ]
 

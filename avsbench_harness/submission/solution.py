@@ -11,7 +11,7 @@ with the clips sorted by id. It depends neither on the order of the clips nor on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,13 @@ class Solution(ClipFile):
         """Fingerprint of clips and masks."""
         return self.header.fingerprint
 
-    def mismatches(self, submission: Submission) -> list[str]:
-        """Differences between a submission and this solution, one line each; empty if it can be scored."""
+    def mismatches(self, submission: Submission, clips: Collection[str] | None = None) -> list[str]:
+        """Differences between a submission and this solution, one line each; empty if it can be scored.
+
+        Args:
+            submission: the submission.
+            clips: the clips that it must have; ``None`` for all clips of the solution.
+        """
         theirs, ours = submission.header, self.header
         if (theirs.task, theirs.split) != (ours.task, ours.split):
             return [
@@ -184,7 +189,10 @@ class Solution(ClipFile):
                 f"it is for solution {theirs.solution}, not {ours.fingerprint}: another data set or another "
                 "version of the masks; predict again on this data."
             )
-        missing = [clip_id for clip_id in self.shapes if clip_id not in submission.shapes]
+        needed = self.shapes if clips is None else clips
+        missing = [
+            clip_id for clip_id in self.shapes if clip_id in needed and clip_id not in submission.shapes
+        ]
         found += [f"clip '{clip_id}' is missing; predict it and write the file again." for clip_id in missing]
         for clip_id, shape in submission.shapes.items():
             if clip_id not in self.shapes:

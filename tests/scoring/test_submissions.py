@@ -136,6 +136,26 @@ def test_no_private_clips(tmp_path):
         score_submission(ours, theirs, part="private")
 
 
+def test_some_clips_are_scored_alone(tmp_path):
+    submission, solution, ids, predicted, truth = write_pair(tmp_path, "s4")
+    partial = tmp_path / "partial.npz"
+    with read_submission(submission) as ours, SubmissionWriter(partial, ours.header) as writer:
+        for index in (6, 1, 3):
+            writer.add(ids[index], predicted[index])
+    chosen = [ids[6], ids[1]]
+    with read_solution(solution) as theirs, read_submission(partial) as ours:
+        found = score_submission(ours, theirs, clips=chosen)
+        assert found.clips == (ids[1], ids[6])  # the order of the solution
+        arrays = score_object(np.stack([predicted[1], predicted[6]]), np.stack([truth[1], truth[6]]))
+        assert found.metrics == arrays.metrics
+        with pytest.raises(SubmissionError, match=f"clip '{ids[2]}' is missing"):
+            score_submission(ours, theirs, clips=[*chosen, ids[2]])
+        with pytest.raises(SubmissionError, match="is missing"):
+            score_submission(ours, theirs)
+        with pytest.raises(UsageError, match="none of the clips to score is in"):
+            score_submission(ours, theirs, clips=["another"])
+
+
 def test_a_submission_for_other_masks_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
