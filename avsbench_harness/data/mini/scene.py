@@ -100,7 +100,8 @@ class Scene:
 def _kinds(style: Style, kinds: list[str], draws: Draws) -> list[str]:
     """Draw the kinds of a clip, from the bottom to the top."""
     if not style.classes:
-        return [kinds[k] for k in draws.sample(min(draws.integer(2, 3), len(kinds)), len(kinds))]
+        count = 3 if style.changing else draws.integer(2, 3)
+        return [kinds[k] for k in draws.sample(min(count, len(kinds)), len(kinds))]
     named = [kind for kind in kinds if class_index(kind) is not None]
     others = [kind for kind in kinds if class_index(kind) is None]
     chosen = [named[k] for k in draws.sample(min(draws.integer(2, 3), len(named)), len(named))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ SECONDS = 5
 
 # Gains of -60.0 to 60.0 dB in tenths, rounded so that the last bit of the power function does not matter.
 _GAINS = {d: round(4096 * 10 ** (d / 200)) / 4096 for d in range(-600, 601)}
+# Draws of a clip's sound before one more second may be silent.
+_DRAWS = 32
 # Peak of the mixture, 16-bit samples.
 _PEAK = 32000
 
@@ -74,8 +77,10 @@ def draw_voices(
     """Draw the sounding objects of a clip, independently of its picture.
 
     Without ``changing`` one object with a class sounds all the time. Else one or two of them, and every
-    object without a class with probability 1/2, sound in changing seconds; it is drawn again until each of
-    them is audible in some second and the set of audible objects changes.
+    object without a class with probability 1/2, sound in changing seconds. Recordings and seconds are drawn
+    again until each of the objects is audible in some second, the set of audible objects changes, and at most
+    every fifth second is silent; objects are not drawn again, so that no kind sounds more often than others.
+    More seconds may be silent if that is not found in 32 draws, as short sounds need it.
 
     Args:
         style: the style of the clip.
@@ -86,17 +91,23 @@ def draw_voices(
         draws: the random stream.
     """
     candidates = [index for index, can in enumerate(named) if can]
-    while True:
-        if style.changing:
-            count = min(draws.integer(1, 2), len(candidates))
-            chosen = [candidates[k] for k in draws.sample(count, len(candidates))]
-            chosen += [index for index, can in enumerate(named) if not can and draws.chance(1, 2)]
-        else:
-            chosen = [candidates[draws.integer(0, len(candidates) - 1)]]
+    if style.changing:
+        count = min(draws.integer(1, 2), len(candidates))
+        chosen = [candidates[k] for k in draws.sample(count, len(candidates))]
+        chosen += [index for index, can in enumerate(named) if not can and draws.chance(1, 2)]
+    else:
+        chosen = [candidates[draws.integer(0, len(candidates) - 1)]]
+    for attempt in itertools.count():
         voices = [_voice(style, index, kinds[index], media, split, draws) for index in chosen]
         audible = np.stack([voice.audible for voice in voices])
-        if not style.changing or (audible.any(axis=1).all() and len(np.unique(audible, axis=1).T) > 1):
+        silent = int((~audible.any(axis=0)).sum())
+        if not style.changing or (
+            audible.any(axis=1).all()
+            and len(np.unique(audible, axis=1).T) > 1
+            and silent <= style.seconds // SECONDS + attempt // _DRAWS
+        ):
             return voices
+    raise AssertionError  # itertools.count does not end
 
 
 def mix(voices: list[Voice]) -> NDArray[np.int16]:

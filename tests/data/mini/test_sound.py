@@ -56,7 +56,7 @@ def test_mixtures_have_the_stated_levels_and_silent_seconds_are_inaudible(index:
         if not voice.playing[second]:
             assert found < -100
         elif audible[second] and abs(int(alone.max())) < 31000:
-            assert found == pytest.approx(voice.level / 10 + level - max(stated), abs=1.6)
+            assert found == pytest.approx(voice.level / 10 + level - max(stated), abs=3)
     together = mix([voice, *others])
     assert np.abs(together.astype(int)).max() <= 32000
 
@@ -75,6 +75,8 @@ def test_sounding_objects_change_and_each_is_audible() -> None:
         assert audible.any(axis=1).all()
         assert len({tuple(column) for column in audible.T.tolist()}) > 1
         counts[len(voices)] += 1
+        if {"rain"} == {recording.kind for voice in voices for recording in voice.recordings}:
+            assert (~audible.any(axis=0)).sum() <= 1
     assert set(counts) == {1, 2}
     assert min(counts.values()) > 10
 
@@ -89,10 +91,11 @@ def test_ten_seconds_have_two_recordings_of_the_same_kind() -> None:
         assert mix(voices).shape == (10 * RATE, 1)
 
 
+@pytest.mark.parametrize("kinds", [["rain"] * 3, ["rain", "sneeze", "dog"]], ids=lambda kinds: kinds[1])
 @pytest.mark.parametrize("style", [SINGLE, CHANGING], ids=lambda style: style.name)
-def test_every_visible_object_sounds_equally_often(style: Style) -> None:
-    """With three rain recordings, whose every second is audible, no position is preferred."""
-    kinds, counts = ["rain", "rain", "rain"], Counter()
+def test_every_visible_object_sounds_equally_often(style: Style, kinds: list[str]) -> None:
+    """No position is preferred, and no kind, whether all of its seconds are audible or few."""
+    counts = Counter()
     for index in range(300):
         voices = draw_voices(style, kinds, [True] * 3, MEDIA, "train", Draws(4, "test", index))
         counts.update(voice.object for voice in voices)
