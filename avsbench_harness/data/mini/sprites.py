@@ -97,12 +97,23 @@ def _rotate(pixels: Ints, angle: int) -> Ints:
     y, x = offsets[:, None], offsets[None, :]
     sine, cosine = int(SIN[angle]), int(COS[angle])
     u, v = ((x * cosine + y * sine) * 128 // 32767, (y * cosine - x * sine) * 128 // 32767)
-    u, v = (np.clip(each + 128 * (n - 1), 0, 256 * (n - 1) - 1) for each in (u, v))
-    column, row, across, down = u >> 8, v >> 8, (u & 255)[..., None], (v & 255)[..., None]
-    upper = pixels[row, column] * (256 - across) + pixels[row, column + 1] * across
-    lower = pixels[row + 1, column] * (256 - across) + pixels[row + 1, column + 1] * across
-    rotated: Ints = (upper * (256 - down) + lower * down + (1 << 15)) >> 16
-    return rotated
+    u, v = (np.clip(each + 128 * (n - 1), 0, 256 * (n - 1) - 1).astype(np.int32) for each in (u, v))
+    flat, place = pixels.reshape(-1, 4).astype(np.int32), ((v >> 8) * n + (u >> 8)).ravel()
+    across, down = (u & 255).reshape(-1, 1), (v & 255).reshape(-1, 1)
+    upper, lower = (
+        _between(flat.take(row, axis=0), flat.take(row + 1, axis=0), across) for row in (place, place + n)
+    )
+    rotated = (_between(upper, lower, down) + (1 << 15)) >> 16
+    return rotated.reshape(pixels.shape).astype(np.int64)
+
+
+def _between(one: NDArray[np.int32], two: NDArray[np.int32], part: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return 256 times the values that are ``part`` 256ths from one to the other; overwrites both."""
+    two -= one
+    two *= part
+    one <<= 8
+    one += two
+    return one
 
 
 @lru_cache(maxsize=16)
