@@ -27,6 +27,13 @@ SYNTHETIC_NOTE = (
     "Results on synthetic data verify the code; they are no evidence about the quality of a method."
 )
 
+#: Heading and explanation of the tables of AVS-Mini.
+MINI_TITLE = "AVS-Mini: real recordings, composed pictures"
+MINI_NOTE = (
+    "AVS-Mini has recordings of ten kinds of sounds, and pictures composed of drawings. Scores on it do not "
+    "compare with scores on AVSBench."
+)
+
 #: Explanation above the reported values.
 REPORTED_NOTE = """\
 Values as printed in the papers, each with its source and protocol. The papers disagree in places, and their

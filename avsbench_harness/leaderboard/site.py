@@ -21,6 +21,7 @@ from avsbench_harness.errors import printable
 from avsbench_harness.files import sha256_json, write_text
 from avsbench_harness.leaderboard.cells import (
     EXPLANATION,
+    MINI_NOTE,
     REPORTED_HEADINGS,
     REPORTED_NOTE,
     SYNTHETIC_NOTE,
@@ -73,7 +74,6 @@ def build_site(results: Results, site: Path, find_data: FindData = lambda record
         "index.html",
         title="Leaderboard",
         explanation=EXPLANATION,
-        synthetic_note=SYNTHETIC_NOTE,
         tables=[_table(table) for table in tables],
         refused=results.refusals,
         backbones=sorted({record.backbone for record in records if record.backbone}),
@@ -166,6 +166,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title,
         "synthetic": table.synthetic,
+        "data_note": SYNTHETIC_NOTE if table.synthetic else MINI_NOTE if table.mini else "",
         "protocol": table.protocol,
         "solution": table.solution[:12],
         "note": speed_note(table),

@@ -50,6 +50,11 @@ class Table:
     failed: tuple[Record, ...] = ()
 
     @property
+    def mini(self) -> bool:
+        """Whether the data set is AVS-Mini, or a variant of it."""
+        return self.data.startswith("AVS-Mini ")
+
+    @property
     def title(self) -> str:
         """Task, data set and split, with "synthetic" for synthetic data."""
         task = TASKS[self.task].title if self.task in TASKS else self.task

@@ -64,6 +64,20 @@ def test_tables_by_ground_truth_protocol_task_and_synthetic_data() -> None:
     assert [table["synthetic"] for table in to_json(build_tables(made))] == [False] * 4 + [True]
 
 
+def test_avs_mini_has_a_section_of_its_own() -> None:
+    made = [
+        make_record("a", 0.7),
+        make_record("b", 0.6, data={"name": "AVS-Mini v1"}),
+        make_record("c", 0.5, data={"name": "AVS-Mini v1 variant", "solution": "e" * 64}),
+        make_record("d", 0.7, data={"synthetic": True, "name": "synthetic"}),
+    ]
+    page = to_markdown(made)
+    heading = page.index("# AVS-Mini: real recordings, composed pictures\n\nAVS-Mini has recordings")
+    assert page.index(": avsbench, test") < heading < page.index(": AVS-Mini v1, test")
+    assert page.index(": AVS-Mini v1 variant, test") < page.index("# Synthetic benchmarks")
+    assert "# AVS-Mini" not in to_markdown(made[:1])
+
+
 def test_rows_with_missing_fields_are_shown() -> None:
     page = to_markdown(
         [make_record("a", None, variant=None, backbone=None, seed=None, spec=None, preset=None)]
