@@ -55,6 +55,12 @@ class Epochs:
         places = (divmod(place, self.clips) for place in range(begin, end))
         return [(_order(self.clips, self.seed, epoch)[index], epoch) for epoch, index in places]
 
+    def used(self, steps: int) -> list[int]:
+        """The clips of the first ``steps`` steps, in ascending order."""
+        if steps >= self.start(1):
+            return list(range(self.clips))
+        return sorted({index for step in range(steps) for index, _ in self.batch(step)})
+
     def clips_before(self, step: int) -> int:
         """The number of clips of all steps before ``step``."""
         return step * self.batch_size if self.partial == "drop" else self._place(step)

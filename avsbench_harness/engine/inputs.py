@@ -15,8 +15,10 @@ from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.avsbench.processed import processed_clips
 from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
 from avsbench_harness.data.clip import Clip
+from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.maskige import maskige_command, maskige_files
 from avsbench_harness.data.propagate import with_pseudo_masks
+from avsbench_harness.engine import optim
 from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
@@ -96,20 +98,37 @@ def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | Non
         MissingDataError: some are missing; the message names the command that makes them.
     """
     source = run.recipe.maskige
-    return None if source is None else maskige_paths(run.dataset, split, source)
+    return None if source is None else maskige_paths(run.dataset, split, source, used_clips(run, split))
+
+
+def used_clips(run: Run, split: Split) -> list[Clip]:
+    """Return the clips of a split that the run reads: not all if its training is shorter than an epoch."""
+    clips = run.dataset.clips(split)
+    if split != "train" or not clips:
+        return clips
+    epochs = Epochs(len(clips), run.recipe.batch_size, run.recipe.partial_batches, run.spec.seed)
+    return [clips[index] for index in epochs.used(optim.length(run.recipe, epochs))]
 
 
 def maskige_paths(
-    dataset: Dataset, split: Split, source: str, clips: int | None = None
+    dataset: Dataset, split: Split, source: str, needed: Sequence[Clip] | None = None
 ) -> Mapping[str, Sequence[Path]]:
-    """Return per clip id the maskige files of one source, of the first ``clips`` clips or of all.
+    """Return per clip id the maskige files of one source.
+
+    Args:
+        dataset: the data set.
+        split: the split.
+        source: the source.
+        needed: the clips whose files must exist; by default all.
 
     Raises:
         UsageError: the source is unknown.
         MissingDataError: some are missing; the message names the command that makes them.
     """
-    found = {clip.id: maskige_files(dataset, clip, source) for clip in dataset.clips(split)[:clips]}
-    missing = [path for paths in found.values() for path in paths if not path.is_file()]
+    clips = dataset.clips(split)
+    found = {clip.id: maskige_files(dataset, clip, source) for clip in clips}
+    checked = clips if needed is None else needed
+    missing = [path for clip in checked for path in found[clip.id] if not path.is_file()]
     if missing:
         hint = (
             f"`{maskige_command(dataset, source)}` makes them"

@@ -26,7 +26,7 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
-from avsbench_harness.data.loader import ClipDataset, in_order, load
+from avsbench_harness.data.loader import ClipDataset, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
 from avsbench_harness.engine.cache_features import cache_features
@@ -115,15 +115,16 @@ def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = Tru
         raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
     clips = training_clips(run)
     _check_shares(run, len(clips))
-    audio, maskiges = audio_inputs(run, "train", clips), maskige_inputs(run, "train")
+    epochs = training_epochs(run, len(clips))
+    length = optim.length(run.recipe, epochs)
+    used = [clips[index] for index in epochs.used(length)]
+    audio, maskiges = audio_inputs(run, "train", used), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
         audio = SampledAudio(audio, clips, frames)
         maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
         clips = sample_frames(clips, frames)
     decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
-    epochs = training_epochs(run, len(clips))
-    whole = optim.length(run.recipe, epochs) >= epochs.start(1)
-    source = cached_source(decoder, "train", stop, ahead=ahead and whole)
+    source = cached_source(decoder, "train", stop, ahead=ahead and length >= epochs.start(1))
     return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
 
 
@@ -157,8 +158,8 @@ def check_untrained(run: Run) -> None:
     set_determinism(run)
     with stop_request() as stop, distributed.main_process_first():
         dataset = training_set(run, stop, ahead=False)
-    keys = in_order(len(dataset), 1)[:1]
-    (batch,) = load(dataset, keys, workers=0, device=run.device)
+    first = training_epochs(run, len(dataset)).batch(0)[:1]
+    (batch,) = load(dataset, [first], workers=0, device=run.device)
     build_system(run, pretrained=False).to(run.device).check_predict(batch.to(run.device))
 
 

@@ -9,25 +9,26 @@ from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges, missing_maskiges
 from avsbench_harness.data.propagate import FLOWS, missing_pseudo_masks, propagate
-from avsbench_harness.recipe.schema import Recipe
+from avsbench_harness.engine.inputs import used_clips
+from avsbench_harness.engine.run import Run
 from avsbench_harness.tasks import S4, SPLITS
 
 #: Clips below which one process is faster than several.
 _FEW = 100
 
 
-def make_generated_inputs(dataset: Dataset, recipe: Recipe) -> None:
-    """Make the maskiges and pseudo-masks of a generated data set; for others there are commands."""
-    if dataset.synthetic or dataset.composed is not None:
-        _make_maskiges(dataset, recipe.maskige)
-        _make_pseudo_masks(dataset, recipe.supplement)
+def make_generated_inputs(run: Run) -> None:
+    """Make the maskiges and pseudo-masks that a run on generated data reads; others have commands."""
+    if run.dataset.synthetic or run.dataset.composed is not None:
+        _make_maskiges(run, run.recipe.maskige)
+        _make_pseudo_masks(run.dataset, run.recipe.supplement)
 
 
-def _make_maskiges(dataset: Dataset, source: str | None) -> None:
+def _make_maskiges(run: Run, source: str | None) -> None:
     if source not in SEGMENTERS:
         return
-    clips = [clip for split in SPLITS for clip in dataset.clips(split)]
-    if missing_maskiges(dataset, clips, source):
+    clips = [clip for split in SPLITS for clip in used_clips(run, split)]
+    if missing_maskiges(run.dataset, clips, source):
         with _progress("maskiges", len(clips)) as advance:
             make_maskiges(clips, source, jobs=_jobs(len(clips)), progress=advance)
 

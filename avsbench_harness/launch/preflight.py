@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avsbench_harness.data.audio.logmel import audio_file
 from avsbench_harness.data.maskige import SOURCES
-from avsbench_harness.engine.inputs import maskige_paths, training_clips
+from avsbench_harness.engine.inputs import maskige_paths, training_clips, used_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.tasks import SPLITS, Split
@@ -73,4 +73,5 @@ def _check_split(run: Run, split: Split, thorough: bool) -> None:
                 f"`avsb data check {dataset.root}` lists all missing files."
             )
     if source is not None:
-        maskige_paths(dataset, split, source, None if thorough or source == SOURCES[0] else 1)
+        used = used_clips(run, split)
+        maskige_paths(dataset, split, source, used if thorough or source == SOURCES[0] else used[:1])

@@ -162,7 +162,7 @@ def _check(run: Run, request: Request, source: Source | None) -> None:
         asked = str(request.weights or request.init)
         init = request.init is not None
         check_fit(meta_system(run), source, asked, init=init, skip=run.recipe.init_skip)
-    make_generated_inputs(run.dataset, run.recipe)
+    make_generated_inputs(run)
 
 
 def warning(run: Run, data: Path | None = None) -> str | None:
