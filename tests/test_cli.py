@@ -16,7 +16,7 @@ COMMANDS = [
     "", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
     "methods", "methods show", "methods new", "data",
     "data check", "data info", "data synth", "data mini", "data compose", "data maskige",
-    "data propagate",
+    "data propagate", "data baselines", "robustness",
     "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",

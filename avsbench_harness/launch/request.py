@@ -23,7 +23,6 @@ from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors
 from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.defaults import MINI, MINI_BACKBONE, default_preset
 from avsbench_harness.launch.device import default_workers, run_device
-from avsbench_harness.launch.generated_inputs import make_generated_inputs
 from avsbench_harness.launch.run_scores import check_protocols
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.recipe.resolve import resolve
@@ -156,6 +155,7 @@ def _check(run: Run, request: Request, source: Source | None) -> None:
     """Check the network and whether given weights fit, and complete a generated data set; imports torch."""
     from avsbench_harness.engine.load_weights import check_fit
     from avsbench_harness.launch.check_plan import check_plan, meta_system
+    from avsbench_harness.launch.generated_inputs import make_generated_inputs
 
     check_plan(run)
     if source is not None:

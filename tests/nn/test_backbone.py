@@ -107,7 +107,7 @@ def test_state_dict_names_are_timms_with_the_prefix_body():
     [
         ("restnet50", "Unknown backbone 'restnet50'. Did you mean 'resnet50'?"),
         ("swint", "Unknown backbone 'swint'. Did you mean 'swin_t'?"),
-        ("qqqq", "Unknown backbone 'qqqq'. Known: pvt, r50, swin_t."),
+        ("qqqq", "Unknown backbone 'qqqq'. Known: lite0, pvt, r50, swin_t."),
         ("resnet50.tv_in2k", "Unknown weights of resnet50 'tv_in2k'. Did you mean 'tv_in1k'?"),
     ],
 )
