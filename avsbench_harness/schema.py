@@ -40,8 +40,16 @@ class Schema(BaseModel):
         return schema
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Validate ``values``; ``where`` names the file or option that they come from."""
+    def parse(cls, values: object, where: str, what: str = "valid") -> Self:
+        """Validate values by name.
+
+        Args:
+            values: a mapping.
+            where: the file or option that they come from.
+            what: completes "WHERE is not ..." if they are no mapping.
+        """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{where} is not {what}: expected a JSON object.")
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

@@ -60,3 +60,9 @@ def test_messages_are_short() -> None:
         with pytest.raises(UsageError) as error:
             Example.parse(values, "here")
         assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("values", [[], [1], "text", 3, None])
+def test_values_that_are_no_mapping_are_refused(values: object) -> None:
+    with pytest.raises(UsageError, match=r"^spec\.json is not a spec: expected a JSON object\.$"):
+        Schema.parse(values, "spec.json", "a spec")

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from avsbench_harness.errors import UsageError
 from avsbench_harness.files import read_json, sha256_json, write_json
 from avsbench_harness.results.record import CostEntry, EnvironmentEntry, Record, recipe_value
 from avsbench_harness.schema import Schema
@@ -149,10 +148,7 @@ def read_measurement(path: Path) -> Measurement:
     Raises:
         UsageError: the file does not hold a valid measurement.
     """
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a measurement: expected a JSON object.")
-    return Measurement.parse(values, str(path))
+    return Measurement.parse(read_json(path), str(path), "a measurement")
 
 
 def measurement_files(results: Path) -> list[Path]:

@@ -224,9 +224,7 @@ def parse_record(values: object, where: str) -> Record:
     Raises:
         UsageError: they are not those of a record.
     """
-    if not isinstance(values, dict):
-        raise UsageError(f"{where} is not a record: expected a JSON object.")
-    return Record.parse(values, where)
+    return Record.parse(values, where, "a record")
 
 
 def read_records(folder: Path) -> list[Record]:

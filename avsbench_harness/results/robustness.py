@@ -172,10 +172,7 @@ def read_robustness(path: Path) -> RobustnessRecord:
     Raises:
         UsageError: the file does not hold a robustness record.
     """
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} is not a robustness record: expected a JSON object.")
-    return RobustnessRecord.parse(values, str(path))
+    return RobustnessRecord.parse(read_json(path), str(path), "a robustness record")
 
 
 def read_gains(results: Path, condition: str = SWAPPED) -> dict[str, PairedDifference]:
