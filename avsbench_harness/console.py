@@ -7,7 +7,8 @@ rank 0 of several processes prints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -51,10 +52,17 @@ def progress_bar() -> Progress:
     )
 
 
+@contextmanager
+def counter(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; yields the function that advances it by a number of items."""
+    with progress_bar() as progress:
+        display = progress.add_task(description, total=total, note="")
+        yield lambda count: progress.advance(display, count)
+
+
 def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     """The items, with a progress bar that advances after each."""
-    with progress_bar() as progress:
-        display = progress.add_task(description, total=len(items), note="")
+    with counter(description, len(items)) as advance:
         for item in items:
             yield item
-            progress.advance(display)
+            advance(1)

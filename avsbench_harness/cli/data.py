@@ -129,7 +129,7 @@ def maskige(
       avsb data maskige AVSBench --task ms3 --split test --jobs 8
       avsb data maskige AVSBench --task s4 --segmenter sam --weights sam-vit-huge
     """
-    from avsbench_harness.console import progress_bar
+    from avsbench_harness.console import counter
     from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges
     from avsbench_harness.tasks import SPLITS, get_split, get_task
@@ -147,11 +147,8 @@ def maskige(
     dataset = open_dataset(_root(root), get_task(task))
     splits = [get_split(name) for name in split] if split else list(SPLITS)
     clips = [clip for part in splits for clip in dataset.clips(part)]
-    with progress_bar() as progress:
-        display = progress.add_task("maskiges", total=len(clips), note="")
-        made = make_maskiges(
-            clips, chosen, jobs=jobs, progress=lambda count: progress.advance(display, count)
-        )
+    with counter("maskiges", len(clips)) as advance:
+        made = make_maskiges(clips, chosen, jobs=jobs, progress=advance)
     if json:
         print_json({"clips": len(clips), "made": made, "segmenter": segmenter, "source": source})
     else:
@@ -197,7 +194,7 @@ def propagate(
       avsb data propagate AVSBench --flow ilk --jobs 8
       avsb data propagate AVSBench --from aot-masks
     """
-    from avsbench_harness.console import progress_bar
+    from avsbench_harness.console import counter
     from avsbench_harness.data.avsbench.layout import open_dataset
     from avsbench_harness.data.propagate import import_masks
     from avsbench_harness.data.propagate import propagate as make_masks
@@ -207,12 +204,7 @@ def propagate(
         raise UsageError("--flow makes masks and --from imports masks; pass one of them.")
     dataset = open_dataset(_root(root), S4)
     count = dataset.counts()["train"]
-    with progress_bar() as progress:
-        display = progress.add_task("pseudo-masks", total=count, note="")
-
-        def advance(clips: int) -> None:
-            progress.advance(display, clips)
-
+    with counter("pseudo-masks", count) as advance:
         if given is not None:
             source, made = import_masks(dataset, given, out=out, jobs=jobs, progress=advance)
         else:

@@ -136,11 +136,10 @@ def compose(
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    from avsbench_harness.console import progress_bar
+    from avsbench_harness.console import counter
 
-    with progress_bar() as progress:
-        display = progress.add_task(what, total=total, note="")
-        yield lambda done, total: progress.update(display, completed=done, total=total)
+    with counter(what, total) as advance:
+        yield lambda done, total: advance(1)
 
 
 def _tasks(name: str) -> list[Task]:

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from avsbench_harness.console import progress_bar
+from avsbench_harness.console import track
 from avsbench_harness.data.cache.features import CachedFeatures
 from avsbench_harness.data.loader import ClipDataset, network_inputs
 from avsbench_harness.data.transforms import flip
@@ -83,16 +83,13 @@ def _fill(
     stop: StopRequest | None,
 ) -> None:
     """Compute what is missing; wait if another process does so."""
-    with features.store.filling, progress_bar() as progress:
-        missing = features.missing(len(dataset), views)
-        display = progress.add_task(f"backbone {split}", total=len(missing), note="")
-        for index, flipped in missing:
+    with features.store.filling:
+        for index, flipped in track(features.missing(len(dataset), views), f"backbone {split}"):
             if stop:
                 raise stop.error("The maps computed so far are kept; rerun the same command to resume.")
             pixels = dataset.source.read(index)
             inputs = network_inputs(flip(pixels) if flipped else pixels, dataset.size)
             features.write(index, flipped, _encode(model, inputs, device))
-            progress.advance(display)
 
 
 def _encode(model: Model, inputs: Mapping[str, Tensor], device: str) -> dict[str, list[Tensor]]:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
-from avsbench_harness.console import progress_bar
+from avsbench_harness.console import counter
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.cache.audio import embed_clips, log_mel_clips
 from avsbench_harness.data.cache.decoded import DecodedClips
@@ -161,12 +161,11 @@ def cached_source(
 
 def _fill(decoded: DecodedClips, split: Split, stop: StopRequest | None) -> tuple[int, int]:
     """Decode the missing clips with a progress bar; returns their number and bytes."""
-    with progress_bar() as progress:
-        display = progress.add_task(f"decode {split}", total=len(decoded.clips), note="")
+    with counter(f"decode {split}", len(decoded.clips)) as step:
 
         def advance(count: int) -> None:
             if stop:
                 raise stop.error("The clips decoded so far are kept; rerun the same command to resume.")
-            progress.advance(display, count)
+            step(count)
 
         return decoded.fill(advance)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbench_harness.console import progress_bar
+from avsbench_harness.console import counter
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.avsbench.processed import processed_clips
 from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
@@ -80,13 +80,12 @@ def audio_progress(split: Split, clips: int, stop: StopRequest | None = None) ->
     Raises:
         Interrupted: a stop was requested; checked between clips.
     """
-    with progress_bar() as progress:
-        display = progress.add_task(f"audio of {split}", total=clips, note="")
+    with counter(f"audio of {split}", clips) as step:
 
         def advance(count: int) -> None:
             if stop:
                 raise stop.error("The audio computed so far is kept; rerun the same command to resume.")
-            progress.advance(display, count)
+            step(count)
 
         yield advance
 
@@ -101,12 +100,18 @@ def maskige_inputs(run: Run, split: Split) -> Mapping[str, Sequence[Path]] | Non
     return None if source is None else maskige_paths(run.dataset, split, source, used_clips(run, split))
 
 
+def training_epochs(run: Run, clips: int) -> Epochs:
+    """Return the batches of a run over ``clips`` training clips."""
+    recipe = run.recipe
+    return Epochs(clips, recipe.batch_size, recipe.partial_batches, run.spec.seed)
+
+
 def used_clips(run: Run, split: Split) -> list[Clip]:
     """Return the clips of a split that the run reads: not all if its training is shorter than an epoch."""
     clips = run.dataset.clips(split)
     if split != "train" or not clips:
         return clips
-    epochs = Epochs(len(clips), run.recipe.batch_size, run.recipe.partial_batches, run.spec.seed)
+    epochs = training_epochs(run, len(clips))
     return [clips[index] for index in epochs.used(optim.length(run.recipe, epochs))]
 
 

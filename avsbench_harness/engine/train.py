@@ -24,7 +24,6 @@ from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip_source import FileDecoder
-from avsbench_harness.data.epochs import Epochs
 from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
 from avsbench_harness.data.loader import ClipDataset, load
 from avsbench_harness.engine import optim
@@ -39,7 +38,7 @@ from avsbench_harness.engine.checkpoint import (
 from avsbench_harness.engine.contract import check_diagnostics
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.heartbeat import note_progress
-from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips
+from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips, training_epochs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.metric_buffer import MetricBuffer, StepMetrics
 from avsbench_harness.engine.out_of_memory import out_of_memory
@@ -126,12 +125,6 @@ def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = Tru
     decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
     source = cached_source(decoder, "train", stop, ahead=ahead and length >= epochs.start(1))
     return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
-
-
-def training_epochs(run: Run, clips: int) -> Epochs:
-    """Return the batches of a run over ``clips`` training clips."""
-    recipe = run.recipe
-    return Epochs(clips, recipe.batch_size, recipe.partial_batches, run.spec.seed)
 
 
 def _check_shares(run: Run, clips: int) -> None:

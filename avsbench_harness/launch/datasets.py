@@ -6,9 +6,9 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from avsbench_harness.console import progress_bar
+from avsbench_harness.console import counter
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
-from avsbench_harness.data.avsbench.tree import data_root, generated_name
+from avsbench_harness.data.avsbench.tree import GENERATED, data_root, generated_name
 from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import S4, Task
 
@@ -80,7 +80,7 @@ def generated_dataset(name: str, task: Task) -> Dataset:
 
 def find_generated(task: Task, fingerprint: str) -> Dataset | None:
     """Return the generated data set in the cache with this fingerprint, or ``None``; nothing is generated."""
-    for name in ("mini", "synthetic"):
+    for name in GENERATED:
         root = generated_root(name, task)
         if root.is_dir():
             dataset = open_dataset(root, task)
@@ -95,6 +95,5 @@ def _compose_mini(root: Path, task: Task) -> None:
     from avsbench_harness.data.mini.write import CLIPS
 
     logger.info(f"Composing AVS-Mini for {task.name} in {root}.")
-    with progress_bar() as progress:
-        display = progress.add_task("AVS-Mini", total=sum(CLIPS), note="")
-        write_mini(root, [task], CLIPS, progress=lambda done, total: progress.update(display, completed=done))
+    with counter("AVS-Mini", sum(CLIPS)) as advance:
+        write_mini(root, [task], CLIPS, progress=lambda done, total: advance(1))

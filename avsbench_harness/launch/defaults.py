@@ -8,7 +8,8 @@ from avsbench_harness.data.avsbench.tree import data_root, generated_name
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.method import Method
 from avsbench_harness.recipe.resolve import presets
-from avsbench_harness.weights import backbone_names, store
+from avsbench_harness.weights import store
+from avsbench_harness.weights.backbone_names import resolve
 
 #: The preset for AVS-Mini, and its backbone.
 MINI, MINI_BACKBONE = "mini", "lite0"
@@ -39,8 +40,7 @@ def default_preset(method: Method, backbone: str, data: Path | None) -> str:
     """
     if data_root(data) is not None:
         return "full"
-    lite0 = backbone_names.ALIASES[MINI_BACKBONE]
-    fits = generated_name(data) == MINI and backbone in (MINI_BACKBONE, lite0, lite0.partition(".")[0])
+    fits = generated_name(data) == MINI and resolve(backbone) == resolve(MINI_BACKBONE)
     return MINI if fits and store.find(MINI_BACKBONE) is not None and _has_mini(method) else "smoke"
 
 

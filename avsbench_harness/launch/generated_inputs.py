@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from avsbench_harness.console import progress_bar
+from avsbench_harness.console import counter
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.maskige import SEGMENTERS, make_maskiges, missing_maskiges
 from avsbench_harness.data.propagate import FLOWS, missing_pseudo_masks, propagate
@@ -29,7 +26,7 @@ def _make_maskiges(run: Run, source: str | None) -> None:
         return
     clips = [clip for split in SPLITS for clip in used_clips(run, split)]
     if missing_maskiges(run.dataset, clips, source):
-        with _progress("maskiges", len(clips)) as advance:
+        with counter("maskiges", len(clips)) as advance:
             make_maskiges(clips, source, jobs=_jobs(len(clips)), progress=advance)
 
 
@@ -39,16 +36,9 @@ def _make_pseudo_masks(dataset: Dataset, source: str | None) -> None:
     single = dataset if dataset.task is S4 else open_dataset(dataset.root, S4)
     clips = single.clips("train")
     if missing_pseudo_masks(single, clips, source):
-        with _progress("pseudo-masks", len(clips)) as advance:
+        with counter("pseudo-masks", len(clips)) as advance:
             propagate(single, source, jobs=_jobs(len(clips)), progress=advance)
 
 
 def _jobs(clips: int) -> int | None:
     return 1 if clips < _FEW else None
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with progress_bar() as progress:
-        display = progress.add_task(what, total=total, note="")
-        yield lambda count: progress.advance(display, count)

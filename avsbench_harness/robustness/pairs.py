@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,13 +99,18 @@ def assign(candidates: Sequence[Candidate], name: str, seed: int = 0) -> Pairs:
         name: name of the random stream.
         seed: seed of the random stream.
     """
+    return _assign(tuple(sorted(candidates, key=lambda clip: clip.id)), f"{name}/{seed}")
+
+
+@lru_cache(maxsize=8)
+def _assign(clips: tuple[Candidate, ...], stream: str) -> Pairs:
+    """Pair clips that are sorted by id; one run needs the same pairs for audio, header and record."""
     from scipy.optimize import linear_sum_assignment  # slow to import
 
-    clips = sorted(candidates, key=lambda clip: clip.id)
     if not clips:
         return Pairs({}, ())
     forbidden = _forbidden(clips)
-    costs = np.stack([_costs(f"{name}/{seed}/{clip.id}", len(clips)) for clip in clips])
+    costs = np.stack([_costs(f"{stream}/{clip.id}", len(clips)) for clip in clips])
     # One forbidden pair costs more than all others together, so that there are as few as possible.
     costs[forbidden] = len(clips) * float(_COSTS)
     rows, columns = linear_sum_assignment(costs)
