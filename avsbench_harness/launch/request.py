@@ -18,18 +18,18 @@ from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.data.maskige import check_source
 from avsbench_harness.data.propagate import check_supplement
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
-from avsbench_harness.engine.run import AudioSpec, DataSpec, Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError, plugin_errors
+from avsbench_harness.engine.run import DataSpec, Run, RunSpec
+from avsbench_harness.errors import UsageError, plugin_errors
 from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.defaults import MINI, MINI_BACKBONE, default_preset
 from avsbench_harness.launch.device import default_workers, run_device
 from avsbench_harness.launch.run_scores import check_protocols
+from avsbench_harness.launch.weight_files import WeightFiles, find_files
 from avsbench_harness.method import GROUP, Method, check_task, check_variant, get_method, is_folder
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
 from avsbench_harness.tasks import S4, Task, get_task
-from avsbench_harness.weights import backbone_names, store
-from avsbench_harness.weights.pretrained import pretrained_weights
+from avsbench_harness.weights import backbone_names
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ def plan(
 ) -> Run:
     """Resolve a request; invalid values and missing files are errors here, before any computation.
 
+    Missing weights are reported before the data set is opened, which may have to be composed first.
+
     Args:
         request: the request.
         check: also choose the device, build the network on the meta device to check its options and input
@@ -134,15 +136,16 @@ def plan(
         preset = default_preset(method, request.backbone, request.data)
     recipe = _recipe(request, method, task, variant, preset)
     device = run_device(request.device, recipe) if check else request.device or "cpu"
+    weights = find_files(recipe, request.backbone, source, trained=request.weights is None)
     dataset, fingerprint = opened(task.name, request.data, recipe.supplement is not None)
-    spec, files = _spec(request, method, task, variant, preset, recipe, dataset, fingerprint, source)
+    spec = _spec(request, method, task, variant, preset, recipe, dataset, fingerprint, source, weights)
     run = Run(
         spec=spec,
         method=method,
         dataset=dataset,
         loops=DEFAULT_LOOPS,
         out=request.out,
-        weights=files,
+        weights=weights.files,
         device=device,
         workers=default_workers() if request.workers is None else request.workers,
     )
@@ -295,16 +298,11 @@ def _spec(
     dataset: Dataset,
     fingerprint: str,
     source: Source | None,
-) -> tuple[RunSpec, dict[str, Path]]:
+    files: WeightFiles,
+) -> RunSpec:
     weights = source if request.weights is not None else None
     init = source if request.weights is None else None
-    audio, files = _audio(recipe) if weights is None else _audio_of(weights, recipe)
-    if source is not None:
-        files["init" if weights is None else "weights"] = source.path
-    backbone_weights = None
-    if recipe.backbone.pretrained:
-        files["backbone"], backbone_weights = pretrained_weights(request.backbone)
-    spec = RunSpec(
+    return RunSpec(
         method=method.name,
         variant=variant,
         backbone=request.backbone,
@@ -318,41 +316,13 @@ def _spec(
             supplement=_supplement(dataset, recipe),
             processed=processed_fingerprint(dataset) if recipe.processed_frames else None,
         ),
-        audio=audio,
-        backbone_weights=backbone_weights,
+        audio=files.audio,
+        backbone_weights=files.backbone,
         recipe=recipe,
         code=_code(request.method, method),
         weights=None if weights is None else weights.spec,
         init=None if init is None else init.spec,
     )
-    return spec, files
-
-
-def _audio(recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
-    """The audio encoder: frozen if the recipe freezes it and its weights are in the store, else trained."""
-    name = recipe.audio.encoder
-    path = store.find(name)
-    trained = path is None or not recipe.audio.freeze
-    digest = store.file_hash(path) if path is not None else None
-    return AudioSpec(encoder=name, weights=digest, trained=trained), {} if path is None else {"audio": path}
-
-
-def _audio_of(source: Source, recipe: Recipe) -> tuple[AudioSpec, dict[str, Path]]:
-    """The audio encoder of given weights: included in them, or frozen from the store.
-
-    Raises:
-        MissingDataError: it is neither included nor in the store.
-    """
-    name = recipe.audio.encoder
-    if source.has_encoder:
-        return AudioSpec(encoder=name, weights=None, trained=True), {}
-    path = store.find(name)
-    if path is None:
-        raise MissingDataError(
-            f"{source.spec.file} does not include its audio encoder, {name}, and the store has no weights "
-            f"of it; `avsb weights add {name} FILE` adds them."
-        )
-    return AudioSpec(encoder=name, weights=store.file_hash(path), trained=False), {"audio": path}
 
 
 def _code(asked: str, method: Method) -> str:

