@@ -1,23 +1,39 @@
 """Standard error of the command line: log messages and progress bars on one console.
 
-Library code logs through :mod:`logging`; ``avsb`` prints these messages here, above the progress bars. Only
-rank 0 of several processes prints.
+Library code logs through :mod:`logging`; ``avsb`` prints these messages here, above the progress bars. Where
+standard error is not a terminal, progress is a line every :data:`LINE_SECONDS`. Only rank 0 of several
+processes prints.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from avsbench_harness.distributed import rank
 from avsbench_harness.errors import printable
 
 Item = TypeVar("Item")
+
+#: Seconds between two lines of progress where standard error is not a terminal.
+LINE_SECONDS = 20.0
 
 console = Console(stderr=True, quiet=rank() > 0)
 
@@ -38,16 +54,59 @@ def configure_logging() -> None:
         logger.addHandler(ConsoleHandler())
 
 
+class _NoteColumn(ProgressColumn):
+    """The note of a task, cut off at the end of the line; the other columns keep their widths."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=False)  # rich shrinks the columns that may wrap first
+
+
+class _LineProgress(Progress):
+    """A progress display that prints lines instead of bars."""
+
+    def __init__(self) -> None:
+        super().__init__(disable=True)
+        self._printed = time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._print_if_due(task_id)
+
+    def update(self, task_id: TaskID, **values: Any) -> None:
+        super().update(task_id, **values)
+        self._print_if_due(task_id)
+
+    def _print_if_due(self, task_id: TaskID) -> None:
+        if time.monotonic() - self._printed < LINE_SECONDS:
+            return
+        self._printed = time.monotonic()
+        task = self._tasks[task_id]
+        if task.total is None or task.finished:
+            return
+        left = TimeRemainingColumn().render(task).plain
+        parts = [f"{task.completed:.0f}/{task.total:.0f}", f"{left} left", task.fields["note"]]
+        line = f"{task.description}: {', '.join(filter(None, parts))}"
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def progress_bar() -> Progress:
-    """A progress display; invisible where stderr is not a terminal."""
+    """A progress display: bars on a terminal, else lines.
+
+    A task has a description of at most 24 characters, a total and a ``note``. On a terminal of 80 columns the
+    note is cut off, the numbers and the time left are not.
+    """
+    if not console.is_terminal:
+        return _LineProgress()
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
+        _NoteColumn(),
         console=console,
-        disable=not console.is_terminal,
         transient=True,
     )
 

@@ -13,7 +13,7 @@ import pytest
 from avsbench_harness.cli.common import print_json
 
 COMMANDS = [
-    "", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
+    "", "demo", "run", "train", "predict", "score", "compare", "leaderboard", "bench", "doctor",
     "methods", "methods show", "methods new", "data",
     "data check", "data info", "data synth", "data mini", "data compose", "data maskige",
     "data propagate", "data baselines", "robustness",

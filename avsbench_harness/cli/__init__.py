@@ -20,6 +20,7 @@ from avsbench_harness.cli import (
     cache,
     compare,
     data,
+    demo,
     doctor,
     inspect,
     leaderboard,
@@ -65,6 +66,7 @@ def _options(
     """Options of `avsb` itself."""
 
 
+app.command()(demo.demo)
 app.command()(run.run)
 app.command()(run.train)
 app.command()(run.predict)
