@@ -32,10 +32,20 @@ from avsbench_harness.errors import printable
 
 Item = TypeVar("Item")
 
-#: Seconds between two lines of progress where standard error is not a terminal.
+#: Seconds without a line after which progress is printed where standard error is not a terminal.
 LINE_SECONDS = 20.0
 
 console = Console(stderr=True, quiet=rank() > 0)
+
+# Time of the last line, of time.monotonic.
+_printed = time.monotonic()
+
+
+def _print_line(text: str) -> None:
+    """Print a plain line; brackets are text, not markup."""
+    global _printed
+    _printed = time.monotonic()
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class ConsoleHandler(logging.Handler):
@@ -43,7 +53,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
+        _print_line(self.format(record))
 
 
 def configure_logging() -> None:
@@ -67,10 +77,6 @@ class _NoteColumn(ProgressColumn):
 class _LineProgress(Progress):
     """A progress display that prints lines instead of bars."""
 
-    def __init__(self) -> None:
-        super().__init__(disable=True)
-        self._printed = time.monotonic()
-
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
         self._print_if_due(task_id)
@@ -80,16 +86,12 @@ class _LineProgress(Progress):
         self._print_if_due(task_id)
 
     def _print_if_due(self, task_id: TaskID) -> None:
-        if time.monotonic() - self._printed < LINE_SECONDS:
-            return
-        self._printed = time.monotonic()
         task = self._tasks[task_id]
-        if task.total is None or task.finished:
+        if time.monotonic() - _printed < LINE_SECONDS or task.total is None or task.finished:
             return
         left = TimeRemainingColumn().render(task).plain
         parts = [f"{task.completed:.0f}/{task.total:.0f}", f"{left} left", task.fields["note"]]
-        line = f"{task.description}: {', '.join(filter(None, parts))}"
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        _print_line(f"{task.description}: {', '.join(filter(None, parts))}")
 
 
 def progress_bar() -> Progress:
@@ -99,7 +101,7 @@ def progress_bar() -> Progress:
     note is cut off, the numbers and the time left are not.
     """
     if not console.is_terminal:
-        return _LineProgress()
+        return _LineProgress(disable=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

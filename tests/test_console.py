@@ -50,3 +50,18 @@ def test_progress_is_printed_where_there_is_no_terminal(monkeypatch, seconds: fl
         assert printed[0].startswith("audio of [train]: 1/3, ")
         assert printed[1].startswith("audio of [train]: 2/3, ")
         assert printed[1].endswith(" left")
+
+
+def test_several_short_steps_are_not_silent(monkeypatch) -> None:
+    """The time since the last line counts, also if it is that of a message or of an earlier step."""
+    file = use_console(monkeypatch, terminal=False)
+    now = [100.0]
+    monkeypatch.setattr(console, "_printed", now[0])
+    monkeypatch.setattr("avsbench_harness.console.time.monotonic", lambda: now[0])
+    for name in ("one", "two", "three"):
+        with counter(name, 2) as advance:
+            now[0] += 12
+            advance(1)
+            now[0] += 1
+            advance(1)
+    assert [line.split(":")[0] for line in file.getvalue().splitlines()] == ["two"]
