@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from avsbench_harness.data.avsbench.writer import Bytes
 from avsbench_harness.data.mini.media import Media, Picture, class_index
-from avsbench_harness.data.mini.sprites import opaque, photograph, sprite
+from avsbench_harness.data.mini.sprites import photograph, silhouette, sprite
 from avsbench_harness.data.synth import textures
-from avsbench_harness.data.synth.draws import SIN, TURN, Draws, Ints
+from avsbench_harness.data.synth.draws import SIN, TURN, Draws
 from avsbench_harness.data.synth.tracks import Mask, Track, draw_tracks, topmost
 from avsbench_harness.tasks import MASK_SIZE as SIZE
 from avsbench_harness.tasks import Split
@@ -75,23 +76,24 @@ class Scene:
         if draws.chance(1, 2):
             scenery = photograph(draws, self._split, extent)
         else:
-            scenery = textures.background(draws, extent)
+            scenery = textures.background(draws, extent).astype(np.uint8)
         frames = np.empty((seconds, SIZE, SIZE, 3), dtype=np.uint8)
         for t in range(seconds):
             image = scenery[top : top + SIZE, left : left + SIZE].copy()
             for index, track in enumerate(self._tracks):
-                _paste(image, self._sprite(index, track, t), track.x[t], track.y[t])
+                _paste(image, sprite(*self._pose(index, track, t)), track.x[t], track.y[t])
             frames[t] = image
             top, left = top + down, left + right
         return frames
 
-    def _sprite(self, index: int, track: Track, t: int) -> Ints:
+    def _pose(self, index: int, track: Track, t: int) -> tuple[Path, int, bool, int]:
+        """The arguments of :func:`sprite` for an object in a frame."""
         tilt = int(SIN[track.angle[t]]) * _TILT // 32767
-        return sprite(self.objects[index].path, track.radius[t] // 8, self._flips[index], tilt)
+        return self.objects[index].path, track.radius[t] // 8, self._flips[index], tilt
 
     def _mask(self, index: int, track: Track, t: int) -> Mask:
         mask = np.zeros((SIZE, SIZE), dtype=np.bool_)
-        patch = opaque(self._sprite(index, track, t))
+        patch = silhouette(*self._pose(index, track, t))
         inside, visible = _overlap(len(patch), track.x[t], track.y[t])
         mask[inside] = patch[visible]
         return mask
@@ -114,11 +116,12 @@ def _choose(pictures: list[Picture], draws: Draws) -> Picture:
     return pictures[draws.integer(0, len(pictures) - 1)]
 
 
-def _paste(image: Ints, patch: Ints, x: int, y: int) -> None:
+def _paste(image: Bytes, patch: Bytes, x: int, y: int) -> None:
     """Blend a sprite into an image (SIZE,SIZE,3) at a centre in 16ths of a pixel."""
     inside, visible = _overlap(len(patch), x, y)
-    part = patch[visible]
-    image[inside] = np.minimum(part[..., :3] + (image[inside] * (255 - part[..., 3:]) + 127) // 255, 255)
+    part = patch[visible].astype(np.uint16)
+    behind = (image[inside] * (255 - part[..., 3:]) + 127) // 255  # at most 65,152 before the division
+    image[inside] = np.minimum(part[..., :3] + behind, 255)
 
 
 def _overlap(side: int, x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -121,7 +121,6 @@ def mix(voices: list[Voice]) -> NDArray[np.int16]:
     return np.rint(total).astype(np.int16)[:, None]
 
 
-@lru_cache(maxsize=128)
 def samples_of(path: Path) -> Floats:
     """Return the first five seconds (5 * RATE,) of a recording, with zeros at the end if it is shorter.
 
@@ -130,10 +129,16 @@ def samples_of(path: Path) -> Floats:
     Raises:
         UsageError: the file cannot be read.
     """
+    return _samples(path).astype(np.float64)
+
+
+@lru_cache(maxsize=512)  # all recordings of AVS-Mini, 127 MB
+def _samples(path: Path) -> NDArray[np.int32]:
+    """The samples of a recording; a resampled one may exceed 16 bits."""
     samples, rate = read_audio(path)
     if rate != RATE:
         samples = to_16k(samples, rate)
-    whole = np.zeros(SECONDS * RATE)
+    whole = np.zeros(SECONDS * RATE, dtype=np.int32)
     used = np.rint(samples[: len(whole)] * 32768)
     whole[: len(used)] = used
     return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,23 +106,23 @@ class _Composer:
         digest = hashlib.sha256()
         for array in (clip.frames, clip.labels, clip.samples.astype("<i2")):
             digest.update(np.ascontiguousarray(array).tobytes())
-        write_json(
-            place.with_suffix(".json"),
-            {
-                "sha256": digest.hexdigest(),
-                "objects": [{"kind": one.kind, "picture": one.path.name} for one in scene.objects],
-                "sounds": [
-                    {
-                        "object": voice.object,
-                        "recordings": [recording.path.name for recording in voice.recordings],
-                        "level": voice.level / 10,
-                        "playing": voice.playing.tolist(),
-                        "audible": voice.audible.tolist(),
-                    }
-                    for voice in voices
-                ],
-            },
-        )
+        description = {
+            "sha256": digest.hexdigest(),
+            "objects": [{"kind": one.kind, "picture": one.path.name} for one in scene.objects],
+            "sounds": [
+                {
+                    "object": voice.object,
+                    "recordings": [recording.path.name for recording in voice.recordings],
+                    "level": voice.level / 10,
+                    "playing": voice.playing.tolist(),
+                    "audible": voice.audible.tolist(),
+                }
+                for voice in voices
+            ],
+        }
+        # Not synchronised to the disk one by one: the folder is renamed when it is complete.
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        place.with_suffix(".json").write_text(text, encoding="utf-8")
 
 
 def _labels(style: Style, owners: Bytes, classes: list[int | None], voices: list[Voice]) -> Bytes:

@@ -51,8 +51,12 @@ def draw_tracks(
     shrink = 256
     while True:
         tracks = [_track(seconds, shrink, draws, radius) for _ in range(count)]
-        masks = [[raster(i, track, t) for i, track in enumerate(tracks)] for t in range(seconds)]
-        if all(_all_visible(each) for each in masks):
+        masks = []
+        for t in range(seconds):
+            masks.append([raster(i, track, t) for i, track in enumerate(tracks)])
+            if not _all_visible(masks[-1]):
+                break
+        else:
             return tracks, masks
         shrink = shrink * 31 // 32  # smaller objects always fit eventually
 

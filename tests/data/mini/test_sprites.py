@@ -50,13 +50,20 @@ def test_flip_mirrors() -> None:
     plain, mirrored = (sprites.sprite(DOG, 64, flip, 0) for flip in (False, True))
     middle = len(plain) // 2
     assert (plain != mirrored).any()
-    visible = [sprites.opaque(each).any(axis=0).nonzero()[0] for each in (plain, mirrored)]
+    visible = [(each[..., 3] >= 128).any(axis=0).nonzero()[0] for each in (plain, mirrored)]
     assert visible[0].min() + visible[1].max() == pytest.approx(2 * middle, abs=2)
+
+
+@pytest.mark.parametrize("angle", [0, 130, TURN - 205])
+def test_the_silhouette_is_half_of_alpha_or_more(angle: int) -> None:
+    mask = sprites.silhouette(DOG, 70, True, angle)
+    np.testing.assert_array_equal(mask, sprites.sprite(DOG, 70, True, angle)[..., 3] >= 128)
+    assert 0.2 < mask.mean() < 0.6
 
 
 @pytest.mark.parametrize("side", [16, 61, 112])
 def test_the_longer_side_of_the_visible_part_is_as_asked(side: int) -> None:
-    mask = sprites.opaque(sprites.sprite(DOG, side, False, 0))
+    mask = sprites.silhouette(DOG, side, False, 0)
     height, width = (np.ptp(np.nonzero(mask)[axis]) + 1 for axis in (0, 1))
     assert max(height, width) == pytest.approx(side, abs=2)
 
