@@ -92,7 +92,6 @@ def run(
       avsb ablate run combo/table5 --task s4 --backbone r50 --seeds 3 --data AVSBench
       avsb ablate run avsegformer/table2a --dry-run
     """
-    from avsbench_harness.ablation.export import write_tables
     from avsbench_harness.launch.ablation_grid import AblationRequest, ablation_grid
     from avsbench_harness.launch.sweep import cells
     from avsbench_harness.recipe.resolve import split_assignment
@@ -101,7 +100,7 @@ def run(
     request = AblationRequest(
         task=task,
         backbone=backbone,
-        seeds=seeds,
+        seeds=range(seeds),
         data=data,
         preset=preset,
         pretrained=pretrained,
@@ -112,12 +111,7 @@ def run(
     if dry_run:
         show_plan(planned, out, json)
         return
-    try:
-        run_grid(planned, jobs, out, json, job_resources)
-    finally:
-        if (out / "results").is_dir():
-            page, _ = write_tables(name, out / "results")
-            typer.echo(f"table: {page}", err=json)
+    run_grid(planned, jobs, out, json, job_resources, ablations=[name])
 
 
 @app.command()

@@ -20,9 +20,10 @@ from avsbench_harness.cli.live import count_by_state, duration, show_progress, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from avsbench_harness.launch.grid import Grid
     from avsbench_harness.launch.slurm import Resources
     from avsbench_harness.launch.status import Outcome
-    from avsbench_harness.launch.sweep import Cell, Grid
+    from avsbench_harness.launch.sweep import Cell
 
 #: Option types that ``avsb sweep`` and ``avsb ablate run`` share.
 GridSetOption: TypeAlias = Annotated[
@@ -100,14 +101,35 @@ def sweep(
     elif status or asked_status:
         show_states(planned, json)
     else:
-        run_grid(planned, jobs, out, json, job_resources)
+        run_grid(planned, jobs, out, json, job_resources, ablations=grid.ablations)
 
 
-def run_grid(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resources: Resources | None) -> None:
-    """Execute all unfinished runs and print the outcome of each; exit with 1 if one failed.
+def run_grid(
+    planned: Sequence[Cell],
+    jobs: int,
+    out: Path,
+    json: bool,
+    resources: Resources | None,
+    *,
+    ablations: Sequence[str] = (),
+) -> None:
+    """Execute all unfinished runs, and write the leaderboard and the tables of ``ablations``.
 
-    With ``resources`` the runs are SLURM jobs, otherwise ``jobs`` processes at a time on this machine.
+    With ``resources`` the runs are SLURM jobs, otherwise ``jobs`` processes at a time on this machine. The
+    outcome of each is printed; the exit code is 1 if one failed. Interrupted grids have tables, too.
     """
+    try:
+        _run_grid(planned, jobs, out, json, resources)
+    finally:
+        if ablations and (out / "results").is_dir():
+            from avsbench_harness.ablation.export import write_tables
+
+            for name in ablations:
+                page, _ = write_tables(name, out / "results")
+                typer.echo(f"table: {page}", err=json)
+
+
+def _run_grid(planned: Sequence[Cell], jobs: int, out: Path, json: bool, resources: Resources | None) -> None:
     from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.local import run_all
     from avsbench_harness.launch.slurm import run_jobs
@@ -239,7 +261,7 @@ def _parse_words(words: list[str]) -> tuple[Path | None, bool]:
 def _read_grid(file: Path | None, options: dict[str, Any]) -> Grid:
     """Return the grid of a file, or of the options."""
     from avsbench_harness.errors import UsageError
-    from avsbench_harness.launch.sweep import Grid, read_grid
+    from avsbench_harness.launch.grid import Grid, read_grid
     from avsbench_harness.recipe.resolve import split_assignment
 
     if file is not None:

@@ -95,20 +95,29 @@ def _unused(names: tuple[str, ...]) -> str:
 
 @app.command(name="list")
 def list_(json: JsonOption = False) -> None:
-    """List the weights in the cache: of encoders by name, of methods by id.
+    """List the weights in the cache and in installed packages: of encoders by name, of methods by id.
 
     \b
     Examples:
       avsb weights list
     """
-    from avsbench_harness.weights import store
+    from avsbench_harness.weights import packaged, store
 
     entries = store.entries()
+    stored = {entry.name for entry in entries}  # they take precedence over those of packages
+    packages = {name: path for name, path in packaged.installed().items() if name not in stored}
     if json:
-        print_json([asdict(entry) for entry in entries])
-        return
-    if not entries:
-        typer.echo("No weights in the cache; `avsb weights add NAME FILE` adds those of an encoder.")
+        of_packages = [
+            {
+                "name": name,
+                "sha256": packaged.PACKAGED[name].sha256,
+                "file": path.name,
+                "size": path.stat().st_size,
+                "package": packaged.PACKAGED[name].package,
+            }
+            for name, path in packages.items()
+        ]
+        print_json([*map(asdict, entries), *of_packages])
         return
     from rich.table import Column, Table
     from rich.text import Text
@@ -119,4 +128,7 @@ def list_(json: JsonOption = False) -> None:
         digest = entry.source_sha256 if isinstance(entry, store.Published) else entry.sha256
         file = f"{entry.file} (EMA)" if entry.ema else entry.file
         table.add_row(Text(entry.name), Text(file), digest[:12], f"{entry.size / 2**20:.1f}", entry.added)
+    for name, path in packages.items():
+        weights, size = packaged.PACKAGED[name], f"{path.stat().st_size / 2**20:.1f}"
+        table.add_row(Text(name), Text(path.name), weights.sha256[:12], size, "with a package")
     print_rich(table)

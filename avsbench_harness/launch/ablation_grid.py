@@ -9,7 +9,7 @@ from typing import Any
 
 from avsbench_harness.ablation.definition import get_ablation
 from avsbench_harness.errors import UsageError
-from avsbench_harness.launch.sweep import Change, Grid
+from avsbench_harness.launch.grid import Change, Grid
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class AblationRequest:
     Attributes:
         task: ``None`` for the first task of the paper's table.
         backbone: ``None`` for the first backbone of the paper's table.
-        seeds: number of seeds, counted from 0.
+        seeds: random seeds.
         data: folder of the data set.
         preset: preset of all rows.
+        recipe: recipe file of all rows.
         pretrained: whether the backbone starts from ImageNet weights; ``None`` for the default.
         rows: names of the rows to run, empty for all; the full method is always included.
         overrides: recipe keys to change in every row.
@@ -29,9 +30,10 @@ class AblationRequest:
 
     task: str | None = None
     backbone: str | None = None
-    seeds: int = 1
+    seeds: Sequence[int] = (0,)
     data: Path | None = None
     preset: str | None = None
+    recipe: Path | None = None
     pretrained: bool | None = None
     rows: Sequence[str] = ()
     overrides: dict[str, Any] | None = None
@@ -57,17 +59,16 @@ def ablation_grid(name: str, request: AblationRequest) -> Grid:
     clash = set(ablation.keys(task)) & set(overrides)
     if clash:
         raise UsageError(f"The rows of {name} change '{min(clash)}' themselves; remove it from --set.")
-    if request.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, got {request.seeds}.")
     wanted = {*request.rows, ablation.full(task).name} if request.rows else set(known)
     return Grid(
         method=[name.rpartition("/")[0]],
         backbone=[request.backbone or ablation.backbones[0]],
         task=[task],
         variant=[ablation.variant],
-        seeds=list(range(request.seeds)),
+        seeds=list(request.seeds),
         data=request.data,
         preset=request.preset,
+        recipe=request.recipe,
         pretrained=request.pretrained,
         set={**ablation.set, **overrides},
         rows=[Change(name=row.name, set=row.set) for row in known.values() if row.name in wanted],

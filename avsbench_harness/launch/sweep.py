@@ -1,83 +1,30 @@
-"""Grids of runs: every combination of methods, backbones, tasks, variants, seeds and recipe changes."""
+"""Planned runs of grids, their records and estimated times."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-from pydantic import Field, field_validator, model_validator
+from typing import Literal, TypeAlias
 
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
-from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
+from avsbench_harness.errors import AvsbError, MissingDataError
+from avsbench_harness.launch.ablation_grid import AblationRequest, ablation_grid
 from avsbench_harness.launch.datasets import choose_dataset
+from avsbench_harness.launch.grid import Grid
 from avsbench_harness.launch.request import Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
-from avsbench_harness.recipe.schema import Seed
-from avsbench_harness.recipe.yaml_reader import read_yaml
 from avsbench_harness.results.record import Record, read_record
-from avsbench_harness.schema import PlainValues, Schema
 from avsbench_harness.tasks import get_task
 
 State: TypeAlias = Literal["pending", "queued", "running", "done", "failed"]
 
-_SEED = re.compile(r"[0-9]{1,20}")
-_RANGE = re.compile(r"([0-9]{1,20})\.\.([0-9]{1,20})")
-
-#: Maximum number of runs of a grid.
-MAX_RUNS = 10_000
-
-
-class Change(Schema):
-    """One row of a grid: its name and its recipe overrides."""
-
-    name: str = Field(min_length=1)
-    set: PlainValues = Field({}, description="dotted recipe keys and their values")
-
-
-class Grid(Schema):
-    """A grid file: every combination of these lists is a run; a single value is a list of one.
-
-    ``seeds`` is a list, or a range such as ``0..2`` with both ends included. Relative paths are relative to
-    the working directory.
-    """
-
-    method: list[str] = Field(min_length=1)
-    backbone: list[str] = Field(["r50"], min_length=1)
-    task: list[str] = Field(["s4"], min_length=1)
-    variant: list[str | None] = Field([None], min_length=1)
-    seeds: list[Seed] = Field([0], min_length=1)
-    data: Path | None = None
-    preset: str | None = None
-    recipe: Path | None = None
-    pretrained: bool | None = None
-    set: PlainValues = Field({}, description="overrides of every recipe")
-    rows: list[Change] = Field([Change(name="all")], min_length=1)
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Grid:
-        lists = (self.rows, self.task, self.method, self.backbone, self.variant, self.seeds)
-        count = math.prod(len(values) for values in lists)
-        if count > MAX_RUNS:
-            raise ValueError(f"the grid has {count} runs, and at most {MAX_RUNS} are possible")
-        return self
-
-    @field_validator("method", "backbone", "task", "variant", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if value is None or isinstance(value, str) else value
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _range_is_a_list(cls, value: Any) -> Any:
-        return parse_seeds(value) if isinstance(value, str) else [value] if isinstance(value, int) else value
+#: See :func:`.request.open_data`.
+OpenData: TypeAlias = Callable[[str, Path | None, bool], tuple[Dataset, str]]
 
 
 @dataclass(frozen=True)
@@ -105,22 +52,6 @@ class Cell:
         return f"{asked.task}-{asked.method}-{asked.backbone}-s{asked.seed}"
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Parse ``0..2`` or ``0,1,2``; anything else is a ``UsageError``."""
-    found = _RANGE.fullmatch(text.strip())
-    if found and 0 <= int(found[2]) - int(found[1]) < MAX_RUNS:
-        return list(range(int(found[1]), int(found[2]) + 1))
-    parts = [part.strip() for part in text.split(",")]
-    if found or len(parts) > MAX_RUNS or not all(_SEED.fullmatch(part) for part in parts):
-        raise UsageError(f"Seeds are given as 0..2 or 0,1,2; got '{one_line(text, 100)}'.")
-    return [int(part) for part in parts]
-
-
-def read_grid(path: Path) -> Grid:
-    """Read a grid from a YAML file."""
-    return Grid.parse(read_yaml(path), str(path))
-
-
 def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = True) -> list[Cell]:
     """Plan every run of a grid; an invalid combination becomes a cell without a run.
 
@@ -138,8 +69,37 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
         from avsbench_harness.launch.preflight import check_output  # imports torch, which states do not need
 
         check_output(out)
-    planned: list[Cell] = []
     opened = functools.cache(open_data)
+    return [
+        cell for part in _of_methods(grid) for cell in _cells_of_methods(part, out, device, check, opened)
+    ]
+
+
+def _of_methods(grid: Grid) -> list[Grid]:
+    """Return a grid of methods as it is, and one of ablation tables as one grid per table and task."""
+    if not grid.ablations:
+        return [grid]
+    return [
+        ablation_grid(
+            name,
+            AblationRequest(
+                task=task,
+                backbone=backbone,
+                seeds=tuple(grid.seeds),
+                data=grid.data,
+                preset=grid.preset,
+                recipe=grid.recipe,
+                overrides=grid.set,
+            ),
+        )
+        for name in grid.ablations
+        for task in grid.task
+        for backbone in grid.backbone
+    ]
+
+
+def _cells_of_methods(grid: Grid, out: Path, device: str | None, check: bool, opened: OpenData) -> list[Cell]:
+    planned: list[Cell] = []
     combinations = itertools.product(
         grid.rows, grid.task, grid.method, grid.backbone, grid.variant, grid.seeds
     )
@@ -165,9 +125,7 @@ def cells(grid: Grid, out: Path, device: str | None = None, *, check: bool = Tru
     return planned
 
 
-def _plan(
-    request: Request, check: bool, opened: Callable[[str, Path | None, bool], tuple[Dataset, str]]
-) -> Run:
+def _plan(request: Request, check: bool, opened: OpenData) -> Run:
     run = plan(request, check=check, opened=opened)
     if check:
         from avsbench_harness.launch.preflight import check_run

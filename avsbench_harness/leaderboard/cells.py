@@ -19,7 +19,8 @@ Every number is measured, from the linked record and under the protocol named ab
 column or section is headed "reported": reported values are taken from papers and are not ranked. Scores are
 in percent. Results of several seeds are mean ± standard deviation; the result of a single seed has its 95 %
 bootstrap interval over clips. Rows with the same rank do not differ significantly from the first row of that
-rank (paired bootstrap over clips, 95 %).
+rank (paired bootstrap over clips, 95 %). The audio gain is the score minus that with swapped audio
+(`avsb robustness`), in percentage points: a model that ignores the audio has a gain of 0.
 """
 
 #: Warning above synthetic results.
@@ -80,9 +81,10 @@ class FormattedRow:
 
 def headings(table: Table) -> list[str]:
     """The column headings of a table."""
+    gain = [f"audio gain ({table.columns[0][1]})"] if table.has_gains else []
     return [
-        "rank", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns), "reported",
-        "seeds", "M parameters", "GMACs", "clips/s", "GiB", "date", "records",
+        "rank", "method", "backbone", "recipe", *(heading for _, _, heading in table.columns), *gain,
+        "reported", "seeds", "M parameters", "GMACs", "clips/s", "GiB", "date", "records",
     ]  # fmt: skip
 
 
@@ -102,6 +104,7 @@ def _format_row(row: Row, table: Table) -> FormattedRow:
         Cell(row.backbone or "n/a (not stated)"),
         Cell(row.recipe),
         *(_score_cell(row, table, protocol, metric) for protocol, metric, _ in table.columns),
+        *([_gain_cell(row)] if table.has_gains else []),
         Cell("" if table.synthetic else _reported(row.method, row.backbone, table.task)),
         Cell(str(len(row.records)), len(row.records)),
         *map(Cell, _cost(row)),
@@ -170,6 +173,17 @@ def _score_cell(row: Row, table: Table, protocol: str, metric: str) -> Cell:
     text = mean_sd(values)
     if len(values) == 1 and interval is not None:
         text += f" ({percent(interval[0])}-{percent(interval[1])})"
+    return Cell(text, statistics.fmean(values))
+
+
+def _gain_cell(row: Row) -> Cell:
+    """Mean and standard deviation of the audio gains over seeds, or a single one with its interval."""
+    if len(row.gains) < len(row.records):
+        return Cell("n/a (run avsb robustness)", -1.0)
+    values = [gain.value for gain in row.gains]
+    text = mean_sd(values)
+    if len(values) == 1 and (interval := row.gains[0].interval) is not None:
+        text += f" ({percent(interval[0])} to {percent(interval[1])})"
     return Cell(text, statistics.fmean(values))
 
 

@@ -72,6 +72,11 @@ class Table:
             if any(row.values(protocol, metric, self.part) for row in self.rows)
         ]
 
+    @property
+    def has_gains(self) -> bool:
+        """Whether audio gains of a row are known."""
+        return any(row.gains for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -80,6 +85,7 @@ class Row:
     Attributes:
         rank: 1 for the best; rows that do not differ significantly from the first row of a rank share it.
         measurement: speed and memory of the row's model, if measured by `avsb bench`.
+        gains: audio gains of the runs that have been scored with swapped audio (test split).
     """
 
     method: str
@@ -89,6 +95,7 @@ class Row:
     records: tuple[Record, ...]
     rank: int = 0
     measurement: Measurement | None = None
+    gains: tuple[PairedDifference, ...] = ()
 
     def values(self, protocol: str, metric: str, part: str = "all") -> list[float]:
         """The values of a metric, one per record that has it."""
@@ -107,11 +114,12 @@ def build_tables(records: Iterable[Record], results: Results | None = None) -> l
 
     Args:
         records: records of a results folder.
-        results: the folder's content, needed for shared ranks and for measurements of speed and memory;
-            ``None`` ranks by value alone.
+        results: the folder's content, needed for shared ranks, measurements of speed and memory, and audio
+            gains; ``None`` ranks by value alone.
     """
     measurements = results.measurements if results is not None else ()
     bootstraps = results.bootstraps if results is not None else {}
+    gains = results.gains if results is not None else {}
     groups: dict[tuple[bool, int, str, str, str, str, str, str], list[Record]] = defaultdict(list)
     failed: list[Record] = []
     order = {name: index for index, name in enumerate(TASKS)}
@@ -130,8 +138,14 @@ def build_tables(records: Iterable[Record], results: Results | None = None) -> l
     tables = []
     for key, members in sorted(groups.items(), key=lambda item: item[0]):
         synthetic, _, task, name, split, part, solution, protocol = key
+        whole_test = (split, part) == ("test", "all")
         rows = [
-            replace(row, measurement=find_measurement(row.newest, measurements)) for row in _rows(members)
+            replace(
+                row,
+                measurement=find_measurement(row.newest, measurements),
+                gains=tuple(gains[one.run_id] for one in row.records if whole_test and one.run_id in gains),
+            )
+            for row in _rows(members)
         ]
         ranked = _rank(rows, protocol, part, bootstraps)
         table = Table(task, name, split, part, solution, synthetic, protocol, ranked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -43,11 +43,24 @@ class BuildOptions(Schema):
         values = {**cls.defaults(options, task, variant), **options}
         parsed = cls.parse(values, f"the options of {cls.method}").completed(task)
         parsed.check(task)
-        for names, reason in parsed.unused(task):
-            for name in names:
-                if name in options:
-                    raise UsageError(f"The option {name} has no effect {reason}; leave it out.")
+        for name, reason in parsed._without_effect(options, task):
+            raise UsageError(f"The option {name} has no effect {reason}; leave it out.")
         return parsed
+
+    @classmethod
+    def without_effect(cls, options: Mapping[str, Any], task: Task, variant: str) -> list[str]:
+        """Return the names of given options that have no effect; none if the options are invalid."""
+        try:
+            values = {**cls.defaults(options, task, variant), **options}
+            parsed = cls.parse(values, f"the options of {cls.method}").completed(task)
+        except UsageError:
+            return []
+        return [name for name, _ in parsed._without_effect(options, task)]
+
+    def _without_effect(self, given: Mapping[str, Any], task: Task) -> Iterator[tuple[str, str]]:
+        """Yield the names of given options without effect, and the reasons."""
+        for names, reason in self.unused(task):
+            yield from ((name, reason) for name in names if name in given)
 
     @classmethod
     def defaults(cls, options: Mapping[str, Any], task: Task, variant: str) -> Mapping[str, Any]:

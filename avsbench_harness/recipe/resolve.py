@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avsbench_harness.errors import UsageError, one_line, unknown
+from avsbench_harness.recipe.options import BuildOptions
 from avsbench_harness.recipe.schema import Recipe
 from avsbench_harness.recipe.yaml_reader import MAX_DEPTH, parse_yaml, read_yaml
 from avsbench_harness.tasks import Task
@@ -33,6 +34,10 @@ class PresetOwner(Protocol):
     @property
     def folder(self) -> Path:
         """The folder with ``recipes.yaml``."""
+
+    @property
+    def options(self) -> type[BuildOptions]:
+        """The method's build options."""
 
 
 def presets(method: PresetOwner) -> tuple[str, ...]:
@@ -60,6 +65,8 @@ def resolve(
         preset: ``full``, ``smoke`` or another of the method's.
         file: YAML with overrides of the preset.
         assignments: further overrides ``key.sub=value``, the value parsed as YAML.
+
+    Options of the preset that have no effect with the variant and the overrides are left out.
     """
     path = method.folder / "recipes.yaml"
     known = _presets(path)
@@ -75,13 +82,31 @@ def resolve(
             values = _override(values, layer)
     where = f"preset '{preset}' of {path.name} of {method.name}"
     recipe = Recipe.parse(values, where)
+    of_preset = recipe.options
     if file is not None:
         values = _override(values, read_yaml(file))
         recipe = Recipe.parse(values, str(file))
     for assignment in assignments:
         values = _override(values, _assignment(assignment))
         recipe = Recipe.parse(values, f"--set {one_line(assignment, 100)}")
-    return recipe
+    unused = method.options.without_effect(recipe.options, task, variant or method.variants[0])
+    if not unused:
+        return recipe
+    return recipe.model_copy(update={"options": _without_unused(recipe.options, of_preset, unused)})
+
+
+def _without_unused(
+    options: Mapping[str, Any], of_preset: Mapping[str, Any], unused: Sequence[str]
+) -> dict[str, Any]:
+    """Return the options without those of the preset that the others make ineffective.
+
+    A changed option is an error if it has no effect, which building the network reports.
+    """
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in unused or name not in of_preset or value != of_preset[name]
+    }
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from avsbench_harness import __version__
 from avsbench_harness.engine.solutions import find_solution
-from avsbench_harness.errors import AvsbError, one_line
+from avsbench_harness.errors import AvsbError, UsageError, one_line
 from avsbench_harness.files import parse_json
 from avsbench_harness.results.check_cache import CheckCache, open_cache
 from avsbench_harness.results.clip_table import (
@@ -28,8 +28,10 @@ from avsbench_harness.results.clip_table import (
     parse_semantic_tables,
 )
 from avsbench_harness.results.measurement import Measurement
+from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
+from avsbench_harness.results.robustness import read_gain, robustness_files
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
 from avsbench_harness.scoring.api import canonical
@@ -69,6 +71,8 @@ class Results:
         refused: faulty or unreadable files, each with the reasons.
         bootstraps: by run id; failed runs have none.
         keys: hash of the files of each record by run id.
+        gains: audio gains by run id, of the runs with a robustness record, see :func:`.robustness.read_gain`.
+        refused_robustness: faulty robustness records, each with the reason.
     """
 
     folder: Path
@@ -78,12 +82,15 @@ class Results:
     keys: Mapping[str, str] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
     refused_measurements: tuple[tuple[Path, str], ...] = ()
+    gains: Mapping[str, PairedDifference] = field(default_factory=dict)
+    refused_robustness: tuple[tuple[Path, str], ...] = ()
 
     @property
     def refusals(self) -> list[tuple[str, str]]:
-        """(file name, first reason) of every refused record and measurement."""
+        """(file name, first reason) of every refused record, measurement and robustness record."""
         found = [(path.name, faults[0]) for path, faults in self.refused]
-        return found + [(f"{path.parent.name}/{path.name}", why) for path, why in self.refused_measurements]
+        in_folders = (*self.refused_measurements, *self.refused_robustness)
+        return found + [(f"{path.parent.name}/{path.name}", why) for path, why in in_folders]
 
 
 @dataclass
@@ -109,6 +116,7 @@ def read_results(folder: Path) -> Results:
     with open_cache() as cache, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _BATCH):
             checked += _check(paths[start : start + _BATCH], cache, pool, solutions)
+        gains, refused_robustness = _read_gains(folder, cache, pool)
     measurements, refused = read_checked_measurements(folder)
     valid = {one.record.run_id: one for one in checked if one.record is not None and not one.faults}
     return Results(
@@ -119,7 +127,50 @@ def read_results(folder: Path) -> Results:
         keys={name: one.key for name, one in valid.items()},
         measurements=tuple(measurements),
         refused_measurements=tuple(refused),
+        gains=gains,
+        refused_robustness=tuple(refused_robustness),
     )
+
+
+def _read_gains(
+    folder: Path, cache: CheckCache, pool: Executor
+) -> tuple[dict[str, PairedDifference], list[tuple[Path, str]]]:
+    """Return the audio gains of a folder by run id, and the faulty robustness records with the reasons."""
+    files = robustness_files(folder)
+    keys = list(pool.map(_robustness_key, files))
+    known = {key: json.loads(value) for key, value in cache.get([key for key in keys if key]).items()}
+    pending = {path: key for path, key in zip(files, keys, strict=True) if key not in known}
+    found = dict(zip(pending.values(), pool.map(_check_robustness, pending), strict=True))
+    cache.put({key: json.dumps(value).encode() for key, value in found.items() if key})
+    gains, refused = {}, []
+    for path, key in zip(files, keys, strict=True):
+        run_id, gain, fault = (known | found)[key]
+        if fault:
+            refused.append((path, fault))
+        elif gain is not None:
+            value, interval = gain
+            gains[run_id] = PairedDifference(value, interval and (interval[0], interval[1]))
+    return gains, refused
+
+
+def _robustness_key(path: Path) -> str:
+    """Return the cache key of a robustness record, empty if it cannot be read."""
+    digest = hashlib.sha256(f"{VERSION} {__version__} {path.name}".encode())
+    try:
+        for file in (path, clips_file(path), classes_file(path)):
+            digest.update(hashlib.sha256(_read(file) if file.is_file() else b"").digest())
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _check_robustness(path: Path) -> tuple[str, tuple[float, tuple[float, float] | None] | None, str]:
+    """Return run id, audio gain with interval, and the first fault of a robustness record."""
+    try:
+        run_id, gain = read_gain(path)
+    except UsageError as error:
+        return "", None, one_line(error)
+    return run_id, None if gain is None else (gain.value, gain.interval), ""
 
 
 def _check(

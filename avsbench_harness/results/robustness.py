@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +46,6 @@ from avsbench_harness.tasks import SPLITS, TASKS, get_task
 
 if TYPE_CHECKING:
     import pandas as pd
-
-logger = logging.getLogger(__name__)
 
 ROBUSTNESS_FORMAT: Literal[1] = 1
 
@@ -175,29 +172,27 @@ def read_robustness(path: Path) -> RobustnessRecord:
     return RobustnessRecord.parse(read_json(path), str(path), "a robustness record")
 
 
-def read_gains(results: Path, condition: str = SWAPPED) -> dict[str, PairedDifference]:
-    """Read the audio gain of every run with a valid robustness record on the test split.
+def read_gain(path: Path, condition: str = SWAPPED) -> tuple[str, PairedDifference | None]:
+    """Read the run id of a robustness record, and its audio gain in the first main metric (J, mIoU).
+
+    The gain is ``None`` if the record is of another split than test, lacks the condition, or the gain is
+    undefined.
 
     Args:
-        results: the results folder.
+        path: file of the record.
         condition: name of the condition.
 
-    Returns:
-        by run id the gain in the first main metric (J, mIoU). Records with faults are left out, with a logged
-        warning; so are undefined gains.
+    Raises:
+        UsageError: the record has faults; the message is the first one.
     """
-    found = {}
-    for path in robustness_files(results):
-        faults = list(robustness_faults(path))
-        if faults:
-            logger.warning(f"Skipping the robustness record {path.name}: {one_line(faults[0])}")
-            continue
-        record = read_robustness(path)
-        entry = record.condition(condition) if record.data.split == "test" else None
-        gain = entry and entry.gain and entry.gain[entry.score.main[0]]
-        if gain and gain.value is not None:
-            found[record.run_id] = PairedDifference(gain.value, gain.interval)
-    return found
+    for fault in robustness_faults(path):
+        raise UsageError(fault)
+    record = read_robustness(path)
+    entry = record.condition(condition) if record.data.split == "test" else None
+    gain = entry and entry.gain and entry.gain[entry.score.main[0]]
+    if not gain or gain.value is None:
+        return record.run_id, None
+    return record.run_id, PairedDifference(gain.value, gain.interval)
 
 
 def robustness_files(results: Path) -> list[Path]:

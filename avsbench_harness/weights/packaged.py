@@ -59,6 +59,16 @@ def find_packaged(name: str) -> Path | None:
     return None if weights is None else _find(weights)
 
 
+def installed() -> dict[str, Path]:
+    """Return the files of all models in installed packages by the model's name.
+
+    Raises:
+        MissingDataError: a file has another content than expected.
+    """
+    found = {name: find_packaged(name) for name in PACKAGED}
+    return {name: path for name, path in found.items() if path is not None}
+
+
 @cache
 def _find(weights: PackagedWeights) -> Path | None:
     spec = importlib.util.find_spec(weights.package)  # without executing the package's code

@@ -23,7 +23,8 @@ from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, build_system, set_determinism
 from avsbench_harness.errors import UsageError
 from avsbench_harness.launch.execute import execute
-from avsbench_harness.launch.sweep import cells, read_grid
+from avsbench_harness.launch.grid import read_grid
+from avsbench_harness.launch.sweep import cells
 from avsbench_harness.scoring import score_object
 from avsbench_harness.submission import encode, read_solution
 from avsbench_harness.weights.tensors import load_tensors

@@ -143,9 +143,8 @@ class Options(BuildOptions):
     def unused(self, task: Task) -> Iterator[Unused]:
         """Yield options without effect, and the reason; switching such an option off is not an error."""
         on = [name for name in type(self).model_fields if getattr(self, name) is not False]
-        # Without unquantized_steps, which the preset smoke sets for all decompositions.
-        quantizer = ("codebook_size", "codebook_update", "codebook_init", "revive_dead_codes", "dead_after",
-                     "quant_weight", "commit_weight")  # fmt: skip
+        quantizer = ("codebook_size", "codebook_update", "codebook_init", "unquantized_steps",
+                     "revive_dead_codes", "dead_after", "quant_weight", "commit_weight")  # fmt: skip
         for names, used, needed in (
             (
                 ("recombination", "calibration", "semantic_layers", "prototypes"),

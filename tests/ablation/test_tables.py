@@ -62,7 +62,7 @@ def test_rows_are_matched_by_recipe(tiny: str, real_s4: Path, tmp_path: Path) ->
     """Other records in the folder are ignored; overrides of all rows are allowed."""
     name = f"{tiny}/table1"
     results = tmp_path / "results"
-    request = AblationRequest(data=real_s4, preset="smoke", seeds=2, overrides={"iterations": 1})
+    request = AblationRequest(data=real_s4, preset="smoke", seeds=range(2), overrides={"iterations": 1})
     planned = cells(ablation_grid(name, request), tmp_path, "cpu")
     flipped = {"narrow": 9, "default": 1, "wide | <b>": 2}
     for cell in planned:

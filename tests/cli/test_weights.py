@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,11 @@ class Published(TinyModel):
 
         load_renamed(self, state, rename, what=f"tiny for {self.task.name}")
 """
+
+
+def cached(avsb) -> list[dict[str, Any]]:
+    """The listed weights without those of packages."""
+    return [entry for entry in avsb("weights", "list", "--json").json if "package" not in entry]
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_from_the_authors_file_to_a_record(
     assert imported["unused"] == ["vggish.features.0.weight"]
     assert imported["source_sha256"] == sha256_file(published)
     assert f"--weights {imported['name']}" in shown.out
-    listed = avsb("weights", "list", "--json").json
+    listed = cached(avsb)
     assert [entry["name"] for entry in listed] == ["compact", imported["name"]]
     assert published.name in avsb("weights", "list").out
     monkeypatch.setenv("COLUMNS", "62")
@@ -172,7 +178,7 @@ def test_the_average_of_an_encoder_is_added(avsb, tmp_path: Path, monkeypatch: p
     torch.save({"state_dict": raw, "state_dict_ema": average}, tmp_path / "compact.pth")
     assert avsb("weights", "add", "compact", tmp_path / "compact.pth").code == 0
     added = avsb("weights", "add", "compact", tmp_path / "compact.pth", "--ema", "--json").json
-    (stored,) = avsb("weights", "list", "--json").json
+    (stored,) = cached(avsb)
     assert stored == added
     assert stored["ema"] is True
     state = load_file(tmp_path / "cache" / "weights" / f"{stored['sha256']}.safetensors")
@@ -192,5 +198,14 @@ def test_weights_of_another_tag_are_refused_unless_custom(
     assert refused.code == 2
     assert "does not have the weights of 'resnet18', resnet18.a1_in1k" in refused.err
     assert "not with 01234567" in refused.err
-    assert avsb("weights", "list", "--json").json == []
+    assert cached(avsb) == []
     assert avsb("weights", "add", "resnet18", tmp_path / "other.pth", "--custom").code == 0
+
+
+def test_weights_in_packages_are_listed(avsb) -> None:
+    # SHA-256 as `sha256sum` prints it for the file in the package.
+    listed = {entry["name"]: entry for entry in avsb("weights", "list", "--json").json}
+    lite0 = listed["tf_efficientnet_lite0.in1k"]
+    assert lite0["sha256"].startswith("579344248a93e230")
+    assert lite0["size"] == 18_826_032
+    assert "compact-esc10" in avsb("weights", "list").out

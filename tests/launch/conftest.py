@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from avsbench_harness.launch.sweep import Grid
+from avsbench_harness.launch.grid import Grid
 
 from .fake_slurm import slurm as slurm
 

@@ -18,6 +18,6 @@ def test_invalid_requests_are_refused(tiny: str) -> None:
 
 
 def test_selected_rows_include_the_full_method(tiny: str, real_s4: Path) -> None:
-    grid = ablation_grid(f"{tiny}/table1", AblationRequest(rows=["narrow"], data=real_s4, seeds=2))
+    grid = ablation_grid(f"{tiny}/table1", AblationRequest(rows=["narrow"], data=real_s4, seeds=range(2)))
     assert [row.name for row in grid.rows] == ["narrow", "default"]
     assert grid.seeds == [0, 1]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.launch.grid import Grid, parse_seeds, read_grid
 from avsbench_harness.launch.request import Request
 from avsbench_harness.launch.status import grid_status, is_done
-from avsbench_harness.launch.sweep import Grid, cells, distinct, parse_seeds, read_grid
+from avsbench_harness.launch.sweep import cells, distinct
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,28 @@ def test_a_grid_is_every_combination_with_reasons_for_invalid_ones(grid, tmp_pat
     assert all("avss" in cell.name and cell.problem for cell in bad)  # the small real set is of s4
     widths = {cell.run.recipe.options.get("width") for cell in planned if cell.run and cell.row == "b"}
     assert widths == {4}
+
+
+def test_a_grid_of_ablation_tables_has_their_rows(tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    text = {"ablations": f"{tiny}/table1", "seeds": "0..1", "data": str(real_s4), "preset": "smoke"}
+    planned = cells(Grid.parse({**text, "set": {"iterations": 1}}, "grid"), tmp_path, "cpu")
+    widths = [(cell.row, cell.run.recipe.options.get("width")) for cell in planned if cell.run]
+    assert widths[::2] == widths[1::2] == [("narrow", 2), ("default", None), ("wide | <b>", 12)]
+    assert [cell.request.seed for cell in planned] == [0, 1] * 3
+    assert {cell.run.recipe.iterations for cell in planned if cell.run} == {1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "either the key method or the key ablations"),
+        ({"method": "a", "ablations": "a/table1"}, "either the key method or the key ablations"),
+        ({"ablations": "a/table1", "variant": "paper"}, "determine variant"),
+    ],
+)
+def test_grids_are_of_methods_or_of_ablation_tables(keys: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Grid.parse(keys, "grid")
 
 
 def test_repeated_runs_are_planned_once(grid, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from avsbench_harness.leaderboard.markdown import (
     write_leaderboard,
 )
 from avsbench_harness.leaderboard.tables import build_tables
-from avsbench_harness.results.folder import read_results
+from avsbench_harness.results.folder import Results, read_results
+from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.record import CostEntry, TrainingEntry
 
 from ..results.records import make_record, score_clips
@@ -76,6 +77,22 @@ def test_avs_mini_has_a_section_of_its_own() -> None:
     assert page.index(": avsbench, test") < heading < page.index(": AVS-Mini v1, test")
     assert page.index(": AVS-Mini v1 variant, test") < page.index("# Synthetic benchmarks")
     assert "# AVS-Mini" not in to_markdown(made[:1])
+
+
+def test_audio_gains_have_a_column_if_a_run_has_one() -> None:
+    made = [make_record(f"r{seed}", 0.7, seed=seed) for seed in range(2)]
+    made += [make_record("one", 0.6, method="catr"), make_record("none", 0.5, method="tpavi")]
+    gains = {
+        "r0": PairedDifference(0.1, (0.05, 0.15)),
+        "r1": PairedDifference(0.2, None),
+        "one": PairedDifference(-0.01, (-0.02, 0.005)),
+    }
+    page = to_markdown(made, Results(Path(), tuple(made), gains=gains))
+    assert "| F (β² = 0.3) | audio gain (J) | reported |" in page
+    two, one, none = (line.split(" | ")[6] for line in lines(page, "| ") if "](" in line)
+    assert (two, one) == ("15.00 ± 7.07", "-1.00 (-2.00 to 0.50)")
+    assert none == "n/a (run avsb robustness)"
+    assert "audio gain (J)" not in to_markdown(made)
 
 
 def test_rows_with_missing_fields_are_shown() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.errors import UsageError
+from avsbench_harness.launch.grid import read_grid
 from avsbench_harness.launch.slurm import read_resources
-from avsbench_harness.launch.sweep import read_grid
 from avsbench_harness.method import from_folder
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.yaml_reader import MAX_BYTES, parse_yaml, read_yaml

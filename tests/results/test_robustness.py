@@ -13,12 +13,13 @@ import pytest
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_json
+from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import DataEntry, ScoreEntry
 from avsbench_harness.results.robustness import (
     ConditionEntry,
     GainEntry,
     RobustnessRecord,
-    read_gains,
+    read_gain,
     read_robustness,
     robustness_faults,
     robustness_file,
@@ -103,13 +104,18 @@ def path(results: Path) -> Path:
 
 def test_a_right_record_has_no_faults_and_a_gain(results: Path, path: Path) -> None:
     assert list(robustness_faults(path)) == []
-    (gain,) = read_gains(results).items()
-    assert gain[0] == RUN
-    assert gain[1].value == pytest.approx(0.34)  # (0.6 + 0.6 + 0.1 + 0.0 + 0.4) / 5
-    assert gain[1].interval == interval(np.array(CLEAN["J"]) - OTHER["J"])
-    assert gain[1].significant
-    assert read_gains(results, "clean") == {}
-    assert read_gains(results / "none") == {}
+    run, gain = read_gain(path)
+    assert run == RUN
+    assert gain is not None
+    assert gain.value == pytest.approx(0.34)  # (0.6 + 0.6 + 0.1 + 0.0 + 0.4) / 5
+    assert gain.interval == interval(np.array(CLEAN["J"]) - OTHER["J"])
+    assert gain.significant
+    assert read_gain(path, "clean") == (RUN, None)
+    for _ in range(2):  # checked, then from the cache
+        content = read_results(results)
+        assert content.gains == {RUN: gain}
+        assert content.refused_robustness == ()
+    assert read_results(results / "none").gains == {}
 
 
 def change(path: Path, value: Any, *keys: str | int) -> None:
@@ -148,12 +154,14 @@ def change(path: Path, value: Any, *keys: str | int) -> None:
     ],
 )
 def test_changed_values_are_found(
-    results: Path, path: Path, value: Any, keys: tuple[str | int, ...], message: str, caplog
+    results: Path, path: Path, value: Any, keys: tuple[str | int, ...], message: str
 ) -> None:
     change(path, value, *keys)
     assert any(message in fault for fault in robustness_faults(path))
-    assert read_gains(results) == {}
-    assert f"Skipping the robustness record {path.name}" in caplog.text
+    for _ in range(2):
+        content = read_results(results)
+        assert content.gains == {}
+        assert [name for name, _ in content.refusals] == [f"robustness/{path.name}"]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +257,7 @@ def test_records_of_avss_have_the_sums_of_classes(tmp_path: Path) -> None:
     path = robustness_file(tmp_path, RUN, "test")
     write_robustness(path, record, pd.concat(tables), pd.concat(classes))
     assert list(robustness_faults(path)) == []
-    assert read_gains(tmp_path)[RUN].value == pytest.approx(
+    assert read_results(tmp_path).gains[RUN].value == pytest.approx(
         clean.metrics["mIoU"] - other.metrics["mIoU"], abs=1e-12
     )
     change(path, 0.0, "conditions", 1, "gain", "mIoU", "value")

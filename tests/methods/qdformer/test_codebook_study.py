@@ -14,7 +14,8 @@ from avsbench_harness.analysis.tokens import audio_tokens
 from avsbench_harness.engine import predict
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import UsageError
-from avsbench_harness.launch.sweep import cells, read_grid
+from avsbench_harness.launch.grid import read_grid
+from avsbench_harness.launch.sweep import cells
 from avsbench_harness.results.record import read_record
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import read_solution, read_submission
