@@ -94,11 +94,12 @@ class _LineProgress(Progress):
         _print_line(f"{task.description}: {', '.join(filter(None, parts))}")
 
 
-def progress_bar() -> Progress:
+def progress_bar(*, refresh: bool = True) -> Progress:
     """A progress display: bars on a terminal, else lines.
 
     A task has a description of at most 24 characters, a total and a ``note``. On a terminal of 80 columns the
-    note is cut off, the numbers and the time left are not.
+    note is cut off, the numbers and the time left are not. ``refresh=False`` leaves out the thread that
+    refreshes the bars, which would disturb what is timed.
     """
     if not console.is_terminal:
         return _LineProgress(disable=True)
@@ -110,15 +111,25 @@ def progress_bar() -> Progress:
         _NoteColumn(),
         console=console,
         transient=True,
+        auto_refresh=refresh,
     )
 
 
 @contextmanager
-def counter(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; yields the function that advances it by a number of items."""
-    with progress_bar() as progress:
+def counter(description: str, total: int, *, refresh: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar; yields the function that advances it by a number of items.
+
+    With ``refresh=False`` it changes in that function alone, see :func:`progress_bar`.
+    """
+    with progress_bar(refresh=refresh) as progress:
         display = progress.add_task(description, total=total, note="")
-        yield lambda count: progress.advance(display, count)
+
+        def advance(count: int) -> None:
+            progress.advance(display, count)
+            if not refresh:
+                progress.refresh()
+
+        yield advance
 
 
 def track(items: Sequence[Item], description: str) -> Iterator[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -65,3 +66,13 @@ def test_several_short_steps_are_not_silent(monkeypatch) -> None:
             now[0] += 1
             advance(1)
     assert [line.split(":")[0] for line in file.getvalue().splitlines()] == ["two"]
+
+
+def test_a_bar_without_a_thread_is_drawn_when_it_advances(monkeypatch) -> None:
+    file = use_console(monkeypatch, terminal=True)
+    before = threading.active_count()
+    with counter("forward", 3, refresh=False) as advance:
+        assert threading.active_count() == before
+        assert "1/3" not in file.getvalue()
+        advance(1)
+        assert "1/3" in file.getvalue()

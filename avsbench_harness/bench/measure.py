@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from avsbench_harness.console import counter
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.engine.optim import set_training
 from avsbench_harness.engine.run import Run
@@ -135,10 +136,10 @@ def measure(
 
     model.eval()
     backbone.eval()
-    plain = _alternately([forward, bare_forward], device, repeats)
+    plain = _alternately("forward", [forward, bare_forward], device, repeats)
     _set_training(model, recipe)
     backbone.train()
-    trained = _alternately([lambda: train(batch), bare_step], device, repeats)
+    trained = _alternately("training", [lambda: train(batch), bare_step], device, repeats)
     return Multiples(plain[0], trained[0], plain[1], trained[1])
 
 
@@ -184,14 +185,18 @@ def _ratios(of: Timing, to: Timing) -> tuple[float, ...]:
     return tuple(ours / theirs for ours, theirs in zip(of.busy, to.busy, strict=True))
 
 
-def _alternately(calls: Sequence[Callable[[], None]], device: torch.device, repeats: int) -> list[Timing]:
-    """Time all calls alternately, ``repeats`` times each."""
+def _alternately(
+    name: str, calls: Sequence[Callable[[], None]], device: torch.device, repeats: int
+) -> list[Timing]:
+    """Time all calls alternately, ``repeats`` times each; ``name`` is that of the progress bar."""
     times: list[list[tuple[float, float]]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for call, found in zip(calls, times, strict=True):
-            seconds = _seconds(call, device)
-            if repeat:  # the first round is a warm-up
-                found.append(seconds)
+    with counter(name, (repeats + 1) * len(calls), refresh=False) as advance:
+        for repeat in range(repeats + 1):
+            for call, found in zip(calls, times, strict=True):
+                seconds = _seconds(call, device)
+                if repeat:  # the first round is a warm-up
+                    found.append(seconds)
+                advance(1)
     return [Timing(*map(tuple, zip(*found, strict=True))) for found in times]
 
 

@@ -27,7 +27,7 @@ def run(
     """Train, predict, score, record and rank one run.
 
     An interrupted run resumes from its last checkpoint; a finished run is not repeated. Without AVSBench on
-    disk, a small synthetic dataset and a short recipe are used instead.
+    disk, AVS-Mini and a short recipe are used instead.
 
     \b
     Examples:

@@ -20,7 +20,9 @@ from avsbench_harness.bench.measure import (
     waiting_share,
 )
 from avsbench_harness.bench.memory import run_batch, training_peak
+from avsbench_harness.console import counter
 from avsbench_harness.data.avsbench.tree import data_root
+from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.loader import load
 from avsbench_harness.data.random_batch import supervision
 from avsbench_harness.engine.inputs import training_epochs
@@ -263,12 +265,19 @@ def _loading(run: Run) -> LoadingEntry:
     counted = max(LOADED_BATCHES, 2 * run.workers)
     epochs = training_epochs(run, len(dataset))
     order = [epochs.batch(step) for step in range(warm_up + counted)]
-    waiting = waiting_share(
-        load(dataset, order, workers=run.workers, device=run.device),
-        system_step(run),
-        run.device,
-        warm_up=warm_up,
-    )
+    step = system_step(run)
+    with counter("loading", len(order), refresh=False) as advance:
+
+        def counted_step(batch: Batch) -> None:
+            step(batch)
+            advance(1)
+
+        waiting = waiting_share(
+            load(dataset, order, workers=run.workers, device=run.device),
+            counted_step,
+            run.device,
+            warm_up=warm_up,
+        )
     return LoadingEntry(
         waiting=waiting,
         data=run.dataset.name,
