@@ -135,7 +135,7 @@ class Method:
     paper: ClassVar[str]
     #: Address of the code, or of the paper.
     url: ClassVar[str] = ""
-    #: ``released`` (the published code), ``paper`` (the paper), or others; the first is the default.
+    #: ``released`` (the published code), ``paper`` (the paper), or others; see :meth:`default_variant`.
     variants: ClassVar[tuple[str, ...]]
     #: Names of the supported tasks.
     tasks: ClassVar[tuple[str, ...]]
@@ -161,7 +161,7 @@ class Method:
         Args:
             task: the task.
             backbone: ``r50``, ``pvt``, ``swin_t`` or a timm name.
-            variant: one of ``variants``; by default the first.
+            variant: one of ``variants``; by default :meth:`default_variant`.
             options: build options, as the model card lists them. Two come from the recipe's ``backbone`` and
                 are passed only if set there: ``pretrained`` (the file with the backbone's weights) and
                 ``drop_path_rate`` (its stochastic depth).
@@ -171,8 +171,12 @@ class Method:
                 contradicts another, or has no effect.
         """
         check_task(self, task.name)
-        chosen = check_variant(self, variant)
+        chosen = check_variant(self, variant, task.name)
         return self.network()(task, backbone, self.options.of(options, task, chosen))
+
+    def default_variant(self, task: str) -> str:
+        """Return the variant that is built for a task unless another is asked for, here the first."""
+        return self.variants[0]
 
     def uses_maskiges(self, options: Mapping[str, Any]) -> bool:
         """Whether the network with these build options uses maskiges besides frames; by default no."""
@@ -314,10 +318,10 @@ def check_task(method: Method, task: str) -> Task:
     return found
 
 
-def check_variant(method: Method, variant: str | None) -> str:
-    """Return the variant of that name, by default the method's first; an unknown one is a ``UsageError``."""
+def check_variant(method: Method, variant: str | None, task: str) -> str:
+    """Return the variant of that name, or the task's default; an unknown one is a ``UsageError``."""
     if variant is None:
-        return method.variants[0]
+        return method.default_variant(task)
     if variant not in method.variants:
         raise unknown(f"variant of {method.name}", variant, method.variants)
     return variant

@@ -128,7 +128,7 @@ def bench(request: BenchRequest) -> Iterator[Result]:
     for backbone in request.backbones:
         backbone_names.resolve(backbone)
     if request.method is not None:
-        check_variant(get_method(request.method), request.variant)
+        check_variant(get_method(request.method), request.variant, task.name)
     choose_dataset(task, request.data)
     names = list(methods()) if request.method is None else [request.method]
     for name in names:
@@ -210,7 +210,7 @@ def _left_out(name: str, request: BenchRequest) -> str:
     method = get_method(name)
     try:
         check_task(method, request.task)
-        check_variant(method, request.variant)
+        check_variant(method, request.variant, request.task)
     except UsageError as error:
         return str(error)
     return ""
@@ -219,7 +219,8 @@ def _left_out(name: str, request: BenchRequest) -> str:
 def _run_request(method: str, backbone: str, request: BenchRequest) -> Request:
     """The request of the training run to measure."""
     found = get_method(method)
-    task, variant = check_task(found, request.task), check_variant(found, request.variant)
+    task = check_task(found, request.task)
+    variant = check_variant(found, request.variant, task.name)
     changes = []
     if data_root(request.data) is None and resolve(found, task, backbone, variant=variant).maskige:
         changes.append("maskige=felzenszwalb")  # the default synthetic set has no published maskiges

@@ -28,14 +28,15 @@ def import_weights(
         file: as the authors published it, see :func:`avsbench_harness.weights.state_files.read_state`.
         task: ``s4``, ``ms3`` or ``avss``.
         backbone: ``r50``, ``pvt`` or another one with published weights.
-        variant: defaults to the method's first.
+        variant: defaults to the method's default for the task.
         ema: import the exponential moving average of the weights instead of the raw ones.
 
     Raises:
         UsageError: the file cannot be read safely, or does not fit; the message names what it looks like.
     """
     method = get_method(method_name)
-    wanted = _candidate(method, check_task(method, task).name, backbone, check_variant(method, variant))
+    name = check_task(method, task).name
+    wanted = _candidate(method, name, backbone, check_variant(method, variant, name))
     return import_published(file, wanted, candidates(), ema=ema)
 
 

@@ -123,7 +123,7 @@ def plan(
     data_root(request.data)  # a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
-    variant = check_variant(method, request.variant)
+    variant = check_variant(method, request.variant, task.name)
     backbone_names.resolve(request.backbone)
     if not 0 <= request.seed <= MAX_SEED:
         raise UsageError(f"--seed must be 0 or more and at most 2^63, got {request.seed}.")

@@ -27,9 +27,8 @@ class PresetOwner(Protocol):
     def name(self) -> str:
         """The method's name, for messages."""
 
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Its variants; the first is the default."""
+    def default_variant(self, task: str) -> str:
+        """Return the variant that is built for a task unless another is asked for."""
 
     @property
     def folder(self) -> Path:
@@ -61,7 +60,7 @@ def resolve(
         method: the method.
         task: selects the overrides under ``tasks``.
         backbone: selects the overrides under ``backbones``.
-        variant: selects those under ``variants``; ``None``: the method's first.
+        variant: selects those under ``variants``; ``None``: the task's default.
         preset: ``full``, ``smoke`` or another of the method's.
         file: YAML with overrides of the preset.
         assignments: further overrides ``key.sub=value``, the value parsed as YAML.
@@ -72,7 +71,8 @@ def resolve(
     known = _presets(path)
     if preset not in known:
         raise unknown(f"preset of {method.name}", preset, known)
-    own = known[preset].get("variants", {}).get(variant or method.variants[0], {})
+    variant = variant or method.default_variant(task.name)
+    own = known[preset].get("variants", {}).get(variant, {})
     values: dict[str, Any] = {}
     for layers in (known[preset], own):
         of_task = dict(layers.get("tasks", {}).get(task.name, {}))
@@ -89,7 +89,7 @@ def resolve(
     for assignment in assignments:
         values = _override(values, _assignment(assignment))
         recipe = Recipe.parse(values, f"--set {one_line(assignment, 100)}")
-    unused = method.options.without_effect(recipe.options, task, variant or method.variants[0])
+    unused = method.options.without_effect(recipe.options, task, variant)
     if not unused:
         return recipe
     return recipe.model_copy(update={"options": _without_unused(recipe.options, of_preset, unused)})

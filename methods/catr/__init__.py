@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from avsbench_harness.errors import UsageError
 from avsbench_harness.method import Method, check_variant
+from avsbench_harness.tasks import TASKS
 
 from .options import Options
 
@@ -33,9 +34,13 @@ class CATR(Method):
 
         return CATRModel
 
+    def default_variant(self, task: str) -> str:
+        """Return ``released``, but ``paper`` for avss, which the released network does not support."""
+        return "paper" if TASKS[task].semantic else "released"
+
     def build(self, task: Task, backbone: str, *, variant: str | None = None, **options: Any) -> Model:
         """See :meth:`Method.build`; the released network has no class head, so it does not support avss."""
-        if check_variant(self, variant) == "released" and task.semantic:
+        if check_variant(self, variant, task.name) == "released" and task.semantic:
             raise UsageError(
                 f"The released CATR has no class head, so it cannot do {task.name}; the variant paper can."
             )
