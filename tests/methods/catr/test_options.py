@@ -40,6 +40,16 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
     assert message in str(caught.value)
 
 
+def test_the_default_variant_on_avss_is_the_papers() -> None:
+    assert [CATR().default_variant(task) for task in ("s4", "ms3", "avss")] == [
+        "released",
+        "released",
+        "paper",
+    ]
+    default, paper = (resolve(CATR(), AVSS, "r50", variant=name) for name in (None, "paper"))
+    assert default == paper
+
+
 def test_avss_and_unknown_variants_are_refused() -> None:
     with pytest.raises(UsageError, match="no class head, so it cannot do avss; the variant paper can"):
         build(AVSS)
