@@ -6,23 +6,10 @@ from pathlib import Path
 import pytest
 
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.launch.grid import Grid, parse_seeds, read_grid
+from avsbench_harness.launch.grid import Grid
 from avsbench_harness.launch.request import Request
 from avsbench_harness.launch.status import grid_status, is_done
 from avsbench_harness.launch.sweep import cells, distinct
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0..2", [0, 1, 2]), ("3..3", [3]), ("4", [4]), ("0, 2,5", [0, 2, 5])]
-)
-def test_seeds_as_ranges_and_lists(text: str, seeds: list[int]) -> None:
-    assert parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "2..0", "a", "1..", "-1", "1,,2"])
-def test_malformed_seeds_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"0\.\.2 or 0,1,2"):
-        parse_seeds(text)
 
 
 def test_a_grid_is_every_combination_with_reasons_for_invalid_ones(grid, tmp_path: Path) -> None:
@@ -54,33 +41,10 @@ def test_a_grid_of_ablation_tables_has_their_rows(tiny: str, real_s4: Path, tmp_
     assert {cell.run.recipe.iterations for cell in planned if cell.run} == {1}
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({}, "either the key method or the key ablations"),
-        ({"method": "a", "ablations": "a/table1"}, "either the key method or the key ablations"),
-        ({"ablations": "a/table1", "variant": "paper"}, "determine variant"),
-    ],
-)
-def test_grids_are_of_methods_or_of_ablation_tables(keys: dict[str, str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Grid.parse(keys, "grid")
-
-
 def test_repeated_runs_are_planned_once(grid, tmp_path: Path) -> None:
     planned = cells(grid(rows=[{"name": "a"}, {"name": "b"}]), tmp_path, "cpu")
     assert [cell.row for cell in planned] == ["a", "b"]
     assert len(distinct(planned)) == 1
-
-
-def test_grids_are_read_from_yaml_and_checked(tmp_path: Path) -> None:
-    path = tmp_path / "grid.yaml"
-    path.write_text("method: [a, b]\nseeds: 0..1\nset: {optimizer.lr: 1.0e-3}\n")
-    grid = read_grid(path)
-    assert (grid.method, grid.seeds, grid.task) == (["a", "b"], [0, 1], ["s4"])
-    path.write_text("method: a\nbackbones: r50\n")
-    with pytest.raises(UsageError, match=r"Unknown key 'backbones' in .*grid\.yaml.*'backbone'"):
-        read_grid(path)
 
 
 def test_a_request_round_trips_through_its_options(
@@ -109,32 +73,11 @@ def test_a_request_round_trips_through_its_options(
     assert set(unset) <= {"recipe", "weights", "init"}
 
 
-def test_grids_need_a_method() -> None:
-    with pytest.raises(UsageError, match="method"):
-        Grid.parse({}, "nothing")
-
-
 def test_missing_data_are_reported_once(grid, tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="nowhere does not exist"):
         cells(grid(data=tmp_path / "nowhere", seeds="0..5"), tmp_path)
     with pytest.raises(MissingDataError, match="contains no S4"):
         cells(grid(data=tmp_path, seeds="0..5"), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": "0..99999999999"}, "Seeds are given as"),
-        ({"seeds": "²"}, "Seeds are given as"),
-        ({"seeds": [2**64 - 1]}, "'seeds.0' is 18446744073709551615, but"),
-        ({"seeds": True}, "'seeds.0' is True, but"),
-        ({"seeds": "0..9999", "task": ["s4", "ms3"]}, "20000 runs, and at most 10000"),
-        ({"set": {"optimizer.lr": float("inf")}}, "'set' is .*, but it has inf"),
-    ],
-)
-def test_unusable_grids_are_one_sentence(grid, changes: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        grid(**changes)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"format": 1}', "[" * 100_000])
