@@ -32,7 +32,7 @@ def small(**changes: Any) -> dict[str, Any]:
     """Return the small options with changes, without options that have no effect then."""
     options = {**SMALL, **changes}
     if options.get("decomposition", "quantized") != "quantized":
-        options.pop("codebook_size")
+        del options["codebook_size"], options["unquantized_steps"]
     if options.get("decomposition") == "none":
         options.pop("semantic_layers")
     return options
