@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from avsbench_harness.results.measurement import Measurement
 from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
-from avsbench_harness.results.robustness import read_gain, robustness_files
+from avsbench_harness.results.robustness import Gain, read_gain, robustness_files
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
 from avsbench_harness.scoring.api import canonical
@@ -71,7 +72,7 @@ class Results:
         refused: faulty or unreadable files, each with the reasons.
         bootstraps: by run id; failed runs have none.
         keys: hash of the files of each record by run id.
-        gains: audio gains by run id, of the runs with a robustness record, see :func:`.robustness.read_gain`.
+        gains: audio gains by run id, of the records with a robustness record on the same ground truth.
         refused_robustness: faulty robustness records, each with the reason.
     """
 
@@ -116,9 +117,18 @@ def read_results(folder: Path) -> Results:
     with open_cache() as cache, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _BATCH):
             checked += _check(paths[start : start + _BATCH], cache, pool, solutions)
-        gains, refused_robustness = _read_gains(folder, cache, pool)
+        found, refused_robustness = _read_gains(folder, cache, pool)
     measurements, refused = read_checked_measurements(folder)
     valid = {one.record.run_id: one for one in checked if one.record is not None and not one.faults}
+    gains = {}
+    for path, gain in found.items():
+        record = valid[gain.run_id].record if gain.run_id in valid else None
+        if record is None or gain.difference is None:
+            continue
+        if gain.solution == record.data.solution:
+            gains[gain.run_id] = gain.difference
+        else:
+            refused_robustness.append((path, "its ground truth is not that of the run's record."))
     return Results(
         folder=folder,
         records=tuple(one.record for one in valid.values() if one.record is not None),
@@ -134,22 +144,25 @@ def read_results(folder: Path) -> Results:
 
 def _read_gains(
     folder: Path, cache: CheckCache, pool: Executor
-) -> tuple[dict[str, PairedDifference], list[tuple[Path, str]]]:
-    """Return the audio gains of a folder by run id, and the faulty robustness records with the reasons."""
+) -> tuple[dict[Path, Gain], list[tuple[Path, str]]]:
+    """Return the audio gain of every robustness record, and the faulty ones with the reasons."""
     files = robustness_files(folder)
-    keys = list(pool.map(_robustness_key, files))
-    known = {key: json.loads(value) for key, value in cache.get([key for key in keys if key]).items()}
-    pending = {path: key for path, key in zip(files, keys, strict=True) if key not in known}
-    found = dict(zip(pending.values(), pool.map(_check_robustness, pending), strict=True))
-    cache.put({key: json.dumps(value).encode() for key, value in found.items() if key})
+    keys = dict(zip(files, pool.map(_robustness_key, files), strict=True))
+    known = {
+        key: json.loads(value) for key, value in cache.get([key for key in keys.values() if key]).items()
+    }
+    pending = [path for path in files if keys[path] not in known]
+    checked = dict(zip(pending, pool.map(_check_robustness, pending), strict=True))
+    cache.put({keys[path]: json.dumps(value).encode() for path, value in checked.items() if keys[path]})
     gains, refused = {}, []
-    for path, key in zip(files, keys, strict=True):
-        run_id, gain, fault = (known | found)[key]
+    for path in files:
+        facts, fault = checked[path] if path in checked else known[keys[path]]
         if fault:
             refused.append((path, fault))
-        elif gain is not None:
-            value, interval = gain
-            gains[run_id] = PairedDifference(value, interval and (interval[0], interval[1]))
+        else:
+            run_id, solution, value, interval = facts
+            difference = None if value is None else PairedDifference(value, interval and tuple(interval))
+            gains[path] = Gain(run_id, solution, difference)
     return gains, refused
 
 
@@ -164,13 +177,16 @@ def _robustness_key(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_robustness(path: Path) -> tuple[str, tuple[float, tuple[float, float] | None] | None, str]:
-    """Return run id, audio gain with interval, and the first fault of a robustness record."""
+def _check_robustness(path: Path) -> tuple[Sequence[Any], str]:
+    """Return run id, ground truth, gain and its interval of a robustness record, and its first fault."""
     try:
-        run_id, gain = read_gain(path)
+        gain = read_gain(path)
     except UsageError as error:
-        return "", None, one_line(error)
-    return run_id, None if gain is None else (gain.value, gain.interval), ""
+        return (), one_line(error)
+    value, interval = None, None
+    if gain.difference is not None:
+        value, interval = gain.difference.value, gain.difference.interval
+    return (gain.run_id, gain.solution, value, interval), ""
 
 
 def _check(

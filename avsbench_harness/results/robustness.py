@@ -172,11 +172,24 @@ def read_robustness(path: Path) -> RobustnessRecord:
     return RobustnessRecord.parse(read_json(path), str(path), "a robustness record")
 
 
-def read_gain(path: Path, condition: str = SWAPPED) -> tuple[str, PairedDifference | None]:
-    """Read the run id of a robustness record, and its audio gain in the first main metric (J, mIoU).
+@dataclass(frozen=True)
+class Gain:
+    """The audio gain of a run.
 
-    The gain is ``None`` if the record is of another split than test, lacks the condition, or the gain is
-    undefined.
+    Attributes:
+        run_id: of the run.
+        solution: fingerprint of the ground truth.
+        difference: in the first main metric (J, mIoU); ``None`` if the robustness record is of another split
+            than test, lacks the condition, or the gain is undefined.
+    """
+
+    run_id: str
+    solution: str | None
+    difference: PairedDifference | None
+
+
+def read_gain(path: Path, condition: str = SWAPPED) -> Gain:
+    """Read the audio gain of a robustness record.
 
     Args:
         path: file of the record.
@@ -190,9 +203,10 @@ def read_gain(path: Path, condition: str = SWAPPED) -> tuple[str, PairedDifferen
     record = read_robustness(path)
     entry = record.condition(condition) if record.data.split == "test" else None
     gain = entry and entry.gain and entry.gain[entry.score.main[0]]
-    if not gain or gain.value is None:
-        return record.run_id, None
-    return record.run_id, PairedDifference(gain.value, gain.interval)
+    difference = None
+    if gain and gain.value is not None:
+        difference = PairedDifference(gain.value, gain.interval)
+    return Gain(record.run_id, record.data.solution, difference)
 
 
 def robustness_files(results: Path) -> list[Path]:

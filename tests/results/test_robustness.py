@@ -14,7 +14,7 @@ import pytest
 from avsbench_harness.errors import UsageError
 from avsbench_harness.files import sha256_json
 from avsbench_harness.results.folder import read_results
-from avsbench_harness.results.record import DataEntry, ScoreEntry
+from avsbench_harness.results.record import DataEntry, ScoreEntry, clips_file
 from avsbench_harness.results.robustness import (
     ConditionEntry,
     GainEntry,
@@ -26,6 +26,8 @@ from avsbench_harness.results.robustness import (
     write_robustness,
 )
 from avsbench_harness.scoring import score_semantic
+
+from .records import score_clips
 
 RUN = f"s4-tiny-r50-s0-{'ab' * 5}"
 SOURCES = {"a": "b", "b": "c", "c": "a", "d": "e", "e": "d"}
@@ -104,18 +106,32 @@ def path(results: Path) -> Path:
 
 def test_a_right_record_has_no_faults_and_a_gain(results: Path, path: Path) -> None:
     assert list(robustness_faults(path)) == []
-    run, gain = read_gain(path)
-    assert run == RUN
+    found = read_gain(path)
+    assert (found.run_id, found.solution) == (RUN, "0" * 64)
+    gain = found.difference
     assert gain is not None
     assert gain.value == pytest.approx(0.34)  # (0.6 + 0.6 + 0.1 + 0.0 + 0.4) / 5
     assert gain.interval == interval(np.array(CLEAN["J"]) - OTHER["J"])
     assert gain.significant
-    assert read_gain(path, "clean") == (RUN, None)
+    assert read_gain(path, "clean").difference is None
+
+
+def test_gains_of_the_records_in_a_folder(results: Path, path: Path) -> None:
+    run = score_clips(results, "s4-tiny-r50-s0", 5, data={"solution": "0" * 64})
+    assert read_results(results).gains == {}  # the robustness record is of another run
+    for file in (path, clips_file(path)):
+        file.rename(file.with_name(file.name.replace(RUN, run.run_id)))
+    moved = path.with_name(f"{run.run_id}.json")
+    change(moved, run.run_id, "run_id")
+    change(moved, run.spec_hash, "spec_hash")
     for _ in range(2):  # checked, then from the cache
         content = read_results(results)
-        assert content.gains == {RUN: gain}
-        assert content.refused_robustness == ()
-    assert read_results(results / "none").gains == {}
+        assert content.gains == {run.run_id: read_gain(moved).difference}
+        assert content.refusals == []
+    change(moved, "1" * 64, "data", "solution")
+    content = read_results(results)
+    assert content.gains == {}
+    assert content.refused_robustness == ((moved, "its ground truth is not that of the run's record."),)
 
 
 def change(path: Path, value: Any, *keys: str | int) -> None:
@@ -257,7 +273,7 @@ def test_records_of_avss_have_the_sums_of_classes(tmp_path: Path) -> None:
     path = robustness_file(tmp_path, RUN, "test")
     write_robustness(path, record, pd.concat(tables), pd.concat(classes))
     assert list(robustness_faults(path)) == []
-    assert read_results(tmp_path).gains[RUN].value == pytest.approx(
+    assert read_gain(path).difference.value == pytest.approx(
         clean.metrics["mIoU"] - other.metrics["mIoU"], abs=1e-12
     )
     change(path, 0.0, "conditions", 1, "gain", "mIoU", "value")
