@@ -1,11 +1,14 @@
-"""The wheel is complete: its methods run outside the source tree."""
+"""The wheel is complete: its methods run outside the source tree, and its media have their licences."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,18 +20,47 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_methods_and_run_work_from_the_wheel(tmp_path: Path, real_s4: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # Build from a clone, to include only committed files and leave the source tree unchanged.
-    source = tmp_path / "source"
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+#: Licences of the media of AVS-Mini, all of which permit redistribution.
+LICENCES = {"CC0", "CC-BY", "CC-BY-4.0", "Apache-2.0", "MIT"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a clone, to include only committed files and leave the source tree unchanged."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(source)], check=True)
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)], check=True
+        [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)], check=True
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_every_recording_and_picture_has_author_and_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (notice,) = (name for name in names if name.endswith("licenses/NOTICE"))
+        for word in ("ESC-10", "Noto", "Twemoji", "Fluent", "CC0 1.0", "CC-BY 3.0", "CC-BY 4.0", "MIT"):
+            assert word in archive.read(notice).decode()
+        for table, folder, suffix in (("sounds", "sounds", ".ogg"), ("pictures", "pictures", ".png")):
+            place = "avsbench_harness/data/mini/media"
+            text = archive.read(f"{place}/{table}.csv").decode()
+            rows = list(csv.DictReader(io.StringIO(text)))
+            files = [name for name in names if name.startswith(f"{place}/{folder}/")]
+            assert all(name.endswith(suffix) for name in files)
+            assert sorted(Path(name).name for name in files) == sorted(row["file"] for row in rows)
+            assert all(row["author"].strip() for row in rows)
+            assert {row["licence"] for row in rows} <= LICENCES
+
+
+@pytest.mark.slow
+def test_methods_and_run_work_from_the_wheel(wheel: Path, tmp_path: Path, real_s4: Path) -> None:
     site, away = tmp_path / "site", tmp_path / "away"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    subprocess.run([*PIP, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     away.mkdir()
 
     def avsb(*arguments: str) -> str:
