@@ -207,7 +207,7 @@ def test_a_file_is_recognised_if_the_requested_network_does_not_exist(
     file = publish(constants(golden_keys(data, "catr/pvt")), "bare", tmp_path)
     looks = r"looks like catr \(released\) for s4 or ms3 with pvt\.$"
     with pytest.raises(UsageError, match=rf"cannot do avss.*{looks}"):
-        import_weights("catr", file, task="avss", backbone="pvt")
+        import_weights("catr", file, task="avss", backbone="pvt", variant="released")
     with pytest.raises(UsageError, match=rf"Unknown backbone 'pvtv2'.*{looks}"):
         import_weights("catr", file, task="s4", backbone="pvtv2")
 
@@ -240,7 +240,7 @@ def test_files_that_fit_no_method_entirely(data: Path, tmp_path: Path, own_cache
 def test_requests_that_are_refused(tmp_path: Path, own_cache: Path, tiny: str) -> None:
     file = publish({"a": torch.ones(1)}, "bare", tmp_path)
     with pytest.raises(UsageError, match="cannot do avss"):
-        import_weights("catr", file, task="avss", backbone="pvt")
+        import_weights("catr", file, task="avss", backbone="pvt", variant="released")
     with pytest.raises(UsageError, match="Unknown variant of catr 'released2'"):
         import_weights("catr", file, task="s4", backbone="pvt", variant="released2")
     with pytest.raises(UsageError, match="no weights file"):
