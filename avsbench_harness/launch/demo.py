@@ -55,7 +55,7 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration measured and wrote.
+    """Measurements of a demonstration, and the paths of its pages.
 
     Attributes:
         runs: the methods, in their order.
@@ -127,7 +127,7 @@ def plan_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) -
         )
     check_output(out)
 
-    @functools.cache
+    @functools.cache  # instead of open_data, which prefers a folder mini in the working directory
     def opened(task: str, data: Path | None, singles: bool) -> tuple[Dataset, str]:
         dataset = generated_dataset(MINI, get_task(task))
         return dataset, dataset.fingerprint()

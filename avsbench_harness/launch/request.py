@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from avsbench_harness import __version__
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
@@ -33,6 +34,9 @@ from avsbench_harness.weights import backbone_names
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
 logger = logging.getLogger(__name__)
+
+#: Returns a data set and its fingerprint, see :func:`open_data`.
+OpenData: TypeAlias = Callable[[str, Path | None, bool], tuple[Dataset, str]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def plan(
     request: Request,
     *,
     check: bool = True,
-    opened: Callable[[str, Path | None, bool], tuple[Dataset, str]] = open_data,
+    opened: OpenData = open_data,
 ) -> Run:
     """Resolve a request; invalid values and missing files are errors here, before any computation.
 

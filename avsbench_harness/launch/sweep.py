@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import data_root
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import AvsbError, MissingDataError
 from avsbench_harness.launch.ablation_grid import AblationRequest, ablation_grid
 from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.grid import Grid
-from avsbench_harness.launch.request import Request, open_data, plan
+from avsbench_harness.launch.request import OpenData, Request, open_data, plan
 from avsbench_harness.recipe.resolve import assignments
 from avsbench_harness.results.record import Record, read_record
 from avsbench_harness.tasks import get_task
 
 State: TypeAlias = Literal["pending", "queued", "running", "done", "failed"]
-
-#: See :func:`.request.open_data`.
-OpenData: TypeAlias = Callable[[str, Path | None, bool], tuple[Dataset, str]]
 
 
 @dataclass(frozen=True)

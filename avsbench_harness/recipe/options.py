@@ -40,8 +40,7 @@ class BuildOptions(Schema):
         Raises:
             UsageError: an option is unknown, out of range, contradicts another, or has no effect.
         """
-        values = {**cls.defaults(options, task, variant), **options}
-        parsed = cls.parse(values, f"the options of {cls.method}").completed(task)
+        parsed = cls._parsed(options, task, variant)
         parsed.check(task)
         for name, reason in parsed._without_effect(options, task):
             raise UsageError(f"The option {name} has no effect {reason}; leave it out.")
@@ -51,11 +50,16 @@ class BuildOptions(Schema):
     def without_effect(cls, options: Mapping[str, Any], task: Task, variant: str) -> list[str]:
         """Return the names of given options that have no effect; none if the options are invalid."""
         try:
-            values = {**cls.defaults(options, task, variant), **options}
-            parsed = cls.parse(values, f"the options of {cls.method}").completed(task)
+            parsed = cls._parsed(options, task, variant)
         except UsageError:
             return []
         return [name for name, _ in parsed._without_effect(options, task)]
+
+    @classmethod
+    def _parsed(cls, options: Mapping[str, Any], task: Task, variant: str) -> Self:
+        """Return the given options and the defaults for the others, without checks against each other."""
+        values = {**cls.defaults(options, task, variant), **options}
+        return cls.parse(values, f"the options of {cls.method}").completed(task)
 
     def _without_effect(self, given: Mapping[str, Any], task: Task) -> Iterator[tuple[str, str]]:
         """Yield the names of given options without effect, and the reasons."""
