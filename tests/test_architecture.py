@@ -15,7 +15,7 @@ TESTS = ROOT / "tests"
 
 #: Modules and sub-packages in layers: each imports only from those before it.
 LAYERS = [
-    "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data",
+    "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data", "video",
     "weights", "nn", "method", "submission", "scoring", "robustness", "engine", "results", "bench",
     "analysis", "leaderboard", "ablation", "launch", "cli",
 ]  # fmt: skip

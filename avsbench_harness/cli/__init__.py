@@ -31,6 +31,7 @@ from avsbench_harness.cli import (
     robustness,
     run,
     score,
+    segment,
     submit,
     sweep,
     weights,
@@ -70,6 +71,7 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(run.train)
 app.command()(run.predict)
+app.command()(segment.segment)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(robustness.robustness)

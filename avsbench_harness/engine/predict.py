@@ -197,22 +197,23 @@ def _rounds(
         yield []
 
 
-def to_masks(prediction: Tensor, task: Task, side: int = MASK_SIZE) -> Masks:
+def to_masks(prediction: Tensor, task: Task, side: int | tuple[int, int] = MASK_SIZE) -> Masks:
     """Resize and quantise one clip's prediction to the form of a submission.
 
     Args:
         prediction: (t,H,W) probabilities or (t,C,H,W) class scores, any size.
         task: the task.
-        side: height and width of the masks.
+        side: height and width of the masks, or both as (h,w).
 
     Returns:
-        (t,side,side) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
+        (t,h,w) float32 probabilities, or uint8 labels: the argmax of the softmax, with ties broken by
         the lowest class, as in the published evaluation. Other sizes are resized bilinearly first.
     """
     values = prediction.float()
-    if values.shape[-2:] != (side, side):
+    size = (side, side) if isinstance(side, int) else side
+    if values.shape[-2:] != size:
         stacked = values if task.semantic else values.unsqueeze(1)
-        stacked = F.interpolate(stacked, (side, side), mode="bilinear", align_corners=False)
+        stacked = F.interpolate(stacked, size, mode="bilinear", align_corners=False)
         values = stacked if task.semantic else stacked.squeeze(1)
     if task.semantic:
         labels: NDArray[np.uint8] = values.softmax(1).argmax(1).to(torch.uint8).cpu().numpy()
