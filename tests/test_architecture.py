@@ -15,8 +15,8 @@ TESTS = ROOT / "tests"
 
 #: Modules and sub-packages in layers: each imports only from those before it.
 LAYERS = [
-    "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data", "video",
-    "weights", "nn", "method", "submission", "scoring", "robustness", "engine", "results", "bench",
+    "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data",
+    "video", "weights", "nn", "method", "submission", "scoring", "robustness", "engine", "results", "bench",
     "analysis", "leaderboard", "ablation", "launch", "cli",
 ]  # fmt: skip
 

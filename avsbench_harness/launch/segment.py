@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -269,7 +270,7 @@ def _notes(predictor: Predictor, media: Media, damage: Damage) -> list[str]:
         notes.append(f"The sound of {media.path} goes on for {tail:.1f} s after the picture.")
     if damage.packets:
         notes.append(
-            f"{damage.packets} parts of {media.path} cannot be decoded; there the frame before them is used."
+            f"{media.path} is damaged in {damage.packets} places, where the frame before or silence is used."
         )
     return notes
 
@@ -304,7 +305,11 @@ def output_files(videos: list[Path], out: Path | None) -> dict[Path, Path]:
         raise UsageError(f"--out {out} is one file for {len(videos)} videos; pass a folder.")
     if out is not None and folder is None:
         return {videos[0]: out}
-    files = {video: (folder or Path()) / f"{video.stem}-segmented.mp4" for video in videos}
+    stems = Counter(video.stem for video in videos)
+    files = {
+        video: (folder or Path()) / f"{video.stem if stems[video.stem] == 1 else video.name}-segmented.mp4"
+        for video in videos
+    }
     if len(set(files.values())) < len(videos):
         raise UsageError("Several videos have the same name; segment them one by one with --out.")
     return files

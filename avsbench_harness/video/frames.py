@@ -60,9 +60,9 @@ def read_frames(media: Media, damage: Damage | None = None) -> Generator[VideoFr
                     f"{media.path} has frames of {decoded.width} x {decoded.height} pixels, more than "
                     f"{MAX_PIXELS >> 20} million; make it smaller first."
                 )
-            time = last + 1 / media.rate if last is not None else Fraction(0)
-            if decoded.pts is not None and decoded.time_base is not None:
-                time = media.time(decoded.pts, decoded.time_base)
+            time = media.time(decoded.pts, decoded.time_base or stream.time_base)
+            if time is None:
+                time = last + 1 / media.rate if last is not None else Fraction(0)
             if last is not None and time <= last:  # damaged or repeated time stamps
                 continue
             last = time
@@ -100,6 +100,7 @@ def _decode(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
         except av.error.FFmpegError:
             damage.packets += 1
             continue
+        damage.packets += sum(bool(frame.is_corrupt) for frame in decoded)
         yield from decoded
 
 

@@ -58,9 +58,12 @@ class Media:
     sound_end: Fraction
     aspect: Fraction | None = None
 
-    def time(self, pts: int, time_base: Fraction) -> Fraction:
-        """The time of a time stamp of the file, seconds."""
-        return pts * time_base - self.zero
+    def time(self, pts: int | None, time_base: Fraction | None) -> Fraction | None:
+        """The time of a time stamp of the file, seconds; ``None`` if it is missing or beyond the end."""
+        if pts is None or time_base is None:
+            return None
+        time = pts * time_base - self.zero
+        return time if time <= max(self.seconds, self.sound_end) + 1 else None
 
 
 def import_av() -> Any:
@@ -95,7 +98,10 @@ def open_video(path: Path) -> Iterator[InputContainer]:
             metadata_errors="replace",
         )
     except av.error.FFmpegError as error:
-        raise UsageError(f"{path} is not a video that FFmpeg can read ({_reason(error)}).") from None
+        raise UsageError(
+            f"{path} cannot be read as a video: it is of another format, damaged or incomplete (FFmpeg: "
+            f"{_reason(error)})."
+        ) from None
     with container:
         yield container
 

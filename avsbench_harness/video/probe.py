@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ from avsbench_harness.video.media import (
     picture_stream,
     sound_stream,
 )
+
+#: Longest time between two packets of a stream, seconds; a longer one is a damaged time stamp.
+MAX_JUMP = 3600
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,10 +41,11 @@ def probe(path: Path) -> Media:
         sound_rate = sound.codec_context.sample_rate if sound is not None else None
         if sound_rate == 0:
             sound, sound_rate = None, None
-        first, end, count = _extent(container, [picture] if sound is None else [picture, sound])
-    zero = first.get("video", Fraction(0))
+        extents = _extents(container, [picture] if sound is None else [picture, sound])
+    shown, heard = extents["video"], extents["audio"]
+    zero = shown.first or Fraction(0)
     # Streams without time stamps last as long as their number of frames.
-    seconds = end["video"] - zero if "video" in end else count / rate
+    seconds = shown.count / rate if shown.end is None else shown.end - zero
     media = Media(
         path=path,
         width=0,
@@ -50,7 +54,7 @@ def probe(path: Path) -> Media:
         seconds=max(seconds, 1 / rate),
         zero=zero,
         sound_rate=sound_rate,
-        sound_end=max(Fraction(0), end.get("audio", zero) - zero),
+        sound_end=max(Fraction(0), (heard.end or zero) - zero),
     )
     with closing(read_frames(media)) as frames:
         frame = next(frames, None)
@@ -64,22 +68,32 @@ def probe(path: Path) -> Media:
     return replace(media, width=pixels.shape[1], height=pixels.shape[0], aspect=aspect)
 
 
-def _extent(
-    container: InputContainer, streams: list[Any]
-) -> tuple[dict[str, Fraction], dict[str, Fraction], int]:
-    """First and last time of each kind of stream, and the number of packets of the video stream."""
-    first: dict[str, Fraction] = {}
-    end: dict[str, Fraction] = {}
-    count = 0
+@dataclass
+class _Extent:
+    """First and last time of a stream, seconds, without time stamps that are damaged or wrap around."""
+
+    first: Fraction | None = None
+    end: Fraction | None = None
+    count: int = 0
+
+    def add(self, start: Fraction, length: Fraction) -> None:
+        """Add a packet; packets come in the order of the file."""
+        if self.end is None or self.first is None or start < self.end - MAX_JUMP:
+            self.first, self.end = start, start + length
+        elif start < self.end + MAX_JUMP:
+            self.first, self.end = min(self.first, start), max(self.end, start + length)
+
+
+def _extents(container: InputContainer, streams: list[Any]) -> dict[str, _Extent]:
+    """The extents of the streams by their kind."""
+    extents = {"video": _Extent(), "audio": _Extent()}
     for packet in packets(container, streams):
-        kind, stamp = packet.stream.type, packet.pts
-        count += kind == "video"
-        if stamp is None or packet.time_base is None:
+        extent = extents[packet.stream.type]
+        extent.count += 1
+        if packet.pts is None or packet.time_base is None:
             continue
-        start = stamp * packet.time_base
         length = packet.duration * packet.time_base if packet.duration else Fraction(0)
-        if not length and kind == "video":
+        if not length and packet.stream.type == "video":
             length = 1 / (packet.stream.average_rate or DEFAULT_RATE)
-        first[kind] = min(first.get(kind, start), start)
-        end[kind] = max(end.get(kind, start), start + length)
-    return first, end, count
+        extent.add(packet.pts * packet.time_base, length)
+    return extents

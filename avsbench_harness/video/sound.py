@@ -74,8 +74,8 @@ def read_sound(media: Media, damage: Damage | None = None) -> Iterator[tuple[int
         for frame in _decode_16_bit(container, stream, media.sound_rate, damage):
             channels = frame.to_ndarray().astype(np.float64) / 32768.0  # (channels, n)
             samples = channels.mean(axis=0)
-            if frame.pts is not None and frame.time_base is not None:
-                position = round(media.time(frame.pts, frame.time_base) * media.sound_rate)
+            if (time := media.time(frame.pts, frame.time_base or stream.time_base)) is not None:
+                position = round(time * media.sound_rate)
             skipped = max(0, -position)
             if skipped < len(samples):
                 yield position + skipped, samples[skipped:]

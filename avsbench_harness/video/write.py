@@ -188,13 +188,12 @@ class _Sound:
     def _copied(self, source: Any, stream: Any, target: Any) -> Iterator[Any]:
         last: int | None = None
         for packet in packets(source, stream):
-            if packet.pts is None or packet.is_corrupt:
+            time = self._media.time(packet.pts, packet.time_base)
+            if time is None or not _decodes(stream, packet):
                 continue
-            shift = round(self._media.zero / packet.time_base)
-            packet.pts -= shift
+            packet.pts -= round(self._media.zero / packet.time_base)
             packet.dts = packet.pts  # sound is not reordered
-            before = (packet.pts + packet.duration) * packet.time_base < Fraction(-1, 10)
-            if before or (last is not None and packet.dts <= last):
+            if time < Fraction(-1, 10) or (last is not None and packet.dts <= last):
                 continue
             last = packet.dts
             packet.stream = target
@@ -222,8 +221,9 @@ class _Sound:
             except av.error.FFmpegError:
                 continue
             for frame in decoded:
-                if frame.pts is not None:
-                    frame.pts -= round(self._media.zero / frame.time_base)
+                frame.time_base = frame.time_base or stream.time_base
+                known = self._media.time(frame.pts, frame.time_base) is not None
+                frame.pts = frame.pts - round(self._media.zero / frame.time_base) if known else None
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None:
                     expected = form
@@ -240,6 +240,15 @@ class _Sound:
 
 
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+
+
+def _decodes(stream: Any, packet: Any) -> bool:
+    """Whether a packet can be decoded; damaged ones are not copied."""
+    try:
+        stream.decode(packet)
+    except import_av().error.FFmpegError:
+        return False
+    return not packet.is_corrupt
 
 
 def _encoder(path: Path, crf: int | None) -> str:
