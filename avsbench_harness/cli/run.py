@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,20 +90,29 @@ def train(planned: Run, json: JsonOption = False) -> None:
 @takes_run
 def predict(
     planned: Run,
-    split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="test, val or train.")] = "test",
+    saved: Annotated[
+        str | None,
+        typer.Option(
+            "--saved", help="Predict with kept weights (recipe key keep) of this step, or with all."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write the submission of a trained run, or of other weights (--weights).
 
     Pass the options that the run was trained with. Protocols of the recipe that score masks of another size
-    get a submission of their own beside it.
+    get a submission of their own beside it. The split needs no masks; --data may also be a folder with one
+    folder of frames and a recording per clip.
 
     \b
     Examples:
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
+      avsb predict --method avsegformer --backbone pvt --data AVSBench --split val --saved all
     """
     from avsbench_harness.distributed import rank
+    from avsbench_harness.engine.saved_weights import choose_saved
     from avsbench_harness.launch.execute import predict as predict_run
     from avsbench_harness.launch.execute import train_or_load
     from avsbench_harness.tasks import get_split
@@ -110,13 +120,23 @@ def predict(
     name = get_split(split)
     if planned.spec.weights is not None:
         train_or_load(planned)
-    path = predict_run(planned, name)
+    if saved is None:
+        runs = [planned]
+    else:
+        runs = [replace(planned, saved=step) for step in choose_saved(planned, saved)]
+    found = [
+        {"run": run.id, "split": name, "submission": str(predict_run(run, name)), "step": run.saved}
+        for run in runs
+    ]
     if rank() != 0:
         return
-    if json:
-        print_json({"run": planned.id, "split": name, "submission": str(path)})
+    if not json:
+        for one in found:
+            typer.echo(f"submission: {one['submission']}")
+    elif saved is not None:
+        print_json(found)
     else:
-        typer.echo(f"submission: {path}")
+        print_json({key: value for key, value in found[0].items() if key != "step"})
 
 
 def _show_spec(planned: Run, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
+from avsbench_harness.data.avsbench.unlabelled import is_labelled, stated_fingerprint, without_masks
 from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
@@ -32,12 +34,14 @@ from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import MissingDataError, UsageError
-from avsbench_harness.robustness.conditions import CLEAN, condition_note
+from avsbench_harness.robustness.conditions import condition_note
 from avsbench_harness.scoring import get_protocol, score_submission
 from avsbench_harness.submission import Header, SubmissionWriter, read_solution, read_submission
 from avsbench_harness.tasks import MASK_SIZE, Split, Task
 from avsbench_harness.weights.sources import ENCODER
 from avsbench_harness.weights.tensors import load_tensors
+
+logger = logging.getLogger(__name__)
 
 #: A clip's prediction in a submission, see :func:`to_masks`.
 Masks: TypeAlias = NDArray[np.float32] | NDArray[np.uint8]
@@ -86,6 +90,8 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
     clips = split_clips(run, split)
     if not clips:
         raise MissingDataError(f"The {split} split of {run.dataset.root} has no clips.")
+    if not is_labelled(clips):
+        clips = without_masks(clips)
     recipe = run.recipe
     decoder = FileDecoder(clips, run.task, recipe.image_size, recipe.fit, maskige_inputs(run, split))
     audio = audio_inputs(run, split)
@@ -126,9 +132,8 @@ def write_predictions(
         AvsbError: a prediction has a wrong shape or type, is not finite, or is outside [0, 1].
     """
     clips = dataset.clips
-    with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
-        fingerprint = solution.fingerprint
-    header = submission_header(run, split, fingerprint)
+    with distributed.main_process_first():
+        header = submission_header(run, split, ground_truth_fingerprint(run, split))
     predicted = _indices(dataset)
     system.eval()
     with ExitStack() as stack:
@@ -145,10 +150,26 @@ def write_predictions(
                 progress.advance(display, len(batch))
 
 
-def submission_header(run: Run, split: Split, solution: str) -> Header:
-    """Return the header of a run's submission; ``solution`` is the fingerprint of the ground truth.
+def ground_truth_fingerprint(run: Run, split: Split) -> str:
+    """The fingerprint of a split's ground truth: of its masks, or as the data root states it, or empty."""
+    if is_labelled(run.dataset.clips(split)):
+        with read_solution(solution_file(run.dataset, split)) as solution:
+            return solution.fingerprint
+    stated = stated_fingerprint(run.dataset, split)
+    if distributed.rank() == 0:
+        known = "its fingerprint is that of solutions.json" if stated else "it names no ground truth"
+        logger.info(
+            f"The {split} split of {run.dataset.root} cannot be scored here; the submission has no "
+            f"scores, and {known}."
+        )
+    return stated
 
-    Under a condition other than ``clean``, the run's id has a suffix, so that it is not recorded as the run.
+
+def submission_header(run: Run, split: Split, solution: str) -> Header:
+    """Return the header of a run's submission; ``solution`` is the fingerprint of the ground truth or empty.
+
+    With a condition other than ``clean`` or other weights than the selected ones, the run's id has a suffix,
+    so that it is not recorded as the run.
     """
     notes = ["synthetic data"] if run.dataset.synthetic else []
     notes += filter(None, [condition_note(run.condition, run.dataset, split)])
@@ -157,7 +178,7 @@ def submission_header(run: Run, split: Split, solution: str) -> Header:
         split=split,
         solution=solution,
         method=run.spec.method,
-        run=run.id if run.condition == CLEAN else f"{run.id}-{run.condition}",
+        run=f"{run.id}{run.suffix}",
         note="; ".join(notes),
         size=(run.side, run.side),
     )
