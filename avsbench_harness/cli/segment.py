@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -14,48 +14,68 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.segment import Segmentation, SegmentedFrame
 
 
+VideosArgument: TypeAlias = Annotated[
+    list[Path], typer.Argument(metavar="VIDEO...", help="Files that FFmpeg reads.")
+]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--with",
+        metavar="MODEL",
+        help="Id or folder of a run, a weights file in one, published weights, or METHOD:BACKBONE.",
+    ),
+]
+TaskOption: TypeAlias = Annotated[
+    str | None, typer.Option("--task", help="s4, ms3 or avss, if MODEL exists for several tasks.")
+]
+OverlayFileOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Overlay video (.mp4, .mov, .mkv, .webm) or a folder; defaults to NAME-segmented.mp4 here.",
+    ),
+]
+FpsOption: TypeAlias = Annotated[int, typer.Option("--fps", help="Predictions per second.")]
+OverlapOption: TypeAlias = Annotated[
+    int, typer.Option("--overlap", help="Overlap of consecutive windows, seconds.")
+]
+ThresholdOption: TypeAlias = Annotated[
+    float | None, typer.Option("--threshold", help="Probability of foreground (s4, ms3); defaults to 0.5.")
+]
+MasksOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder for PNG masks in the layout of AVSBench, and COCO JSON."),
+]
+OverlayOption: TypeAlias = Annotated[
+    bool, typer.Option("--overlay/--no-overlay", help="Write the overlay video.")
+]
+CrfOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--crf", help="Quality of the overlay, lower is better; 0 keeps every pixel (RGB)."),
+]
+RunsOption: TypeAlias = Annotated[Path, typer.Option("--runs", help="Folder that holds runs/.")]
+MethodFolderOption: TypeAlias = Annotated[
+    str | None, typer.Option("--method", help="Folder of the method, if it is not installed.")
+]
+
+
 def segment(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Files that FFmpeg reads.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--with",
-            metavar="MODEL",
-            help="Id or folder of a run, a weights file in one, published weights, or METHOD:BACKBONE.",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="s4, ms3 or avss, if MODEL exists for several tasks.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Overlay video (.mp4, .mov, .mkv, .webm) or a folder; defaults to NAME-segmented.mp4 here.",
-        ),
-    ] = None,
-    fps: Annotated[int, typer.Option("--fps", help="Predictions per second.")] = 1,
-    overlap: Annotated[int, typer.Option("--overlap", help="Overlap of consecutive windows, seconds.")] = 0,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Probability of foreground (s4, ms3); defaults to 0.5."),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option("--masks", help="Folder for PNG masks in the layout of AVSBench, and COCO JSON."),
-    ] = None,
-    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write the overlay video.")] = True,
-    crf: Annotated[
-        int | None,
-        typer.Option("--crf", help="Quality of the overlay, lower is better; 0 keeps every pixel (RGB)."),
-    ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds runs/.")] = Path(),
-    method: Annotated[
-        str | None, typer.Option("--method", help="Folder of the method, if it is not installed.")
-    ] = None,
+    videos: VideosArgument,
+    model: ModelOption = None,
+    task: TaskOption = None,
+    out: OverlayFileOption = None,
+    fps: FpsOption = 1,
+    overlap: OverlapOption = 0,
+    threshold: ThresholdOption = None,
+    masks: MasksOption = None,
+    overlay: OverlayOption = True,
+    crf: CrfOption = None,
+    runs: RunsOption = Path(),
+    method: MethodFolderOption = None,
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -97,16 +117,19 @@ def segment(
     if len(videos) == 1 and failures:
         raise next(iter(failures.values()))
     if json:
-        failed = [
-            {"video": str(video), "error": str(error), "exit_code": error.exit_code}
-            for video, error in failures.items()
-        ]
-        print_json([*(result.to_json() for result in results), *failed])
+        print_json([*(result.to_json() for result in results), *_failed(failures)])
     else:
         for error in failures.values():
             typer.echo(f"error: {error}", err=True)
     if failures:
         raise typer.Exit(next(iter(failures.values())).exit_code)
+
+
+def _failed(failures: dict[Path, AvsbError]) -> list[dict[str, Any]]:
+    return [
+        {"video": str(video), "error": str(error), "exit_code": error.exit_code}
+        for video, error in failures.items()
+    ]
 
 
 def _show(result: Segmentation) -> None:
