@@ -21,6 +21,7 @@ from avsbench_harness.launch.load_model import load
 from avsbench_harness.submission import read_submission
 from avsbench_harness.submission.codes import encode
 from avsbench_harness.tasks import S4
+from avsbench_harness.testing.videos import LOSSLESS, pattern, write_test_video
 
 
 @pytest.fixture
@@ -147,3 +148,23 @@ def test_maskiges_are_made_for_the_frames(predictor) -> None:
     assert predictor(maskige="felzenszwalb").remark == ""
     assert predictor().prepare(pixels).maskige is None
     assert found.predict(pixels[None]).shape == (1, 40, 40)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_predictions_of_a_video_are_those_of_its_frames_and_sound(
+    predictor, tmp_path: Path, phase: int
+) -> None:
+    """Two predictions per second: the second sequence of windows begins half a second later."""
+    sound = np.random.default_rng(4).integers(-9000, 9000, 7 * 16_000).astype(np.int16)
+    video = write_test_video(
+        tmp_path / "v.mkv", seconds=7, rate=4, size=(32, 32), codecs=LOSSLESS, sound=sound
+    )
+    found = predictor()
+    masks = {one.index: one.mask for one in found.predict_video(video, fps=2)}
+    picture, seconds = pattern((32, 32)), 7 - phase
+    frames = np.stack([picture(4 * second + 2 + 2 * phase) for second in range(seconds)])
+    start = 8000 * phase
+    expected = found.predict(frames, sound[start : start + seconds * 16_000])
+    assert sorted(masks) == list(range(13))
+    for second in range(seconds):
+        assert np.array_equal(masks[2 * second + phase], expected[second])
