@@ -99,6 +99,8 @@ class Run:
         workers: DataLoader worker processes; 0: decode in this process.
         side: height and width of the masks in submissions.
         condition: the audio condition of predictions, see :mod:`avsbench_harness.robustness.conditions`.
+        trackers: names of trackers that log the training beside ``log.jsonl``, see
+            :mod:`avsbench_harness.tracking.trackers`.
     """
 
     spec: RunSpec
@@ -111,6 +113,7 @@ class Run:
     workers: int = 0
     side: int = MASK_SIZE
     condition: str = CLEAN
+    trackers: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -30,6 +30,7 @@ from avsbench_harness.method import GROUP, Method, check_task, check_variant, ge
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
 from avsbench_harness.tasks import S4, Task, get_task
+from avsbench_harness.tracking.trackers import check_trackers
 from avsbench_harness.weights import backbone_names
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
@@ -59,6 +60,7 @@ class Request:
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
         workers: DataLoader worker processes; defaults to a number by the cores.
+        log: names of trackers, see :mod:`avsbench_harness.tracking.trackers`.
     """
 
     method: str
@@ -76,6 +78,7 @@ class Request:
     out: Path = Path()
     device: str | None = None
     workers: int | None = None
+    log: Sequence[str] = ()
 
     def arguments(self) -> list[str]:
         """The request as command-line options of ``avsb run``."""
@@ -96,6 +99,7 @@ class Request:
         }
         options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
         options += [text for assignment in self.assignments for text in ("--set", assignment)]
+        options += [text for name in self.log for text in ("--log", name)]
         if self.pretrained is not None:
             options.append("--pretrained" if self.pretrained else "--no-pretrained")
         return options
@@ -124,6 +128,7 @@ def plan(
             without, the run can be looked up but not executed.
         opened: replaces :func:`open_data`, to open a data set once for many plans.
     """
+    trackers = check_trackers(request.log)
     data_root(request.data)  # a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
@@ -152,6 +157,7 @@ def plan(
         weights=weights.files,
         device=device,
         workers=default_workers() if request.workers is None else request.workers,
+        trackers=trackers,
     )
     if check:
         _check(run, request, source)
