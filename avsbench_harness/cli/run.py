@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from avsbench_harness.cli.common import JsonOption, print_json, print_rich, takes_run
+from avsbench_harness.cli.common import JsonOption, accepts_run, print_json, print_rich, takes_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +108,7 @@ def train(planned: Run, log: LogOption = None, json: JsonOption = False) -> None
     typer.echo(f"weights: {planned.weights_file}")
 
 
-@takes_run
+@accepts_run("open")
 def predict(
     planned: Run,
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
@@ -116,11 +116,12 @@ def predict(
 ) -> None:
     """Write the submission of a trained run, or of other weights (--weights).
 
-    Pass the options that the run was trained with. Protocols of the recipe that score masks of another size
-    get a submission of their own beside it.
+    Name the run, or pass the options that it was trained with. Protocols of the recipe that score masks of
+    another size get a submission of their own beside it.
 
     \b
     Examples:
+      avsb predict RUN-ID --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
     """
@@ -130,7 +131,7 @@ def predict(
     from avsbench_harness.tasks import get_split
 
     name = get_split(split)
-    if planned.spec.weights is not None:
+    if planned.spec.weights is not None and not planned.weights_file.is_file():
         train_or_load(planned)
     path = predict_run(planned, name)
     if rank() != 0:

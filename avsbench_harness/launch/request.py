@@ -6,10 +6,10 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from avsbench_harness import __version__
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
@@ -51,6 +51,7 @@ class Request:
         variant: ``released`` or ``paper``; defaults to the method's first.
         data: data root, ``mini`` or ``synthetic``; defaults to ``AVSB_DATA_DIR``, then to ``mini``.
         preset: of the method's recipes; defaults to that of :func:`.defaults.default_preset`.
+        recorded: the recipe of a run, which replaces the values of the preset.
         recipe: a YAML file with overrides of the preset.
         assignments: further overrides, ``key=value``.
         pretrained: whether the backbone starts from ImageNet weights; defaults to the recipe's choice.
@@ -69,6 +70,7 @@ class Request:
     variant: str | None = None
     data: Path | None = None
     preset: str | None = None
+    recorded: Mapping[str, Any] | None = None
     recipe: Path | None = None
     assignments: Sequence[str] = ()
     pretrained: bool | None = None
@@ -141,6 +143,8 @@ def plan(
         preset = request.preset
     elif source is not None and request.weights is not None:
         preset = source.preset
+        if source.recipe is not None and request.recorded is None:
+            request = replace(request, recorded={**source.recipe, "init_skip": []})
     else:
         preset = default_preset(method, request.backbone, request.data)
     recipe = _recipe(request, method, task, variant, preset)
@@ -232,6 +236,7 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
         request.backbone,
         variant=variant,
         preset=preset,
+        recorded=request.recorded,
         file=request.recipe,
         assignments=request.assignments,
     )
