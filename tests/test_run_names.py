@@ -18,8 +18,8 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("s4", "s4-b-s0-13"), ("ms3-a-s0-12", "ms3-a-s0-12"), ("ms3-a-s0", "ms3-a-s0"), ("ms3-a-s0-11", "ms3-a-s0-11")],
-)  # fmt: skip
+    [("s4", "s4-b-s0-13"), ("ms3-a-s0-12", "ms3-a-s0-12"), ("ms3-a-s0", "ms3-a-s0")],
+)
 def test_ids_and_unique_prefixes(out: Path, asked: str, found: str) -> None:
     """An id that is also a prefix of others is exact."""
     assert find_run(asked, out) == out / "runs" / found

@@ -30,6 +30,7 @@ from avsbench_harness.cli import (
     results,
     robustness,
     run,
+    runs,
     score,
     submit,
     sweep,
@@ -78,6 +79,7 @@ app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(methods.app, name="methods")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")
