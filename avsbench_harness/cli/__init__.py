@@ -22,6 +22,7 @@ from avsbench_harness.cli import (
     data,
     demo,
     doctor,
+    export,
     inspect,
     leaderboard,
     methods,
@@ -77,6 +78,7 @@ app.command()(robustness.robustness)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
+app.command()(export.export)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(runs.app, name="runs")
