@@ -23,6 +23,7 @@ from avsbench_harness.cli import (
     demo,
     doctor,
     export,
+    hub,
     inspect,
     leaderboard,
     methods,
@@ -91,6 +92,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
+app.add_typer(hub.app, name="hub")
 
 
 def main() -> None:

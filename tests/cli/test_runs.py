@@ -89,7 +89,7 @@ def test_show_and_path(avsb, finished: Path, done: str) -> None:
     assert Path(submission).is_file()
     Path(submission).unlink()
     assert avsb("runs", "path", done, "--of", "submission", "--out", finished).code == 4
-    assert avsb("runs", "path", done, "--of", "wheights", "--out", finished).code == 2
+    assert avsb("runs", "path", done, "--of", "tensors", "--out", finished).code == 2
     unknown = avsb("runs", "show", "gone", "--out", finished)
     assert unknown.code == 2
     assert "Unknown run 'gone'" in unknown.err
