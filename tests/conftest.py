@@ -43,6 +43,7 @@ def _isolated_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither read nor change the cache and data of the user; the default data set is synthetic."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(cache))
     monkeypatch.setenv("AVSB_DATA_DIR", "synthetic")
+    monkeypatch.setenv("TRACKIO_DIR", str(cache / "trackio"))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from avsbench_harness.cli import (
     data,
     demo,
     doctor,
+    export,
     hub,
     inspect,
     leaderboard,
@@ -31,6 +32,7 @@ from avsbench_harness.cli import (
     results,
     robustness,
     run,
+    runs,
     score,
     segment,
     submit,
@@ -79,8 +81,10 @@ app.command()(robustness.robustness)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
+app.command()(export.export)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(methods.app, name="methods")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from avsbench_harness.cli.common import JsonOption, print_json, print_rich, takes_run
+from avsbench_harness.cli.common import JsonOption, accepts_run, print_json, print_rich, takes_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,12 +17,32 @@ if TYPE_CHECKING:
     from avsbench_harness.results.record import Record
 
 
+def _known_trackers(names: list[str] | None) -> list[str] | None:
+    """Check the trackers before anything is planned."""
+    from avsbench_harness.tracking.trackers import check_trackers
+
+    return list(check_trackers(names)) if names else None
+
+
+LogOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="TRACKER",
+        callback=_known_trackers,
+        help="Log the training to tensorboard, wandb or trackio too; repeatable. Nothing is uploaded unless "
+        "you configure the tracker to.",
+    ),
+]
+
+
 @takes_run
 def run(
     planned: Run,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved spec and its hash, then exit.")
     ] = False,
+    log: LogOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train, predict, score, record and rank one run.
@@ -37,6 +57,7 @@ def run(
       avsb run --method avsegformer --backbone pvt --set optimizer.lr=1.0e-4 --dry-run
       avsb run --method avsegformer --backbone r50 --task s4 --weights avsegformer-released-s4-r50
       avsb run --method aqformer --backbone r50 --task ms3 --init RUN-ID
+      avsb run --method avsegformer --backbone pvt --log tensorboard --log trackio
       avsb run --method avsegformer --backbone pvt --data AVSBench --nproc 4
       torchrun --nproc-per-node 4 -m avsbench_harness run --method avsegformer --backbone pvt --data AVSBench
     """
@@ -50,7 +71,7 @@ def run(
         if rank() == 0:
             _show_spec(planned, json)
         return
-    record = execute(planned)
+    record = execute(replace(planned, trackers=tuple(log or ())))
     if rank() != 0:
         return
     page = write_leaderboard(planned.record_file.parent)
@@ -61,7 +82,7 @@ def run(
 
 
 @takes_run
-def train(planned: Run, json: JsonOption = False) -> None:
+def train(planned: Run, log: LogOption = None, json: JsonOption = False) -> None:
     """Train one run, or resume it from its last checkpoint.
 
     \b
@@ -77,7 +98,7 @@ def train(planned: Run, json: JsonOption = False) -> None:
     if planned.spec.weights is not None:
         raise UsageError("--weights predicts without training; use it with `avsb run` or `avsb predict`.")
     check_run(planned, ("train", "val"), thorough=True)
-    summary = train_or_load(planned)
+    summary = train_or_load(replace(planned, trackers=tuple(log or ())))
     if rank() != 0:
         return
     if json:
@@ -87,7 +108,7 @@ def train(planned: Run, json: JsonOption = False) -> None:
     typer.echo(f"weights: {planned.weights_file}")
 
 
-@takes_run
+@accepts_run("open")
 def predict(
     planned: Run,
     split: Annotated[str, typer.Option("--split", help="test, val or train.")] = "test",
@@ -101,12 +122,13 @@ def predict(
 ) -> None:
     """Write the submission of a trained run, or of other weights (--weights).
 
-    Pass the options that the run was trained with. Protocols of the recipe that score masks of another size
-    get a submission of their own beside it. The split needs no masks; --data may also be a folder with one
-    folder of frames and a recording per clip.
+    Name the run, or pass the options that it was trained with. Protocols of the recipe that score masks of
+    another size get a submission of their own beside it. The split needs no masks; --data may also be a
+    folder with one folder of frames and a recording per clip.
 
     \b
     Examples:
+      avsb predict RUN-ID --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val
       avsb predict --method avsegformer --backbone pvt --data AVSBench --split val --saved all
@@ -118,7 +140,7 @@ def predict(
     from avsbench_harness.tasks import get_split
 
     name = get_split(split)
-    if planned.spec.weights is not None:
+    if planned.spec.weights is not None and not planned.weights_file.is_file():
         train_or_load(planned)
     if saved is None:
         runs = [planned]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.unlabelled import is_labelled, stated_fingerprint, without_masks
+from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.clip_source import FileDecoder
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
@@ -31,6 +32,7 @@ from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.load_weights import load_weights_strict
 from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.shown_clips import clip_images
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -98,14 +100,20 @@ def evaluation_clips(run: Run, split: Split, stop: StopRequest | None = None) ->
     return ClipDataset(cached_source(decoder, split, stop), audio)
 
 
-def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) -> dict[str, float | None]:
-    """The scores of the validation split, from a temporary submission of the size that their protocol needs.
+def validate(
+    run: Run, system: System, dataset: ClipDataset, stop: StopRequest, shown: Sequence[Clip] = ()
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.uint8]]]:
+    """Score the validation split, from a temporary submission of the size that the protocol needs.
 
     Args:
         run: the run.
         system: its system; all processes use the buffers of rank 0, which checkpoints hold.
         dataset: the clips of the validation split, see :func:`evaluation_clips`.
         stop: checked between batches.
+        shown: clips to make images of.
+
+    Returns:
+        the metrics, and the images of :func:`.clip_images` on rank 0.
     """
     for values in system.buffers():  # batch statistics differ between processes
         broadcast_tensor_(values)
@@ -113,11 +121,12 @@ def validate(run: Run, system: System, dataset: ClipDataset, stop: StopRequest) 
     sized = replace(run, side=get_protocol(run.task.name, protocol).side or MASK_SIZE)
     write_predictions(sized, system, "val", dataset, path, stop)
     if distributed.rank() != 0:
-        return distributed.broadcast(dict[str, float | None]())
+        return distributed.broadcast(dict[str, float | None]()), {}
     with read_submission(path) as submission, read_solution(solution_file(run.dataset, "val")) as solution:
         scores = score_submission(submission, solution, protocol)
+        images = clip_images(shown, submission, solution)
     path.unlink()
-    return distributed.broadcast(dict(scores.metrics))
+    return distributed.broadcast(dict(scores.metrics)), images
 
 
 def write_predictions(

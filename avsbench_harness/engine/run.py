@@ -101,6 +101,8 @@ class Run:
         condition: the audio condition of predictions, see :mod:`avsbench_harness.robustness.conditions`.
         saved: step of the kept weights to predict with, see :mod:`.saved_weights`; ``None`` for the selected
             ones.
+        trackers: names of trackers that log the training beside ``log.jsonl``, see
+            :mod:`avsbench_harness.tracking.trackers`.
     """
 
     spec: RunSpec
@@ -114,6 +116,7 @@ class Run:
     side: int = MASK_SIZE
     condition: str = CLEAN
     saved: int | None = None
+    trackers: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

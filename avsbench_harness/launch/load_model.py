@@ -11,9 +11,10 @@ from avsbench_harness.engine.load_weights import read_verified
 from avsbench_harness.engine.predictor import Predictor
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import read_json, sha256_file
-from avsbench_harness.launch.open_run import find_run, open_spec
+from avsbench_harness.launch.open_run import open_spec
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import get_method
+from avsbench_harness.run_names import match_run
 from avsbench_harness.tasks import Task, get_task
 from avsbench_harness.weights import store
 from avsbench_harness.weights.sources import find_weights
@@ -48,8 +49,9 @@ def load(
     """Open a trained model with its preprocessing.
 
     Args:
-        model: the id or folder of a run; a weights file in a run's folder; the id of stored published
-            weights; or METHOD:BACKBONE, if one run or one set of published weights is of both.
+        model: the id of a run, a unique prefix of it, or its folder; a weights file in a run's folder; the
+            id of stored published weights; or METHOD:BACKBONE, if one run or one set of published weights is
+            of both.
         task: ``s4``, ``ms3`` or ``avss``, where several models have that name.
         out: the folder that holds ``runs/``.
         method: folder of the method, if it is not installed.
@@ -62,7 +64,7 @@ def load(
     name, folder = str(model), Path(out)
     if ":" in name and not Path(name).exists():
         name = _named(name, folder, task)
-    own = find_run(name, folder) or _run_of_file(Path(name))
+    own = _run_of_file(Path(name)) or match_run(name, folder)
     if own is not None:
         run = open_spec(own, lambda spec: _no_data(get_task(spec.task)), method=method, device=device)
         _check_task(name, run.task, task)

@@ -9,11 +9,12 @@ from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import read_json
 from avsbench_harness.launch.datasets import choose_dataset, find_generated
 from avsbench_harness.launch.device import choose_device
 from avsbench_harness.method import get_method
+from avsbench_harness.run_names import find_run
 from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
 
@@ -28,7 +29,7 @@ def open_run(
     """Open a trained run; on CUDA if available.
 
     Args:
-        name: the run's folder, or its id under ``out``.
+        name: the run's folder, or its id under ``out`` or a unique prefix of it.
         out: the folder that holds ``runs/``.
         data: data root; defaults to ``AVSB_DATA_DIR``, then to the generated data set of the run.
         method: the method's folder, if it is not installed.
@@ -37,15 +38,7 @@ def open_run(
         UsageError: there is no such run, it is of another method, or it was trained on other data.
         MissingDataError: the weights of its frozen audio encoder are not on this machine.
     """
-    folder = find_run(name, out)
-    if folder is None:
-        raise unknown("run", name, [path.parent.name for path in (out / "runs").glob("*/spec.json")])
-    return open_spec(folder, lambda spec: _dataset(spec, data), method=method)
-
-
-def find_run(name: str, out: Path) -> Path | None:
-    """The folder of a run, by its path or by its id under ``out``; ``None`` if there is none."""
-    return next((path for path in (Path(name), out / "runs" / name) if (path / "spec.json").is_file()), None)
+    return open_spec(find_run(name, out), lambda spec: _dataset(spec, data), method=method)
 
 
 def open_spec(
