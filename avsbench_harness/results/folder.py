@@ -32,7 +32,8 @@ from avsbench_harness.results.measurement import Measurement
 from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
-from avsbench_harness.results.robustness import Gain, read_gain, robustness_files
+from avsbench_harness.results.robustness import robustness_files
+from avsbench_harness.results.robustness_faults import Gain, read_gain
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
 from avsbench_harness.scoring.api import canonical
