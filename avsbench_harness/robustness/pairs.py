@@ -129,6 +129,16 @@ def sounding_kinds(dataset: Dataset, split: Split, clip: Clip) -> frozenset[str]
     return frozenset(CLASSES[label] for label in classes)
 
 
+def visible_kinds(dataset: Dataset, split: Split, clip: Clip) -> frozenset[str]:
+    """Return the kinds of the visible objects of a clip, as far as they are known.
+
+    Of composed data these are all objects, sounding or not; else the kinds of its sounds.
+    """
+    if dataset.composed is not None:
+        return frozenset(one.kind for one in read_composition(dataset, split, clip).objects)
+    return sounding_kinds(dataset, split, clip)
+
+
 def assign(candidates: Sequence[Candidate], name: str, seed: int = 0) -> Pairs:
     """Pair clips at random.
 

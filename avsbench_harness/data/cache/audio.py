@@ -152,7 +152,9 @@ class _Front:
 
     def log_mel(self, clip: Clip, problems: list[str]) -> Array:
         """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
-        examples = clip_log_mel(clip, self.task, problems, self.change)
+        # Problems are reported once, of the recordings as they are.
+        noted = problems if self.change is None else None
+        examples = clip_log_mel(clip, self.task, noted, self.change)
         return examples if self.separator == NO_SEPARATOR else separate(examples, self.separator)
 
 
