@@ -41,6 +41,9 @@ from avsbench_harness.robustness.conditions import CLEAN
 from avsbench_harness.submission import Header, SubmissionWriter, encode, read_solution
 from avsbench_harness.tasks import Split
 
+# Largest size of predictions that are kept without compression, bytes.
+_UNCOMPRESSED = 2**31
+
 #: A clip's prediction in a submission: threshold codes, or labels, (t,side,side).
 Codes: TypeAlias = NDArray[np.uint8]
 
@@ -79,7 +82,7 @@ def predict_conditions(run: Run, split: Split, names: Sequence[str]) -> dict[str
             }
         if CLEAN in names:
             audio[CLEAN] = dataset.audio
-        kept = Predictions(run, headers)
+        kept = Predictions(run, headers, len(dataset))
         _fill(run, system, dataset, audio, kept, stop)
         paths = {name: one.submission_file(split) for name, one in runs.items()}
         if distributed.rank() == 0:
@@ -95,10 +98,14 @@ class Predictions:
     Args:
         run: the run.
         headers: header of the submission of each condition.
+        clips: number of clips.
     """
 
-    def __init__(self, run: Run, headers: Mapping[str, Header]) -> None:
+    def __init__(self, run: Run, headers: Mapping[str, Header], clips: int) -> None:
         self.headers = headers
+        size = len(headers) * clips * run.task.frames * run.side**2
+        # Submissions are compressed once more, so that small ones are kept as they are.
+        self._level = 0 if size <= _UNCOMPRESSED else 1
         self._weights = sha256_file(run.weights_file)
         self._store = ArrayStore(run.folder / "predictions")
 
@@ -109,9 +116,8 @@ class Predictions:
 
     def add(self, name: str, clip: str, codes: Codes) -> None:
         """Keep a prediction."""
-        # The shape is part of the stored bytes, which are compressed.
-        head = np.array(codes.shape, "<u4").tobytes()
-        packed = zlib.compress(head + codes.tobytes(), level=1)
+        head = np.array(codes.shape, "<u4").tobytes()  # the shape is part of the stored bytes
+        packed = zlib.compress(head + codes.tobytes(), self._level)
         self._store.store(self._key(name, clip), np.frombuffer(packed, np.uint8))
 
     def write(self, name: str, path: Path, clips: Sequence[str]) -> None:
