@@ -8,7 +8,7 @@ from __future__ import annotations
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests"]
 
 
 @nox.session
@@ -32,6 +32,12 @@ def tests(session: nox.Session) -> None:
     threads = {"OMP_NUM_THREADS": "1"}
     for marker in ("not slow and not gpu", "slow and not gpu"):
         session.run("pytest", "-n", "auto", "-m", marker, *session.posargs, env=threads)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in docs/_build; a broken link is an error."""
+    session.run("sphinx-build", "-b", "html", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
 
 
 @nox.session
