@@ -18,7 +18,7 @@ from avsbench_harness.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.table import Table
 
@@ -85,25 +85,16 @@ def robustness(
       avsb robustness all --data avs-mini --conditions all
       avsb robustness 'ms3-*' 'avss-combo-*' --conditions swapped,silence --split val --data avs-mini --json
     """
-    from avsbench_harness.errors import AvsbError, Interrupted
     from avsbench_harness.launch.robustness import finished_runs
     from avsbench_harness.robustness.conditions import choose_conditions
     from avsbench_harness.tasks import get_split
 
     part, chosen = get_split(split), split_names(conditions)
     choose_conditions(chosen)  # unknown ones are refused before any work
-    names = finished_runs(runs, out)
-    records: list[RobustnessRecord] = []
-    failures: dict[str, AvsbError] = {}
-    for name in names:
-        try:
-            records.append(_measure(name, part, chosen, out, data, method, device, workers))
-        except Interrupted:
-            raise
-        except AvsbError as error:
-            if len(names) == 1:
-                raise
-            failures[name] = error
+    records, failures = _measure_all(
+        finished_runs(runs, out),
+        lambda name: _measure(name, part, chosen, out, data, method, device, workers),
+    )
     if json:
         print_json([*(record.model_dump(mode="json") for record in records), *_json(failures)])
     else:
@@ -112,6 +103,29 @@ def robustness(
             typer.echo(f"error: {name}: {failure}", err=True)
     if failures:
         raise typer.Exit(next(iter(failures.values())).exit_code)
+
+
+def _measure_all(
+    names: Sequence[str], measure: Callable[[str], RobustnessRecord]
+) -> tuple[list[RobustnessRecord], dict[str, AvsbError]]:
+    """Measure runs one after the other; returns the records, and the errors of the others by run id.
+
+    The error of a single run is raised.
+    """
+    from avsbench_harness.errors import AvsbError, Interrupted
+
+    records: list[RobustnessRecord] = []
+    failures: dict[str, AvsbError] = {}
+    for name in names:
+        try:
+            records.append(measure(name))
+        except Interrupted:
+            raise
+        except AvsbError as error:
+            if len(names) == 1:
+                raise
+            failures[name] = error
+    return records, failures
 
 
 def _measure(
