@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from avsbench_harness.cli.common import JsonOption, accepts_run, print_json, print_rich, takes_run
+from avsbench_harness.cli.robustness import ConditionsOption, robustness_lines, split_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,6 +44,11 @@ def run(
         bool, typer.Option("--dry-run", help="Print the resolved spec and its hash, then exit.")
     ] = False,
     log: LogOption = None,
+    robustness: Annotated[
+        bool,
+        typer.Option("--robustness", help="Predict and score under audio conditions as well."),
+    ] = False,
+    conditions: ConditionsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train, predict, score, record and rank one run.
@@ -58,27 +64,39 @@ def run(
       avsb run --method avsegformer --backbone r50 --task s4 --weights avsegformer-released-s4-r50
       avsb run --method aqformer --backbone r50 --task ms3 --init RUN-ID
       avsb run --method avsegformer --backbone pvt --log tensorboard --log trackio
+      avsb run --method combo --task ms3 --robustness
       avsb run --method avsegformer --backbone pvt --data AVSBench --nproc 4
       torchrun --nproc-per-node 4 -m avsbench_harness run --method avsegformer --backbone pvt --data AVSBench
     """
     from avsbench_harness.distributed import rank
+    from avsbench_harness.errors import UsageError
     from avsbench_harness.launch.execute import execute
     from avsbench_harness.launch.preflight import check_run
+    from avsbench_harness.launch.robustness import measure_robustness
     from avsbench_harness.leaderboard.markdown import write_leaderboard
+    from avsbench_harness.robustness.conditions import choose_conditions
 
+    names = split_names(conditions)
+    if names and not robustness:
+        raise UsageError("--conditions has no effect without --robustness; add it.")
+    choose_conditions(names)  # unknown ones are refused before the training
     if dry_run:
         check_run(planned)
         if rank() == 0:
             _show_spec(planned, json)
         return
     record = execute(replace(planned, trackers=tuple(log or ())))
+    measured = measure_robustness(planned, "test", names) if robustness else None
     if rank() != 0:
         return
     page = write_leaderboard(planned.record_file.parent)
     if json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        _show_record(planned, record, page)
+        found = record.model_dump(mode="json")
+        print_json(found if measured is None else {**found, "robustness": measured.model_dump(mode="json")})
+        return
+    _show_record(planned, record, page)
+    if measured is not None:
+        print_rich(*robustness_lines(measured))
 
 
 @takes_run

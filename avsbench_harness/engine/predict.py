@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.avsbench.unlabelled import is_labelled, stated_fingerprint, without_masks
+from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.data.clip_source import FileDecoder
+from avsbench_harness.data.epochs import Key
 from avsbench_harness.data.loader import ClipDataset, in_order, load
 from avsbench_harness.data.padding import remove_padding
 from avsbench_harness.distributed import broadcast_tensor_
@@ -55,6 +57,21 @@ def predict(run: Run, split: Split) -> Path:
     Raises:
         MissingDataError: the run is not trained.
     """
+    system = trained_system(run)
+    path = run.submission_file(split)
+    with stop_request() as stop:
+        with distributed.main_process_first():
+            clips = cache_features(run, system.model, evaluation_clips(run, split, stop), split, stop)
+        write_predictions(run, system, split, clips, path, stop)
+    return path
+
+
+def trained_system(run: Run) -> System:
+    """Return a run's system with its selected weights, on its device.
+
+    Raises:
+        MissingDataError: the run is not trained.
+    """
     if not run.weights_file.is_file():
         raise MissingDataError(
             f"{run.id} has no trained weights at {run.weights_file}; run `avsb train` first."
@@ -65,12 +82,7 @@ def predict(run: Run, split: Split) -> Path:
     system = build_system(run, pretrained=False)
     _load_weights(run, system)
     accelerate(system.to(run.device), run.recipe)
-    path = run.submission_file(split)
-    with stop_request() as stop:
-        with distributed.main_process_first():
-            clips = cache_features(run, system.model, evaluation_clips(run, split, stop), split, stop)
-        write_predictions(run, system, split, clips, path, stop)
-    return path
+    return system
 
 
 def _load_weights(run: Run, system: System) -> None:
@@ -210,21 +222,32 @@ def _rounds(
         [(predicted[place], epoch) for place, epoch in batch]
         for batch in in_order(len(predicted), run.recipe.batch_size)
     ]
-    tolerance = rounding(run.recipe.precision)
     own = batches[distributed.rank() :: distributed.world_size()]
     loaded = load(dataset, own, workers=run.workers, device=run.device)
     for keys, batch in zip(own, loaded, strict=True):
-        with autocast(run.recipe.precision, run.device):
-            prediction = system.predict(batch.to(run.device, non_blocking=True))
-        found = []
-        for (index, _), values in zip(keys, prediction, strict=True):
-            clip = dataset.clips[index]
-            cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
-            check_values(cropped, run.task, run.spec.method, where=f"clip {clip.id}", tolerance=tolerance)
-            found.append((index, to_masks(cropped, run.task, run.side)))
-        yield found
+        yield predict_batch(run, system, dataset, keys, batch.to(run.device, non_blocking=True))
     if len(own) < -(-len(batches) // distributed.world_size()):
         yield []
+
+
+def predict_batch(
+    run: Run, system: System, dataset: ClipDataset, keys: Sequence[Key], batch: Batch
+) -> list[tuple[int, Masks]]:
+    """Predict a batch on the run's device: (clip index, prediction) pairs.
+
+    Raises:
+        AvsbError: a prediction has a wrong shape or type, is not finite, or is outside [0, 1].
+    """
+    tolerance = rounding(run.recipe.precision)
+    with autocast(run.recipe.precision, run.device):
+        prediction = system.predict(batch)
+    found = []
+    for (index, _), values in zip(keys, prediction, strict=True):
+        clip = dataset.clips[index]
+        cropped = remove_padding(values[: len(clip.frames)], dataset.content(index), dataset.size)
+        check_values(cropped, run.task, run.spec.method, where=f"clip {clip.id}", tolerance=tolerance)
+        found.append((index, to_masks(cropped, run.task, run.side)))
+    return found
 
 
 def to_masks(prediction: Tensor, task: Task, side: int | tuple[int, int] = MASK_SIZE) -> Masks:
