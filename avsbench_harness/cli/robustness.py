@@ -71,8 +71,7 @@ def robustness(
     intervals by paired bootstrap over clips; docs/robustness.md has the definitions.
 
     Writes submissions/<run-id>-<condition>.npz and results/robustness/<run-id>.json; conditions that a record
-    has are not measured again, others extend it. Rerun an interrupted measurement to resume it. A run that
-    fails does not stop the others. `avsb run --robustness` measures after training.
+    has are not measured again. Rerun to resume. A run that fails does not stop the others.
 
     \b
     Conditions:
