@@ -22,14 +22,13 @@ from avsbench_harness.files import sha256_json, write_text
 from avsbench_harness.leaderboard.cells import (
     EXPLANATION,
     MINI_NOTE,
-    REPORTED_HEADINGS,
     REPORTED_NOTE,
     SYNTHETIC_NOTE,
     format_rows,
     headings,
-    reported_rows,
     speed_note,
 )
+from avsbench_harness.leaderboard.reported_rows import reported_rows
 from avsbench_harness.leaderboard.run_page import FindData, RunInputs, run_page
 from avsbench_harness.leaderboard.tables import Table, build_tables
 from avsbench_harness.results.folder import Results
@@ -78,9 +77,22 @@ def build_site(results: Results, site: Path, find_data: FindData = lambda record
         refused=results.refusals,
         backbones=sorted({record.backbone for record in records if record.backbone}),
         reported_note=REPORTED_NOTE,
-        reported_headings=REPORTED_HEADINGS,
+        reported_headings=("method", "backbone", "reported (%)", "source", "protocol"),
         reported=[
-            {"title": task.title, "rows": reported_rows(task.name, reported_values())}
+            {
+                "title": task.title,
+                "rows": [
+                    (
+                        row.method,
+                        source.backbone,
+                        source.text,
+                        f"{source.paper}, {source.table}",
+                        source.protocol,
+                    )
+                    for row in reported_rows(task.name, reported_values())
+                    for source in row.sources
+                ],
+            }
             for task in TASKS.values()
         ],
     )
