@@ -100,6 +100,7 @@ def _check(results: Path) -> None:
 
 
 def _write_site(results: Results, site: Path, data: Path | None) -> Path:
+    from avsbench_harness.ablation.site_tables import site_tables
     from avsbench_harness.launch.resolve_solution import data_of
     from avsbench_harness.leaderboard.site import build_site
 
@@ -111,7 +112,7 @@ def _write_site(results: Results, site: Path, data: Path | None) -> Path:
             known[key] = data_of(record, data)
         return known[key]
 
-    return build_site(results, site, find_data)
+    return build_site(results, site, find_data, site_tables(results))
 
 
 def _print_table(results: Results, backbone: str | None, reported: bool) -> None:
