@@ -58,19 +58,14 @@ def leaderboard(
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
+    from avsbench_harness.errors import MissingDataError, one_line
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
 
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    if reported and form != "table":
-        raise UsageError("--reported belongs to the table in the terminal; remove --format.")
+    _check_options(form, reported, check and bool(html or backbone or form != "table"))
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
     if check:
-        if html or backbone or form != "table":
-            raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
         _check(results)
         return
     if html:
@@ -78,16 +73,30 @@ def leaderboard(
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
-    if form == "table" and not json:
+    if json:
+        _print(content, backbone, form, {"page": page, "site": site})
+    elif form == "table":
         _print_table(content, backbone, reported)
-    elif page is not None and form == "md" and not json:
+    elif form == "md" and page is not None:
         typer.echo(page.read_text(encoding="utf-8"), nl=False)
     else:
-        _print(content, backbone, form, {"page": page, "site": site} if json else None)
+        _print(content, backbone, form, None)
     for name, reason in content.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
     for path in filter(None, (page, site)):
         typer.echo(f"\nwritten: {path}", err=True)
+
+
+def _check_options(form: str, reported: bool, writes: bool) -> None:
+    """Raise an error for an unknown format or options that exclude each other."""
+    from avsbench_harness.errors import UsageError, unknown
+
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if reported and form != "table":
+        raise UsageError("--reported belongs to the table in the terminal; remove --format.")
+    if writes:
+        raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
 
 
 def _check(results: Path) -> None:

@@ -1,10 +1,12 @@
-"""A site of two short runs, a failed run and a record with malicious text."""
+"""A site of two short runs, a failed run and a record with malicious text, and a browser to open it."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,11 @@ from avsbench_harness.launch.resolve_solution import data_of
 from avsbench_harness.leaderboard.site import build_site
 from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import read_record
+
+from ...conftest import CHROMIUM
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +64,47 @@ def _darken(clean: Path, target: Path) -> None:
         np.savez_compressed(
             target, **{name: array if name == "header" else array * 0 for name, array in arrays.items()}
         )
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; tests that use it are marked ``browser``."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, CHROMIUM)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open a page from the file system; errors of scripts and requests to other hosts fail the test."""
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def call(
+        path: Path, fragment: str = "", *, width: int = 1280, scheme: Any = "light", script: str = ""
+    ) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.add_init_script(script)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("requestfailed", lambda request: faults.append(f"failed: {request.url[:200]}"))
+        page.on("request", lambda request: _check_local(request.url, faults))
+        page.goto(path.as_uri() + fragment)
+        return page
+
+    yield call
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def _check_local(url: str, faults: list[str]) -> None:
+    if not url.startswith(("file:", "data:", "blob:")):
+        faults.append(f"request to another host: {url[:200]}")

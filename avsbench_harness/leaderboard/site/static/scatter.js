@@ -57,16 +57,18 @@
       avsb.svg("text", { class: "label", transform: `translate(12 ${(height - bottom + top) / 2}) rotate(-90)`, "text-anchor": "middle" }, `${metric} (%)`));
     const taken = [];
     for (const one of [...found].sort((a, b) => b.y - a.y)) {
-      const px = x(one.x), py = y(one.y), before = px > width * 0.62;
+      const px = x(one.x), py = y(one.y), length = 5.8 * one.label.length;
+      const after = px + 10 + length < width - 2, before = !after && px - 10 - length > left; // else above the point
       const link = avsb.svg("a", { href: one.href, "aria-label": `${one.label}: ${metric} ${one.y.toFixed(1)}, ${labels[axis]} ${one.x.toPrecision(3)}` });
       if (!isNaN(one.low) && !isNaN(one.high)) link.append(avsb.svg("line", { class: "error", x1: px, x2: px, y1: y(one.low), y2: y(one.high) }));
       link.append(avsb.svg("circle", { class: "ring", cx: px, cy: py, r: 9 }), avsb.svg("circle", { class: "dot", cx: px, cy: py, r: 5.5 }),
         avsb.svg("title", {}, `${one.label}: ${one.y.toFixed(1)}`));
       // Names that would overlap another one are left to the tooltip.
-      const box = { x: before ? px - 10 - 5.6 * one.label.length : px + 10, y: py - 7, w: 5.6 * one.label.length, h: 14 };
+      const at = after ? px + 10 : before ? px - 10 : Math.min(Math.max(px, left + length / 2), width - length / 2);
+      const box = { x: after ? at : before ? at - length : at - length / 2, y: after || before ? py - 7 : py - 24, w: length, h: 14 };
       if (!taken.some((other) => box.x < other.x + other.w && other.x < box.x + box.w && box.y < other.y + other.h && other.y < box.y + box.h)) {
         taken.push(box);
-        link.append(avsb.svg("text", { class: "name", x: before ? px - 10 : px + 10, y: py + 4, "text-anchor": before ? "end" : "start" }, one.label));
+        link.append(avsb.svg("text", { class: "name", x: at, y: box.y + 11, "text-anchor": after ? "start" : before ? "end" : "middle" }, one.label));
       }
       chart.append(link);
     }
