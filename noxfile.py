@@ -11,7 +11,7 @@ import shutil
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "browser"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "browser"]
 
 
 @nox.session
@@ -47,6 +47,12 @@ def browser(session: nox.Session) -> None:
         session.log('playwright is not installed (pip install -e ".[browser]"): nothing to run.')
         return
     session.run("pytest", "tests/leaderboard/site", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in docs/_build; a broken link is an error."""
+    session.run("sphinx-build", "-b", "html", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
 
 
 @nox.session

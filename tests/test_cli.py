@@ -22,11 +22,11 @@ COMMANDS = [
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",
     "results", "results validate", "results schema", "inspect", "inspect gradients",
-    "inspect attention", "inspect tokens",
+    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull",
 ]  # fmt: skip
 
 #: Commands that only hold others.
-GROUPS = ("methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot")
+GROUPS = ("methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot", "hub")
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("", *GROUPS)])

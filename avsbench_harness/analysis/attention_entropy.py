@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,18 +104,14 @@ class AttentionMonitor:
         Args:
             number: of the step, counted from 1.
         """
-        handles = [
-            module.register_forward_pre_hook(self._hook(name, number), with_kwargs=True)
-            for name, module in self._modules.items()
-        ]
-        try:
+        with ExitStack() as stack:
+            for name, module in self._modules.items():
+                measure = partial(self._measure, name, number)
+                handle = module.register_forward_pre_hook(measure, with_kwargs=True)
+                stack.callback(handle.remove)
+                if isinstance(module, Attention):
+                    stack.enter_context(_with_weights_observed(module, measure))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _hook(self, name: str, number: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return partial(self._measure, name, number)
 
     def _measure(
         self, name: str, number: int, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -125,6 +121,25 @@ class AttentionMonitor:
         with torch.no_grad():
             found = layer_entropy(*attention_weights(module, arguments, keywords))
         self.layers.setdefault(name, {})[number] = found
+
+
+@contextmanager
+def _with_weights_observed(
+    module: Attention, measure: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
+) -> Iterator[None]:
+    """Call ``measure`` before the layer's ``with_weights``, which forward hooks do not see."""
+    original = module.with_weights
+
+    def with_weights(*arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+        measure(module, arguments, keywords)
+        return original(*arguments, **keywords)
+
+    # In the instance's dictionary, so that removing it brings the method of the class back.
+    module.__dict__["with_weights"] = with_weights
+    try:
+        yield
+    finally:
+        del module.__dict__["with_weights"]
 
 
 def _inverted(mask: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from avsbench_harness.cli import (
     data,
     demo,
     doctor,
+    hub,
     inspect,
     leaderboard,
     methods,
@@ -87,6 +88,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
+app.add_typer(hub.app, name="hub")
 
 
 def main() -> None:

@@ -85,14 +85,14 @@ class DemoResult:
         }
 
 
-def run_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) -> DemoResult:
+def run_demo(recipes: Mapping[str, Mapping[str, int]], out: Path, device: str | None = None) -> DemoResult:
     """Train methods at preset ``mini`` on AVS-Mini, score them, and write the leaderboard and the site.
 
     AVS-Mini is composed in the cache if it is not there. Finished work is not repeated, and interrupted work
     is resumed.
 
     Args:
-        epochs: the methods, each with its number of epochs.
+        recipes: the methods, each with its changes to the preset.
         out: folder for ``runs/``, ``submissions/``, ``results/`` and ``site/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
 
@@ -102,12 +102,12 @@ def run_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) ->
         Interrupted: a signal was received; the state is saved.
     """
     started = time.monotonic()
-    runs = plan_demo(epochs, out, device)
+    runs = plan_demo(recipes, out, device)
     write_json(out / MARKER, {"format": 1, "command": "avsb demo", "runs": [run.id for run in runs]})
     steps = len(runs) + 1
     done = []
-    for number, (run, count) in enumerate(zip(runs, epochs.values(), strict=True), start=1):
-        logger.info(f"Step {number} of {steps}: {run.spec.method} (epochs: {count}).")
+    for number, run in enumerate(runs, start=1):
+        logger.info(f"Step {number} of {steps}: {run.spec.method} (epochs: {run.spec.recipe.epochs}).")
         done.append(DemoRun(execute(run), measure_robustness(run, "test")))
     logger.info(f"Step {steps} of {steps}: leaderboard and site.")
     dataset = runs[0].dataset
@@ -119,7 +119,7 @@ def run_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) ->
     return DemoResult(done, baselines, write_page(results), site, time.monotonic() - started)
 
 
-def plan_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) -> list[Run]:
+def plan_demo(recipes: Mapping[str, Mapping[str, int]], out: Path, device: str | None = None) -> list[Run]:
     """Plan the runs of a demonstration, see :func:`run_demo`; composes AVS-Mini, and writes nothing else."""
     if out.exists() and not (out / MARKER).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(
@@ -139,10 +139,10 @@ def plan_demo(epochs: Mapping[str, int], out: Path, device: str | None = None) -
             TASK.name,
             data=Path(MINI),
             preset=MINI,
-            assignments=(f"epochs={count}",),
+            assignments=tuple(f"{key}={value}" for key, value in changes.items()),
             out=out,
             device=device,
         )
-        for method, count in epochs.items()
+        for method, changes in recipes.items()
     )
     return [plan(request, opened=opened) for request in requests]

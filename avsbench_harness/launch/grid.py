@@ -52,7 +52,7 @@ class Grid(Schema):
     def _of_methods_or_ablations(self) -> Grid:
         if bool(self.method) == bool(self.ablations):
             raise ValueError("a grid has either the key method or the key ablations")
-        fixed = sorted({"variant", "rows", "pretrained"} & self.model_fields_set)
+        fixed = sorted({"variant", "rows"} & self.model_fields_set)
         if self.ablations and fixed:
             raise ValueError(f"the ablation tables determine {fixed[0]}; remove the key {fixed[0]}")
         return self

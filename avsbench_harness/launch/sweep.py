@@ -85,6 +85,7 @@ def _of_methods(grid: Grid) -> list[Grid]:
                 data=grid.data,
                 preset=grid.preset,
                 recipe=grid.recipe,
+                pretrained=grid.pretrained,
                 overrides=grid.set,
             ),
         )

@@ -58,6 +58,11 @@ class ReportedRow:
     differ: tuple[str, ...]
     sources: tuple[Source, ...]
 
+    @property
+    def second_hand(self) -> bool:
+        """Whether no source was checked against the paper of the method."""
+        return all(source.protocol.startswith("second hand") for source in self.sources)
+
 
 def reported_rows(task: str, values: Iterable[ReportedValue]) -> list[ReportedRow]:
     """The values of the papers' main tables, sorted by method, backbone and setting.

@@ -126,7 +126,8 @@ def _reported(task: str, backbone: str | None) -> RichTable:
             cells.append("" if value is None else f"{value:.1f}{'*' if name in row.differ else ''}")
         method = f"{row.method} ({row.setting})" if row.setting else row.method
         papers = ", ".join(dict.fromkeys(source.paper for source in row.sources))
-        made.add_row(method, ", ".join(row.backbones), *cells, papers)
+        note = " (second hand)" if row.second_hand else ""
+        made.add_row(method, ", ".join(row.backbones), *cells, papers + note)
     return made
 
 

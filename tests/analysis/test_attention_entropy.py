@@ -89,6 +89,23 @@ def test_attention_layers_agree_with_pytorch(masked: bool) -> None:
         )
 
 
+def test_attention_whose_weights_are_part_of_the_network_is_observed() -> None:
+    layer = Attention(8, heads=2)
+    monitor = AttentionMonitor(nn.ModuleDict({"layer": layer}))
+    query, key = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    with monitor.observe(1):
+        weights = layer.with_weights(query, key)[1]
+    layer.with_weights(key, query)
+    assert list(monitor.layers["layer"]) == [1]
+    assert monitor.layers["layer"][1].keys == 5
+    with torch.no_grad():
+        layer.in_proj.weight.zero_()  # equal scores
+    with monitor.observe(2):
+        layer.with_weights(query, key)
+    assert monitor.layers["layer"][2].entropy == pytest.approx(1)
+    assert weights.shape == (2, 3, 5)
+
+
 def test_masks_of_pytorchs_attention() -> None:
     theirs = nn.MultiheadAttention(8, 2, batch_first=True)
     tokens = torch.randn(3, 4, 8)

@@ -54,7 +54,7 @@ def test_the_result_is_one_screen(avsb, tmp_path: Path, monkeypatch) -> None:
     result = DemoResult(
         runs, baselines, Path("demo/results/LEADERBOARD.md"), Path("demo/site/index.html"), 272.4
     )
-    monkeypatch.setattr("avsbench_harness.launch.demo.run_demo", lambda epochs, out, device: result)
+    monkeypatch.setattr("avsbench_harness.launch.demo.run_demo", lambda recipes, out, device: result)
     monkeypatch.setenv("COLUMNS", "80")
     shown = avsb("demo")
     assert shown.code == 0

@@ -28,7 +28,7 @@ def test_named_sessions_exist(document: str) -> None:
 
 def test_default_sessions_assert_no_speed() -> None:
     (defaults,) = re.findall(r"nox\.options\.sessions = \[(.*)\]", NOXFILE)
-    assert re.findall(r"\w+", defaults) == ["lint", "types", "tests"]
+    assert re.findall(r"\w+", defaults) == ["lint", "types", "docs", "tests", "browser"]
 
 
 def test_the_workflow_of_pull_requests_runs_the_ci_command() -> None:
@@ -38,8 +38,17 @@ def test_the_workflow_of_pull_requests_runs_the_ci_command() -> None:
 def test_the_weekly_workflow_runs_sessions_outside_the_default() -> None:
     jobs = yaml.safe_load((WORKFLOWS / "weekly.yml").read_text(encoding="utf-8"))["jobs"]
     sessions = set(jobs["nox"]["strategy"]["matrix"]["session"])
-    assert sessions <= SESSIONS - {"lint", "types", "tests"}
+    assert sessions <= SESSIONS - {"lint", "types", "docs", "tests", "browser"}
     assert steps("weekly.yml")[-1] == "nox -s ${{ matrix.session }}"
+
+
+def test_the_workflow_of_results_runs_what_the_guide_names(avsb) -> None:
+    guide = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    commands = [step for step in steps("results.yml") if step.startswith("avsb")]
+    assert commands == ["avsb results validate", "avsb leaderboard --check"]
+    for command in commands:
+        assert f"`{command}`" in guide
+        assert avsb(*command.split()[1:], "--help").code == 0
 
 
 def test_workflows_cover_the_supported_python_versions() -> None:

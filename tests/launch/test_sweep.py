@@ -33,12 +33,14 @@ def test_a_grid_is_every_combination_with_reasons_for_invalid_ones(grid, tmp_pat
 
 
 def test_a_grid_of_ablation_tables_has_their_rows(tiny: str, real_s4: Path, tmp_path: Path) -> None:
-    text = {"ablations": f"{tiny}/table1", "seeds": "0..1", "data": str(real_s4), "preset": "smoke"}
+    text = {"ablations": f"{tiny}/table1", "seeds": "0..1", "data": str(real_s4), "preset": "smoke",
+            "pretrained": False}  # fmt: skip
     planned = cells(Grid.parse({**text, "set": {"iterations": 1}}, "grid"), tmp_path, "cpu")
     widths = [(cell.row, cell.run.recipe.options.get("width")) for cell in planned if cell.run]
     assert widths[::2] == widths[1::2] == [("narrow", 2), ("default", None), ("wide | <b>", 12)]
     assert [cell.request.seed for cell in planned] == [0, 1] * 3
     assert {cell.run.recipe.iterations for cell in planned if cell.run} == {1}
+    assert {cell.request.pretrained for cell in planned} == {False}
 
 
 def test_repeated_runs_are_planned_once(grid, tmp_path: Path) -> None:

@@ -69,14 +69,15 @@ def float64() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
 
 
-def train(method: str, task: str, folder: Path, *assignments: str) -> Trajectory:
-    """Train four clips by the released recipe ``full`` of a method, for three steps in float64.
+def train(method: str, task: str, folder: Path, *assignments: str, variant: str = "released") -> Trajectory:
+    """Train four clips by a published recipe ``full`` of a method, for three steps in float64.
 
     Args:
         method: name of the method.
         task: its task.
         folder: for the data, the cache and the run.
         assignments: overrides of the recipe besides :data:`SMALL`.
+        variant: which published version of the method.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVSB_CACHE_DIR", str(folder / "cache"))
@@ -86,9 +87,10 @@ def train(method: str, task: str, folder: Path, *assignments: str) -> Trajectory
         write_synthetic(folder / "data", get_task(task), (4, 1, 1), 0, kinds=2, jobs=1)
         run = plan(
             Request(method=method, backbone="resnet10t", task=task, data=folder / "data", out=folder,
-                    preset="full", device="cpu", workers=0, assignments=(*SMALL, *assignments))
+                    variant=variant, preset="full", device="cpu", workers=0,
+                    assignments=(*SMALL, *assignments))
         )  # fmt: skip
-        assert run.spec.variant == "released"
+        assert run.spec.variant == variant
         assert not run.spec.audio.trained
         found = Trajectory(None, None)  # type: ignore[arg-type]
         _record(patch, found)

@@ -19,7 +19,7 @@ COUNTS = {
     ("CATR", "Table 5"): 8, ("CATR", "Table 6"): 16,
     ("COMBO", "Table 1"): 92, ("COMBO", "Table 2"): 20, ("COMBO", "Table 3"): 16, ("COMBO", "Table 4"): 10,
     ("COMBO", "Table 5"): 16, ("COMBO", "Table 6"): 8, ("COMBO", "Table 7"): 16,
-    ("QDFormer", "Table 1"): 85, ("QDFormer", "Table 2"): 24,
+    ("QDFormer", "Table 1"): 85, ("QDFormer", "Table 2"): 24, ("Later work", "Collection"): 88,
 }  # fmt: skip
 
 #: (paper, table, row, method, backbone, task, metric) -> value in percent.
@@ -37,11 +37,15 @@ SPOT = {
     ("AQFormer", "Table 2d", "2", "aqformer", "r50", "ms3", "F"): 63.2,
     ("QDFormer", "Table 1", "QDFormer", "qdformer", "swin_t", "avss", "mIoU"): 53.4,
     ("QDFormer", "Table 2", "+ Q-based-SD", "qdformer", "r50", "ms3", "J&F"): 59.7,
+    ("Later work", "Collection", "KEVA", "KEVA", "Swin-B", "ms3", "F"): 84.88,
+    ("Later work", "Collection", "EASE", "EASE", "ViT-L (DINOv3)", "avss", "J"): 56.5,
 }
 
 #: Methods in the papers' tables that are not plugins.
 FOREIGN = {
     "LVS", "MSSL", "3DC", "SST", "AOT", "iGAN", "LGVT", "Bi-Gen", "DiffusionAVS", "ECMVAE", "BAVS", "CSMF",
+    "CAVP", "GAVS", "TeSO", "AAVS", "SAVE", "AVS-Mamba", "VCT", "ICF", "DDESeg", "SSP", "EASE", "KEVA",
+    "DGCM-AVS",
 }  # fmt: skip
 
 
@@ -82,3 +86,10 @@ def test_metrics_with_another_definition_have_no_canonical_metric() -> None:
         if value.paper == "QDFormer" and value.method == "qdformer" and value.task == "ms3"
     }
     assert own == {"J&F": None, "J": "J", "contour F": None}
+
+
+def test_values_that_were_not_checked_against_their_paper_are_marked() -> None:
+    """KEVA's are quoted from a README of others, EASE's are the paper's."""
+    marked = {value.method for value in reported_values() if "second hand" in (value.protocol or "")}
+    assert {"KEVA", "TeSO", "ICF", "DGCM-AVS"} <= marked
+    assert marked.isdisjoint({"EASE", "SSP", "combo", "avsegformer"})

@@ -57,7 +57,7 @@ def index_values(tables: Sequence[Table], results: Results, galleries: Mapping[s
         "counts": {
             "runs": sum(record.status == "done" for record in results.records),
             "failed": sum(record.status == "failed" for record in results.records),
-            "papers": len({value.paper for value in reported_values()}),
+            "reported": sum(len(_reported(task)) for task in TASKS),
         },
     }
 
@@ -265,6 +265,7 @@ def _reported_row(row: ReportedRow, metrics: Sequence[str]) -> dict[str, Any]:
             for metric in metrics
         ],
         "sources": row.sources,
+        "second_hand": row.second_hand,
     }
 
 
