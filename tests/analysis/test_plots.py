@@ -20,9 +20,39 @@ def test_colours_of_outlines() -> None:
     prediction[1, 8:12, 8:12] = 1
     drawn = plots.strip(frames, truth, prediction)
     assert drawn.shape == (16, 32, 3)
-    assert tuple(drawn[4, 4]) == (0, 200, 83)
-    assert tuple(drawn[8, 16 + 8]) == (255, 47, 179)
+    assert tuple(drawn[4, 4]) == (255, 214, 10)
+    assert tuple(drawn[8, 16 + 8]) == (0, 150, 255)
     assert not drawn[:, 16:][4, 4].any()
+
+
+def test_outlines_have_a_dark_edge_on_bright_frames() -> None:
+    frames, truth = np.full((1, 16, 16, 3), 255, np.uint8), np.zeros((1, 16, 16), np.uint8)
+    truth[0, 6:10, 6:10] = 1
+    drawn = plots.strip(frames, truth, np.zeros_like(truth))
+    assert tuple(drawn[6, 6]) == (255, 214, 10)
+    assert tuple(drawn[8, 4]) == (0, 0, 0)
+    assert tuple(drawn[0, 0]) == (255, 255, 255)
+
+
+def test_rows_that_were_not_run_are_shown_as_missing() -> None:
+    figure = plots.ablation_bars(["full", "without"], [0.8, np.nan], [None, (np.nan, np.nan)], "J")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["80.0", "n/a (not run)"]
+    figure = plots.robustness_bars({"a": {"clean": 0.5, "noise": 0.4}, "b": {"clean": 0.6}}, "J")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["50.0", "60.0", "40.0", "n/a"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["clean", "noise"]
+
+
+def test_training_curves_show_the_moving_average() -> None:
+    lines = [{"step": step, "loss": float(step % 2)} for step in range(1, 401)] + [
+        {"step": 400, "val": {"J": 0.5}}
+    ]
+    left, right = plots.training_curves(lines, "J").axes
+    _, average = left.lines
+    assert len(average.get_xdata()) == 391  # windows of 10 steps
+    assert np.allclose(average.get_ydata(), 0.5)
+    assert right.get_ylabel() == "val J (%)"
+    assert list(right.lines[0].get_ydata()) == [50]
 
 
 @pytest.mark.parametrize("form", plots.FORMATS)

@@ -171,6 +171,14 @@ def test_plots_from_the_command_line(avsb, tmp_path: Path, site: Path, real_s4: 
     assert avsb("plot", "clips", submission, "--clip", clip, "--out", image, *data).code == 0
     assert curve.read_bytes().startswith(b"%PDF")
     assert image.read_bytes().startswith(b"\x89PNG")
+    run = next((site.parent / "runs").glob("s4-tiny-*"))
+    assert avsb("plot", "curves", run, "--out", tmp_path / "log.svg").code == 0
+    none = avsb("plot", "curves", tmp_path, "--out", tmp_path / "none.svg")
+    assert none.code == 4
+    assert "There is no training log" in none.err
+    none = avsb("plot", "robustness", "--results", site.parent / "results", "--out", tmp_path / "r.pdf")
+    assert none.code == 4
+    assert "create them with `avsb robustness`" in none.err
     wrong = avsb("plot", "clips", submission, "--clip", "none", "--out", image, *data)
     assert wrong.code == 2
     assert "Unknown clip" in wrong.err
