@@ -158,7 +158,8 @@ def ablation_bars(
     colours = [COLOURS[0] if one is not None else COLOURS[1] for one in intervals]
     bars = axes.barh(range(len(rows)), np.nan_to_num(percent), color=colours)
     texts = ["n/a (not run)" if np.isnan(value) else f"{value:.1f}" for value in percent]
-    axes.bar_label(bars, texts, padding=3, fontsize=7)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # above the line of an interval
+    axes.bar_label(bars, texts, padding=3, fontsize=7, bbox=box, zorder=3)
     axes.margins(x=0.12)
     full = next((value for value, one in zip(percent, intervals, strict=True) if one is None), None)
     for index, interval in enumerate(intervals):
