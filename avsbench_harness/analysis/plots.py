@@ -1,6 +1,6 @@
-"""Plots of results for the HTML site and for papers.
+"""Plots of results for papers.
 
-Every function returns a matplotlib figure or an image; :func:`save` writes a figure.
+Every function returns a matplotlib figure; :func:`save` writes a figure.
 """
 
 from __future__ import annotations
@@ -14,21 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.analysis.token_projection import Point
-from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.images import read_frame
 from avsbench_harness.errors import unknown
 from avsbench_harness.files import atomic_write
-from avsbench_harness.submission import Solution, Submission
-from avsbench_harness.submission.codes import OBJECT
-from avsbench_harness.tasks import MASK_SIZE, get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Supported file formats.
 FORMATS = ("pdf", "png", "svg")
-#: Colours of the outlines.
-TRUTH, PREDICTION = "#ffd60a", "#0096ff"
 #: Colours that readers with any colour vision tell apart (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
 #: Width of one column of a paper, in inches.
@@ -171,48 +164,6 @@ def ablation_bars(
     axes.invert_yaxis()
     axes.set(xlabel=f"{metric} (%)")
     return figure
-
-
-def strip(
-    frames: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Frames side by side with outlines, dark at the edge: ground truth yellow, prediction blue.
-
-    Args:
-        frames: (T,H,W,3).
-        truth, prediction: (T,H,W) labels, 0 for background.
-
-    Returns:
-        (H, T*W, 3) uint8.
-    """
-    from matplotlib.colors import to_rgb
-    from scipy.ndimage import binary_dilation
-    from skimage.segmentation import find_boundaries
-
-    drawn = frames.copy()
-    for labels, colour in ((truth, TRUTH), (prediction, PREDICTION)):
-        rgb = (255 * np.array(to_rgb(colour))).astype(np.uint8)
-        for frame, mask in zip(drawn, labels, strict=True):
-            edge = find_boundaries(mask, mode="thick")
-            frame[binary_dilation(edge) & ~edge] = 0
-            frame[edge] = rgb
-    joined: NDArray[np.uint8] = np.concatenate(list(drawn), axis=1)
-    return joined
-
-
-def clip_strip(clip: Clip, submission: Submission, solution: Solution) -> NDArray[np.uint8]:
-    """The frames of a clip with the outlines of its ground truth and prediction (see :func:`strip`).
-
-    Args:
-        clip: the clip.
-        submission: predictions.
-        solution: ground truth.
-    """
-    truth, prediction = solution.read(clip.id), submission.read(clip.id)
-    if not get_task(submission.header.task).semantic:
-        prediction = (prediction >= OBJECT).astype(np.uint8)
-    frames = np.stack([read_frame(frame, MASK_SIZE) for frame in clip.frames])
-    return strip(frames, truth[: len(frames)], prediction[: len(frames)])
 
 
 def token_scatter(points: Sequence[Point], title: str) -> Figure:

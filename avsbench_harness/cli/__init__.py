@@ -22,6 +22,7 @@ from avsbench_harness.cli import (
     data,
     demo,
     doctor,
+    export,
     hub,
     inspect,
     leaderboard,
@@ -31,7 +32,9 @@ from avsbench_harness.cli import (
     results,
     robustness,
     run,
+    runs,
     score,
+    segment,
     submit,
     sweep,
     weights,
@@ -71,14 +74,17 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(run.train)
 app.command()(run.predict)
+app.command()(segment.segment)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(robustness.robustness)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
+app.command()(export.export)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(methods.app, name="methods")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")

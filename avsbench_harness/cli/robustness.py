@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 def robustness(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids of finished runs, patterns of them, or all.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Ids of finished runs, unique prefixes or patterns of them, or all."
+        ),
     ],
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     data: DataOption = None,

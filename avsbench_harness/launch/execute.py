@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from avsbench_harness import distributed
+from avsbench_harness.engine.check_untrained import check_untrained
 from avsbench_harness.engine.interrupt import stop_request
 from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.engine.train import check_untrained
 from avsbench_harness.errors import (
     PLUGIN_ERRORS,
     AvsbError,

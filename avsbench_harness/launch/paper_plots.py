@@ -19,6 +19,7 @@ from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.robustness import read_robustness, robustness_files
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import read_solution, read_submission
+from avsbench_harness.submission.strips import PREDICTION, TRUTH, clip_strip
 from avsbench_harness.tasks import get_task
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def clip_plot(
                 for clip in clips:
                     if clip not in known:
                         raise unknown(f"clip of {dataset.root}", clip, known)
-                    strips.append(plots.clip_strip(known[clip], predicted, truth))
+                    strips.append(clip_strip(known[clip], predicted, truth))
                     category = known[clip].category
                     labels.append("\n".join(filter(None, (header.method, clip, category))))
     figure = plots.new_figure(
@@ -140,8 +141,8 @@ def clip_plot(
         axes.set_ylabel(label, fontsize=6)
     figure.legend(
         handles=[
-            Line2D([], [], color=plots.TRUTH, label="ground truth"),
-            Line2D([], [], color=plots.PREDICTION, label="prediction"),
+            Line2D([], [], color=TRUTH, label="ground truth"),
+            Line2D([], [], color=PREDICTION, label="prediction"),
         ],
         loc="outside lower center",
         ncols=2,

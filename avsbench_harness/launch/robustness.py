@@ -32,6 +32,7 @@ from avsbench_harness.results.robustness import (
 from avsbench_harness.robustness.conditions import CLEAN, CONDITIONS, SWAPPED
 from avsbench_harness.robustness.overlap import clip_overlaps
 from avsbench_harness.robustness.pairs import Pairs
+from avsbench_harness.run_names import match_prefix
 from avsbench_harness.scoring import Scores, compare, score_submission
 from avsbench_harness.scoring.scores import Floats
 from avsbench_harness.submission import Solution, read_solution, read_submission
@@ -47,7 +48,7 @@ def finished_runs(patterns: Sequence[str], out: Path) -> list[str]:
     """The ids of the finished runs in ``out`` that match any of the patterns, sorted.
 
     Args:
-        patterns: run ids, shell patterns of them, or ``all``.
+        patterns: run ids, unique prefixes or shell patterns of them, or ``all``.
         out: the folder that holds ``runs/``.
 
     Raises:
@@ -62,6 +63,8 @@ def finished_runs(patterns: Sequence[str], out: Path) -> list[str]:
     found: set[str] = set()
     for pattern in patterns:
         matching = known if pattern == ALL else fnmatch.filter(known, pattern)
+        if not matching and (name := match_prefix(pattern, known)):
+            matching = [name]
         if not matching:
             raise unknown("finished run", pattern, known)
         found.update(matching)

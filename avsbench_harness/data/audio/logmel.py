@@ -136,9 +136,22 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
         if problems is not None:
             problem = find_damage(path, samples) or find_wrong_length(samples, rate, len(clip.frames))
             problems += [problem] if problem else []
-        examples = _recorded_examples(samples, rate, task)
-    else:
-        examples = read_log_mel_pickle(path)[: task.frames]
+        return waveform_log_mel(samples, rate, task)
+    return _pad_examples(read_log_mel_pickle(path)[: task.frames], task)
+
+
+def waveform_log_mel(samples: NDArray[np.float64], rate: int, task: Task) -> NDArray[np.float32]:
+    """Return the log-mel examples (T,1,96,64) of a clip's recording, padded as :func:`clip_log_mel` does.
+
+    Args:
+        samples: (n,) mono, in [-1, 1].
+        rate: samples per second.
+        task: determines T and the padding.
+    """
+    return _pad_examples(_recorded_examples(samples, rate, task), task)
+
+
+def _pad_examples(examples: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
     missing = task.frames - len(examples)
     if missing == 0:
         return examples

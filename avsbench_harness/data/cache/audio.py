@@ -104,9 +104,7 @@ def embed_clips(
         return array_key(audio=_audio_hash(clip), frames=len(clip.frames))
 
     def embed(clip: Clip, log_mel: Array) -> Array:
-        embedding = _embed(encoder, log_mel, device)
-        embedding[len(clip.frames) :] = 0.0
-        return embedding
+        return embed_log_mel(encoder, log_mel, len(clip.frames), device)
 
     training = encoder.training
     encoder.eval().to(device)
@@ -176,16 +174,30 @@ def _open(kind: str, task: Task, separator: str, **parts: str) -> ArrayStore:
     return ArrayStore(cache_dir() / kind / f"{task.frames}-frames-{key[:16]}")
 
 
-def _embed(encoder: nn.Module, log_mel: Array, device: torch.device | str) -> Array:
+def embed_log_mel(encoder: nn.Module, log_mel: Array, frames: int, device: torch.device | str) -> Array:
+    """Return the embeddings (T,128) of one clip's log-mel examples (T,1,96,64), as :func:`embed_clips` does.
+
+    Args:
+        encoder: in evaluation mode on ``device``.
+        log_mel: the examples, with an axis of sources after the first if sources are separated.
+        frames: number of valid frames; the embeddings of the others are zero.
+        device: of the encoder.
+    """
     with torch.inference_mode():
         examples = torch.from_numpy(log_mel).to(device)
-        embedding: torch.Tensor = encoder(examples.flatten(0, -4))
-    return np.array(embedding.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
+        found: torch.Tensor = encoder(examples.flatten(0, -4))
+    embedding = np.array(found.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
+    embedding[frames:] = 0.0
+    return embedding
 
 
 def _log_mel(clip: Clip, task: Task, separator: str, problems: list[str]) -> Array:
     """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
-    examples = clip_log_mel(clip, task, problems)
+    return separated(clip_log_mel(clip, task, problems), separator)
+
+
+def separated(examples: Array, separator: str) -> Array:
+    """Return log-mel examples (T,1,96,64), or those of their sources (T,S,1,96,64)."""
     return examples if separator == NO_SEPARATOR else separate(examples, separator)
 
 
