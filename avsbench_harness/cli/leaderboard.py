@@ -42,11 +42,8 @@ def leaderboard(
 ) -> None:
     """Write LEADERBOARD.md from the records in a folder and print the measured rows.
 
-    Scores are in percent. --format md prints the content of LEADERBOARD.md.
-
-    Records of `avsb robustness` give a second page, ROBUSTNESS.md.
-
-    The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
+    Scores are in percent. --format md prints the content of LEADERBOARD.md. Records of `avsb robustness` give
+    a second page, ROBUSTNESS.md. The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
     available.
 
     \b
@@ -58,7 +55,7 @@ def leaderboard(
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError, one_line
+    from avsbench_harness.errors import MissingDataError
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
 
@@ -81,9 +78,16 @@ def leaderboard(
         typer.echo(page.read_text(encoding="utf-8"), nl=False)
     else:
         _print(content, backbone, form, None)
-    for name, reason in content.refusals:
+    _report(content, page, site)
+
+
+def _report(results: Results, *written: Path | None) -> None:
+    """Print refused files and written paths to stderr."""
+    from avsbench_harness.errors import one_line
+
+    for name, reason in results.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
-    for path in filter(None, (page, site)):
+    for path in filter(None, written):
         typer.echo(f"\nwritten: {path}", err=True)
 
 
