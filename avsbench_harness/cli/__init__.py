@@ -34,6 +34,7 @@ from avsbench_harness.cli import (
     run,
     runs,
     score,
+    segment,
     submit,
     sweep,
     weights,
@@ -73,6 +74,7 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(run.train)
 app.command()(run.predict)
+app.command()(segment.segment)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(robustness.robustness)

@@ -20,9 +20,10 @@ def hashed_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def spec_hash(spec: Mapping[str, Any]) -> str:
     """The hash of a spec's JSON values, without the fields that do not change the result."""
     values = dict(spec)
-    for key, ignored in (("recipe", "source"), ("weights", "file"), ("init", "file")):
+    ignored = {"recipe": ("source", "keep"), "weights": ("file",), "init": ("file",)}
+    for key, names in ignored.items():
         if values.get(key) is not None:
-            values[key] = {name: value for name, value in values[key].items() if name != ignored}
+            values[key] = {name: value for name, value in values[key].items() if name not in names}
     if isinstance(values.get("recipe"), Mapping):
         values["recipe"] = hashed_recipe(values["recipe"])
     return sha256_json(values)

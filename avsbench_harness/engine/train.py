@@ -44,6 +44,7 @@ from avsbench_harness.engine.predict import evaluation_clips, validate
 from avsbench_harness.engine.progress import Meter
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
+from avsbench_harness.engine.saved_weights import kept_steps, save_weights
 from avsbench_harness.engine.shown_clips import shown_clips
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
@@ -350,6 +351,10 @@ class Trainer:
         self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})
         if distributed.rank() != 0:
             return
+        metric = self.recipe.metric(self.run.task)
+        state = self.state
+        kept = kept_steps(self.recipe.keep, self.epochs, state.step, self.total, state.validations, metric)
+        save_weights(self.run.folder, kept, state.step, self.system.state_dict())
         save_checkpoint(self.checkpoints, self.state, self.system.state_dict(), self.stepper.optimizer)
         for old in self.checkpoints.glob("best-*.safetensors"):
             if self.state.best is None or old.name != self.state.best.file:

@@ -10,6 +10,7 @@ from avsbench_harness.engine import optim
 from avsbench_harness.engine.fill_cache import cached_source
 from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips, training_epochs
 from avsbench_harness.engine.interrupt import StopRequest
+from avsbench_harness.engine.negative_audio import negative_audio
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError, TooManyProcesses, UsageError
 
@@ -36,11 +37,14 @@ def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = Tru
     audio, maskiges = audio_inputs(run, "train", used), maskige_inputs(run, "train")
     if (frames := run.recipe.frames) is not None:
         audio = SampledAudio(audio, clips, frames)
+    negatives = negative_audio(run, used, audio)
+    if frames is not None:
         maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
         clips = sample_frames(clips, frames)
     decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
     source = cached_source(decoder, "train", stop, ahead=ahead and length >= epochs.start(1))
-    return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
+    recipe = run.recipe
+    return ClipDataset(source, audio, augment=recipe.augment, seed=run.spec.seed, negatives=negatives)
 
 
 def _check_shares(run: Run, clips: int) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
@@ -13,6 +12,7 @@ from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import read_json
 from avsbench_harness.launch.datasets import choose_dataset, find_generated
+from avsbench_harness.launch.device import choose_device
 from avsbench_harness.method import get_method
 from avsbench_harness.run_names import find_run
 from avsbench_harness.tasks import get_task
@@ -38,7 +38,29 @@ def open_run(
         UsageError: there is no such run, it is of another method, or it was trained on other data.
         MissingDataError: the weights of its frozen audio encoder are not on this machine.
     """
-    folder = find_run(name, out).resolve()
+    return open_spec(find_run(name, out), lambda spec: _dataset(spec, data), method=method)
+
+
+def open_spec(
+    folder: Path,
+    dataset: Callable[[RunSpec], Dataset],
+    *,
+    method: str | None = None,
+    device: str | None = None,
+) -> Run:
+    """Open the run of a folder.
+
+    Args:
+        folder: the run's folder.
+        dataset: opens the data set of a spec.
+        method: the method's folder, if it is not installed.
+        device: defaults to CUDA if available.
+
+    Raises:
+        UsageError: the run is of another method, or there is no such device.
+        MissingDataError: the weights of its frozen audio encoder are not on this machine.
+    """
+    folder = folder.resolve()
     spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
     plugin = get_method(method or spec.method)
     if plugin.name != spec.method:
@@ -47,10 +69,10 @@ def open_run(
         spec=spec,
         method=plugin,
         loops=DEFAULT_LOOPS,
-        dataset=_dataset(spec, data),
+        dataset=dataset(spec),
         out=folder.parents[1],
         weights=_audio_weights(spec),
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=choose_device(device),
     )
 
 

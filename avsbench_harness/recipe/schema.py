@@ -102,6 +102,14 @@ class SelectRecipe(Schema):
     protocol: str | None = Field(None, description="definition of the metric; None: the canonical protocol")
 
 
+class KeepRecipe(Schema):
+    """Weights that are kept besides the selected ones; `avsb predict --saved` predicts with them."""
+
+    best: Count = Field(1, description="number of best validations; 1: only the selected weights")
+    last: int = Field(0, ge=0, le=10**9, description="number of last epochs")
+    every: Count | None = Field(None, description="epochs between weights that are kept")
+
+
 class EarlyStoppingRecipe(Schema):
     """End of a training whose validations do not improve."""
 
@@ -146,6 +154,7 @@ class Recipe(Schema):
     )
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
+    keep: KeepRecipe = Field(KeepRecipe(), description="weights that are kept besides the selected ones")
     early_stopping: EarlyStoppingRecipe | None = Field(
         None, description="end before epochs or iterations, by the validations; None: never"
     )

@@ -42,6 +42,7 @@ class Dataset:
         synthetic: whether the data are marked as synthetic; every score on them is marked too.
         rows: the table, in its order.
         composed: the description of a composed data set, such as AVS-Mini.
+        loose: the clips of a folder without a table, see :mod:`.clip_folder`.
     """
 
     task: Task
@@ -51,6 +52,7 @@ class Dataset:
     synthetic: bool
     rows: tuple[Row, ...] = field(repr=False)
     composed: Composed | None = None
+    loose: tuple[Clip, ...] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -71,6 +73,8 @@ class Dataset:
     def clips(self, split: Split) -> list[Clip]:
         """Return the clips of a split in the table's order. Their files may be missing."""
         rows = [row for row in self.rows if row.split == split]
+        if self.loose is not None:
+            return list(self.loose) if rows else []
         return _CLIPS[self.task.name](self.folder, rows)
 
     def fingerprint(self) -> str:
