@@ -22,11 +22,24 @@ COMMANDS = [
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",
     "results", "results validate", "results schema", "inspect", "inspect gradients",
-    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull",
+    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull", "export",
+    "runs", "runs list", "runs show", "runs diff", "runs path", "runs rm", "runs watch",
 ]  # fmt: skip
 
 #: Commands that only hold others.
-GROUPS = ("methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot", "hub")
+GROUPS = (
+    "methods",
+    "data",
+    "cache",
+    "submit",
+    "weights",
+    "results",
+    "inspect",
+    "ablate",
+    "plot",
+    "hub",
+    "runs",
+)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("", *GROUPS)])
