@@ -43,8 +43,8 @@ def leaderboard(
     """Write LEADERBOARD.md from the records in a folder and print the measured rows.
 
     Scores are in percent. --format md prints the content of LEADERBOARD.md. Records of `avsb robustness` give
-    a second page, ROBUSTNESS.md. The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
-    available.
+    a second page, ROBUSTNESS.md. The HTML site shows clips of runs whose submission (submissions/ next to the
+    records) and data set are available.
 
     \b
     Examples:
