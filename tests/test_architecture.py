@@ -17,7 +17,7 @@ TESTS = ROOT / "tests"
 LAYERS = [
     "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data",
     "weights", "nn", "method", "submission", "scoring", "robustness", "engine", "results", "bench",
-    "analysis", "leaderboard", "ablation", "launch", "cli",
+    "analysis", "leaderboard", "ablation", "launch", "host", "cli",
 ]  # fmt: skip
 
 #: The package's interface to users, which imports from anywhere.

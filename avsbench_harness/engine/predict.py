@@ -29,7 +29,7 @@ from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.load_weights import load_weights_strict
 from avsbench_harness.engine.provenance import check_attempt
 from avsbench_harness.engine.run import Run
-from avsbench_harness.engine.solutions import solution_file
+from avsbench_harness.engine.solutions import solution_file, solution_fingerprint
 from avsbench_harness.engine.system import System, autocast, build_system, set_determinism
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.robustness.conditions import CLEAN, condition_note
@@ -126,8 +126,8 @@ def write_predictions(
         AvsbError: a prediction has a wrong shape or type, is not finite, or is outside [0, 1].
     """
     clips = dataset.clips
-    with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as solution:
-        fingerprint = solution.fingerprint
+    with distributed.main_process_first():
+        fingerprint = solution_fingerprint(run.dataset, split)
     header = submission_header(run, split, fingerprint)
     predicted = _indices(dataset)
     system.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +45,30 @@ def solution_file(dataset: Dataset, split: Split) -> Path:
     return _hold(store)
 
 
-def pack_solution(dataset: Dataset, split: Split, path: Path, *, private: float = 0.0, seed: int = 0) -> str:
+def solution_fingerprint(dataset: Dataset, split: Split) -> str:
+    """Return the fingerprint of a split's ground truth, which the host gives if it is withheld."""
+    if split in dataset.withheld:
+        return dataset.withheld[split]
+    with read_solution(solution_file(dataset, split)) as solution:
+        return solution.fingerprint
+
+
+def pack_solution(
+    dataset: Dataset,
+    split: Split,
+    path: Path,
+    *,
+    private: float | Collection[str] = 0.0,
+    seed: int = 0,
+) -> str:
     """Write a split's ground truth as a solution file and return its fingerprint.
 
     Args:
         dataset: the data set.
         split: the split. Every frame must be annotated, so the train splits of S4 and AVSS are refused.
         path: the file to write.
-        private: fraction of the clips whose scores a host keeps private.
-        seed: seed of the choice of private clips.
+        private: fraction of the clips whose scores a host keeps private, or their ids.
+        seed: seed of the choice of a fraction of clips.
 
     Raises:
         MissingDataError: the split has no clips, or a frame is not annotated.
@@ -105,6 +120,11 @@ def _folder() -> Path:
 
 
 def _clips(dataset: Dataset, split: Split) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+    if split in dataset.withheld:
+        raise MissingDataError(
+            f"The host of {dataset.root} withholds the ground truth of {split}: `avsb train` and "
+            "`avsb predict` write a submission, which the host scores."
+        )
     clips = dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {dataset.root} has no clips.")
