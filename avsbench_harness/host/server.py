@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from avsbench_harness.host.challenge import Challenge
 from avsbench_harness.host.receipts import write_receipt, write_receipts
@@ -87,7 +87,7 @@ class Scoring:
             self._wake.clear()
 
 
-def build_app(challenge: Challenge, settings: Settings) -> Starlette:
+def build_app(challenge: Challenge, settings: Settings) -> ASGIApp:
     """The application of a competition; it scores while it runs."""
     scoring = Scoring(challenge, settings.workers)
     site = Site(
@@ -110,7 +110,7 @@ def build_app(challenge: Challenge, settings: Settings) -> Starlette:
         yield
         await asyncio.to_thread(scoring.stop)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", site.home),
             Route("/board", site.board),
@@ -126,10 +126,10 @@ def build_app(challenge: Challenge, settings: Settings) -> Starlette:
             Route("/submissions/{number:int}", site.submission),
             Route("/submissions/{number:int}/select", site.select, methods=["POST"]),
         ],
-        middleware=[Middleware(SecurityHeaders, https=settings.https)],
         exception_handlers=site.error_handlers(),
         lifespan=lifespan,
     )
+    return SecurityHeaders(app, https=settings.https)  # around everything, also the handler of defects
 
 
 def run_server(

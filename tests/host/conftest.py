@@ -137,7 +137,7 @@ def competition(template: tuple[Path, dict[str, str]], tmp_path: Path) -> Iterat
 @pytest.fixture
 def redefine(avs_data: Path) -> Callable[..., Definition]:
     """The definition of the competition with changes."""
-    return lambda **changes: definition(avs_data, **changes)
+    return lambda **changes: definition(**{"data": avs_data, **changes})
 
 
 @pytest.fixture
