@@ -115,7 +115,8 @@ def measure(challenge: Challenge, address: str, tokens: list[str], paths: list[P
     assert {one.status for one in submissions} == {"scored"}
     p95 = statistics.quantiles(times, n=20)[-1]
     print(
-        f"\n{len(tickets)} uploads in {uploaded:.1f} s, scored in {scored:.1f} s; board: {len(times)} requests, "
-        f"median {1000 * statistics.median(times):.0f} ms, p95 {1000 * p95:.0f} ms"
+        f"\n{len(tickets)} uploads in {uploaded:.1f} s, scored in {scored:.1f} s; "
+        f"board: {len(times)} requests, median {1000 * statistics.median(times):.0f} ms, "
+        f"p95 {1000 * p95:.0f} ms"
     )
     assert p95 < 0.2
