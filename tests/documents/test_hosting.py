@@ -27,8 +27,8 @@ import sys
 from avsbench_harness import cli
 from avsbench_harness.data.mini import write
 write.CLIPS = (2, 1, 6)
-sys.argv[0] = "avsb"
-cli.main()
+if __name__ == "__main__":
+    cli.main()
 """
 
 

@@ -59,7 +59,7 @@ def test_other_test_labels_give_the_same_bytes(tmp_path: Path, redefine, task: s
             cells = [row.split(",") for row in rows]
             for row in cells:
                 if "test" in row:
-                    row[place] = "cat"
+                    row[place] += "_cat"
             table.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n")
     (second / "objects.npz").write_bytes(b"objects of composed clips")
     kept = {"task": task, "protocol": "semantic/1" if task == "avss" else "object/1"}
@@ -71,7 +71,12 @@ def test_other_test_labels_give_the_same_bytes(tmp_path: Path, redefine, task: s
     for name, data in one.items():
         if name == "sample_submission.npz":
             continue  # compressed; compared below
-        assert data.replace(ours.encode(), b"") == two[name].replace(theirs.encode(), b""), name
+        for fingerprint, other in ((ours, theirs), (ours[:12], theirs[:12])):  # the guide shows a prefix
+            data, two[name] = (
+                data.replace(fingerprint.encode(), b""),
+                two[name].replace(other.encode(), b""),
+            )
+        assert data == two[name], name
     with (
         read_submission(tmp_path / "b1" / "sample_submission.npz") as a,
         read_submission(tmp_path / "b2" / "sample_submission.npz") as b,
