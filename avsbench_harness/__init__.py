@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsbench_harness.data.batch import Batch as Batch
+    from avsbench_harness.engine.predictor import Predictor as Predictor
+    from avsbench_harness.launch.load_model import load as load
     from avsbench_harness.method import Method as Method
     from avsbench_harness.method import build as build
     from avsbench_harness.method import methods as methods
@@ -20,10 +22,12 @@ _MODULES = {
     "Batch": "avsbench_harness.data.batch",
     "Method": "avsbench_harness.method",
     "Model": "avsbench_harness.nn.model",
+    "Predictor": "avsbench_harness.engine.predictor",
     "build": "avsbench_harness.method",
+    "load": "avsbench_harness.launch.load_model",
     "methods": "avsbench_harness.method",
 }
-__all__ = ["Batch", "Method", "Model", "__version__", "build", "methods"]
+__all__ = ["Batch", "Method", "Model", "Predictor", "__version__", "build", "load", "methods"]
 
 try:
     __version__ = version("avsbench-harness")

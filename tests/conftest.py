@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from avsbench_harness import cli
+from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.engine.run import Run
 from avsbench_harness.launch.request import Request, plan
+from avsbench_harness.tasks import get_task
 
 Planner = Callable[..., Run]
 
@@ -41,6 +43,7 @@ def _isolated_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither read nor change the cache and data of the user; the default data set is synthetic."""
     monkeypatch.setenv("AVSB_CACHE_DIR", str(cache))
     monkeypatch.setenv("AVSB_DATA_DIR", "synthetic")
+    monkeypatch.setenv("TRACKIO_DIR", str(cache / "trackio"))
 
 
 @pytest.fixture(scope="session")
@@ -99,5 +102,27 @@ def planned(tiny: str, real_s4: Path) -> Planner:
             Request(method=tiny, backbone="r50", task=task, data=data, out=out, seed=seed, device="cpu",
                     workers=0, assignments=changes)
         )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def untrained(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a run of the tiny method on a task with random weights, which needs no data."""
+    out = tmp_path_factory.mktemp("untrained")
+
+    def make(task: str) -> Path:
+        from avsbench_harness.engine.run_folder import write_spec
+        from avsbench_harness.engine.system import build_system
+        from avsbench_harness.weights.tensors import save_tensors
+
+        request = Request(method=tiny, backbone="r50", task=task, out=out, device="cpu", workers=0)
+        empty = Dataset(get_task(task), out, out, out, False, ())
+        run = plan(request, opened=lambda *_: (empty, "0" * 64))
+        if not run.weights_file.is_file():
+            state = build_system(run, pretrained=False).state_dict()
+            write_spec(run)
+            save_tensors(run.weights_file, state)
+        return run.folder
 
     return make

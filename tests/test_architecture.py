@@ -15,9 +15,10 @@ TESTS = ROOT / "tests"
 
 #: Modules and sub-packages in layers: each imports only from those before it.
 LAYERS = [
-    "errors", "files", "jit", "schema", "tasks", "safe_pickle", "distributed", "console", "recipe", "data",
-    "weights", "nn", "method", "submission", "scoring", "robustness", "engine", "results", "bench",
-    "analysis", "leaderboard", "ablation", "launch", "host", "cli",
+    "errors", "files", "jit", "schema", "tasks", "run_names", "safe_pickle", "distributed", "console",
+    "recipe", "data", "video", "weights", "nn", "method", "submission", "scoring", "robustness", "tracking",
+    "engine", "results", "bench", "analysis", "leaderboard", "ablation", "launch", "host",
+    "cli",
 ]  # fmt: skip
 
 #: The package's interface to users, which imports from anywhere.

@@ -22,7 +22,7 @@ COMMANDS = [
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
     "plot thresholds", "plot ablation", "plot clips",
     "results", "results validate", "results schema", "inspect", "inspect gradients",
-    "inspect attention", "inspect tokens",
+    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull",
     "challenge", "challenge init", "challenge team", "challenge team add", "challenge team rename",
     "challenge team token", "challenge team list", "challenge bundle", "challenge bundle participants",
     "challenge bundle codabench", "challenge submit", "challenge ingest", "challenge board",
@@ -32,7 +32,7 @@ COMMANDS = [
 #: Commands that only hold others.
 GROUPS = (
     "methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot", "challenge",
-    "challenge team", "challenge bundle",
+    "challenge team", "challenge bundle", "hub",
 )  # fmt: skip
 
 

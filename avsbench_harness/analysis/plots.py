@@ -14,21 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.analysis.token_projection import Point
-from avsbench_harness.data.clip import Clip
-from avsbench_harness.data.images import read_frame
 from avsbench_harness.errors import unknown
 from avsbench_harness.files import atomic_write
-from avsbench_harness.submission import Solution, Submission
-from avsbench_harness.submission.codes import OBJECT
-from avsbench_harness.tasks import MASK_SIZE, get_task
+from avsbench_harness.submission.strips import clip_strip as clip_strip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Supported file formats.
 FORMATS = ("pdf", "png", "svg")
-#: Colours of the outlines.
-TRUTH, PREDICTION = "#00c853", "#ff2fb3"
 #: Number of token labels with a colour of their own; the points of all others are grey.
 LABEL_COLOURS = 10
 
@@ -180,45 +174,6 @@ def waveform(samples: NDArray[np.float64], rate: int, frames: int) -> Figure:
         axes.text(second + 0.5, 0.85, f"{second + 1}", ha="center", va="top", fontsize=7)
     axes.set(xlim=(0, max(frames, len(samples) / rate)), ylim=(-1, 1), yticks=[], xlabel="s")
     return figure
-
-
-def strip(
-    frames: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Frames side by side with the outlines of ground truth (green) and prediction (pink).
-
-    Args:
-        frames: (T,H,W,3).
-        truth, prediction: (T,H,W) labels, 0 for background.
-
-    Returns:
-        (H, T*W, 3) uint8.
-    """
-    from matplotlib.colors import to_rgb
-    from skimage.segmentation import find_boundaries
-
-    drawn = frames.copy()
-    for labels, colour in ((truth, TRUTH), (prediction, PREDICTION)):
-        rgb = (255 * np.array(to_rgb(colour))).astype(np.uint8)
-        for frame, mask in zip(drawn, labels, strict=True):
-            frame[find_boundaries(mask, mode="thick")] = rgb
-    joined: NDArray[np.uint8] = np.concatenate(list(drawn), axis=1)
-    return joined
-
-
-def clip_strip(clip: Clip, submission: Submission, solution: Solution) -> NDArray[np.uint8]:
-    """The frames of a clip with the outlines of its ground truth and prediction (see :func:`strip`).
-
-    Args:
-        clip: the clip.
-        submission: predictions.
-        solution: ground truth.
-    """
-    truth, prediction = solution.read(clip.id), submission.read(clip.id)
-    if not get_task(submission.header.task).semantic:
-        prediction = (prediction >= OBJECT).astype(np.uint8)
-    frames = np.stack([read_frame(frame, MASK_SIZE) for frame in clip.frames])
-    return strip(frames, truth[: len(frames)], prediction[: len(frames)])
 
 
 def token_scatter(points: Sequence[Point], title: str) -> Figure:

@@ -18,7 +18,8 @@ from avsbench_harness.console import progress_bar
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import set_determinism
-from avsbench_harness.engine.train import Trainer, training_set
+from avsbench_harness.engine.train import Trainer
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.errors import AvsbError, UsageError
 
 
@@ -140,9 +141,6 @@ def _observe(run: Run, trainer: Trainer, count: int, depth: int, stop: StopReque
 
 def _undo_clipping(updates: UpdateMonitor, trainer: Trainer, number: int) -> None:
     """Report gradients as they were before clipping, and without the scale of fp16."""
-    clipped = updates.total(number)
-    if trainer.stepper.gradient_norm is not None:
-        if clipped:
-            updates.rescale(number, float(trainer.stepper.gradient_norm) / clipped)
-    elif trainer.stepper.scaler.is_enabled():
-        updates.rescale(number, 1 / trainer.stepper.scaler.get_scale())
+    clipped, norm = updates.total(number), trainer.stepper.gradient_norm
+    if clipped and norm is not None:
+        updates.rescale(number, float(norm) / clipped)

@@ -23,6 +23,8 @@ from avsbench_harness.cli import (
     data,
     demo,
     doctor,
+    export,
+    hub,
     inspect,
     leaderboard,
     methods,
@@ -31,7 +33,9 @@ from avsbench_harness.cli import (
     results,
     robustness,
     run,
+    runs,
     score,
+    segment,
     submit,
     sweep,
     weights,
@@ -71,14 +75,17 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(run.train)
 app.command()(run.predict)
+app.command()(segment.segment)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(robustness.robustness)
 app.command()(sweep.sweep)
 app.command()(leaderboard.leaderboard)
 app.command()(reproduce.reproduce)
+app.command()(export.export)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(methods.app, name="methods")
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(plot.app, name="plot")
@@ -89,6 +96,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
 app.add_typer(challenge.app, name="challenge")
+app.add_typer(hub.app, name="hub")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import typer
 
@@ -115,10 +115,10 @@ WorkersOption: TypeAlias = Annotated[
 
 def _plan_run(
     method: Annotated[
-        str, typer.Option("--method", help="Name, alias or folder of a method; see `avsb methods`.")
-    ],
+        str | None, typer.Option("--method", help="Name, alias or folder of a method; see `avsb methods`.")
+    ] = None,
     backbone: BackboneOption = None,
-    task: TaskOption = "s4",
+    task: Annotated[str | None, typer.Option("--task", help="s4, ms3 or avss; defaults to s4.")] = None,
     variant: VariantOption = None,
     data: DataOption = None,
     preset: PresetOption = None,
@@ -132,16 +132,27 @@ def _plan_run(
     device: DeviceOption = None,
     workers: WorkersOption = None,
 ) -> Run:
-    """Plan the run that the options describe."""
+    """Plan the run that the options describe.
+
+    Without ``method``, the network is that of the given weights.
+    """
+    from avsbench_harness.errors import UsageError
     from avsbench_harness.launch.defaults import default_backbone
+    from avsbench_harness.launch.recorded_run import weight_facts
     from avsbench_harness.launch.request import Request, plan, warning
     from avsbench_harness.method import get_method
 
+    if method is None and (named := weights or init) is not None:
+        facts = weight_facts(named, out, task=task, backbone=backbone, variant=variant)
+        method, backbone = facts["method"], backbone or facts["backbone"]
+        task, variant = task or facts["task"], variant or facts["variant"]
+    if method is None:
+        raise UsageError("Missing option '--method'; `avsb methods` lists the methods.")
     planned = plan(
         Request(
             method=method,
             backbone=backbone or ("r50" if weights else default_backbone(get_method(method), preset, data)),
-            task=task,
+            task=task or "s4",
             variant=variant,
             data=data,
             preset=preset,
@@ -173,8 +184,36 @@ _NPROC = inspect.Parameter(
 )
 
 
+_RECORDED = inspect.Parameter(
+    "recorded",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run instead of the options that describe one: its id in --out, a unique prefix of it, or "
+            "its folder.",
+        ),
+    ],
+)
+
+
 def takes_run(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe a run to a command, which receives the planned run as first argument."""
+    return _with_run(command, None)
+
+
+def accepts_run(how: Literal["open", "plan"]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """As :func:`takes_run`; a run that was made may be named instead of the options.
+
+    Args:
+        how: ``open`` the named run as it is, or ``plan`` it again from its spec, to train it.
+    """
+    return functools.partial(_with_run, recorded=how)
+
+
+def _with_run(command: Callable[..., None], recorded: Literal["open", "plan"] | None) -> Callable[..., None]:
     shared = _parameters(_plan_run)
     own = _parameters(command)[1:]
 
@@ -189,11 +228,17 @@ def takes_run(command: Callable[..., None]) -> Callable[..., None]:
             return
         with distributed.process_group():
             options = {parameter.name: values.pop(parameter.name) for parameter in shared}
+            name = values.pop("recorded", None)
             with distributed.main_process_first():
-                run = _plan_run(**options)
+                if name is None:
+                    run = _plan_run(**options)
+                else:
+                    from avsbench_harness.launch.recorded_run import recorded_run
+
+                    run = recorded_run(name, options, plan_again=recorded == "plan")
             command(run, **values)
 
-    parameters = [*shared, *own, _NPROC]
+    parameters = [*([_RECORDED] if recorded else []), *shared, *own, _NPROC]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del wrapped.__wrapped__  # typer would read the signature of the wrapped function

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Submission A (.npz).")],
-    b: Annotated[Path, typer.Argument(help="Submission B for the same split (.npz).")],
+    a: Annotated[str, typer.Argument(help="Submission A (.npz), or a run (id, prefix or folder).")],
+    b: Annotated[str, typer.Argument(help="Submission B for the same split (.npz), or a run.")],
     solution: SolutionOption = None,
     data: TruthDataOption = None,
     protocol: Annotated[
@@ -32,18 +31,22 @@ def compare(
 ) -> None:
     """Compare two submissions by paired bootstrap over clips.
 
+    A run stands for its submission to the test split.
+
     \b
     Examples:
+      avsb compare RUN-ID-A RUN-ID-B --data AVSBench
       avsb compare a.npz b.npz --solution s4-test.npz
       avsb compare a.npz b.npz --solution s4-test.npz --clips 30 --json
     """
     from avsbench_harness.launch.resolve_solution import ground_truth
+    from avsbench_harness.launch.run_files import find_submission
     from avsbench_harness.scoring import compare as compare_scores
     from avsbench_harness.scoring import score_submission
     from avsbench_harness.submission import read_solution, read_submission
 
     with ExitStack() as stack:
-        first, second = (stack.enter_context(read_submission(path)) for path in (a, b))
+        first, second = (stack.enter_context(read_submission(find_submission(one))) for one in (a, b))
         truth = stack.enter_context(read_solution(ground_truth(first.header, solution, data)))
         scores = [
             score_submission(submission, truth, protocol, batch=batch, part=part)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich, takes_run
+from avsbench_harness.cli.common import DataOption, JsonOption, accepts_run, print_json, print_rich
 
 if TYPE_CHECKING:
     from avsbench_harness.analysis.health_tables import ReportTable
@@ -30,7 +30,7 @@ def _inspect() -> None:
 
 
 @app.command()
-@takes_run
+@accepts_run("plan")
 def gradients(
     planned: Run,
     steps: StepsOption = 100,
@@ -48,6 +48,7 @@ def gradients(
     \b
     Examples:
       avsb inspect gradients --method aqformer --backbone r50 --task ms3 --data AVSBench
+      avsb inspect gradients RUN-ID --steps 20
       avsb inspect gradients --method qdformer --preset full --no-pretrained --steps 20 --markdown health.md
     """
     from avsbench_harness.analysis.health_tables import attention_table, module_table, step_table
@@ -58,7 +59,7 @@ def gradients(
 
 
 @app.command()
-@takes_run
+@accepts_run("plan")
 def attention(
     planned: Run, steps: StepsOption = 100, markdown: MarkdownOption = None, json: JsonOption = False
 ) -> None:
@@ -67,6 +68,7 @@ def attention(
     \b
     Examples:
       avsb inspect attention --method avsegformer --backbone r50 --data AVSBench --steps 20
+      avsb inspect attention RUN-ID --steps 20
       avsb inspect attention --method qdformer --preset full --no-pretrained --json
     """
     from avsbench_harness.analysis.health_tables import attention_table, step_table
@@ -141,7 +143,9 @@ def _markdown(health: TrainingHealth, tables: list[ReportTable]) -> str:
 
 @app.command()
 def tokens(
-    run: Annotated[str, typer.Argument(help="Folder of a trained run, or its id in --out.")],
+    run: Annotated[
+        str, typer.Argument(help="A trained run: its id in --out, a unique prefix, or its folder.")
+    ],
     split: Annotated[str, typer.Option("--split", help="test, val or train.")] = "test",
     projection: Annotated[
         str, typer.Option("--projection", help="pca, or tsne (needs the extra 'inspect').")

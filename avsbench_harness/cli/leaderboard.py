@@ -26,9 +26,7 @@ def leaderboard(
     ] = "md",
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Write nothing; exit with 1 if LEADERBOARD.md differs from the records."
-        ),
+        typer.Option("--check", help="Write nothing; exit with 1 if a page differs from the records."),
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write a static HTML site to this folder.")
@@ -37,6 +35,8 @@ def leaderboard(
     json: JsonOption = False,
 ) -> None:
     """Write LEADERBOARD.md from the records in a folder and print it.
+
+    Records of `avsb robustness` give a second page, ROBUSTNESS.md.
 
     The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
     available.
@@ -79,10 +79,10 @@ def leaderboard(
 
 def _check(results: Path) -> None:
     from avsbench_harness.errors import AvsbError
-    from avsbench_harness.leaderboard.markdown import PAGE, is_stale
+    from avsbench_harness.leaderboard.markdown import PAGE, stale_pages
 
-    if is_stale(results):
-        raise AvsbError(f"{results / PAGE} differs from the records; update it with `avsb leaderboard`.")
+    for name in stale_pages(results):
+        raise AvsbError(f"{results / name} differs from the records; update it with `avsb leaderboard`.")
     typer.echo(f"{results / PAGE} is up to date.")
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Plots for papers, as PDF, PNG or SVG.")
 OUT = typer.Option("--out", help="File to write; the suffix selects the format: .pdf, .png or .svg.")
-SUBMISSION = typer.Argument(help="Submissions (.npz).")
+SUBMISSION = typer.Argument(help="Submissions (.npz), or runs: ids, prefixes of ids or folders.")
 
 
 @app.command()
 def thresholds(
-    submissions: Annotated[list[Path], SUBMISSION],
+    submissions: Annotated[list[str], SUBMISSION],
     out: Annotated[Path, OUT],
     solution: SolutionOption = None,
     data: DataOption = None,
@@ -32,8 +32,9 @@ def thresholds(
       avsb plot thresholds submissions/example.npz --solution submissions/example-solution.npz --out curve.pdf
     """
     from avsbench_harness.launch.paper_plots import threshold_plot
+    from avsbench_harness.launch.run_files import find_submission
 
-    _save(threshold_plot(submissions, solution, data), out, json)
+    _save(threshold_plot([find_submission(one) for one in submissions], solution, data), out, json)
 
 
 @app.command()
@@ -67,7 +68,7 @@ def ablation(
 
 @app.command()
 def clips(
-    submissions: Annotated[list[Path], SUBMISSION],
+    submissions: Annotated[list[str], SUBMISSION],
     clip: Annotated[list[str], typer.Option("--clip", help="Id of a clip; may be repeated.")],
     out: Annotated[Path, OUT],
     solution: SolutionOption = None,
@@ -81,8 +82,9 @@ def clips(
       avsb plot clips submissions/mine.npz --clip abc_1 --data AVSBench --out strip.png
     """
     from avsbench_harness.launch.paper_plots import clip_plot
+    from avsbench_harness.launch.run_files import find_submission
 
-    _save(clip_plot(submissions, clip, solution, data), out, json)
+    _save(clip_plot([find_submission(one) for one in submissions], clip, solution, data), out, json)
 
 
 def _save(figure: Figure, out: Path, json: bool) -> None:

@@ -11,7 +11,10 @@ from avsbench_harness.cli.common import DataOption, DeviceOption, JsonOption, pr
 
 
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="Record of a run, results/<run>.json.")],
+    record: Annotated[
+        str,
+        typer.Argument(help="Record of a run, results/<run>.json, or the run's id or a unique prefix of it."),
+    ],
     out: Annotated[
         Path, typer.Option("--out", help="Folder for runs/, submissions/ and results/ of the rerun.")
     ] = Path("reproduced"),
@@ -31,13 +34,15 @@ def reproduce(
     \b
     Examples:
       avsb reproduce results/s4-combo-pvt-s0-0123456789.json --data AVSBench
+      avsb reproduce s4-combo-pvt-s0-01 --data AVSBench
     """
     from rich.table import Table
 
     from avsbench_harness.errors import AvsbError
     from avsbench_harness.launch.reproduce import reproduce as rerun
+    from avsbench_harness.launch.run_files import find_record
 
-    result = rerun(record, out, data, device, method)
+    result = rerun(find_record(record), out, data, device, method)
     different = any(verdict.word == "different" for verdict in result.verdicts)
     if json:
         print_json(

@@ -34,7 +34,8 @@ def validate(
     from avsbench_harness.errors import AvsbError, MissingDataError, one_line
     from avsbench_harness.results.folder import folder_faults, read_results
     from avsbench_harness.results.rescore import rescore_faults
-    from avsbench_harness.results.robustness import robustness_faults, robustness_files
+    from avsbench_harness.results.robustness import robustness_files
+    from avsbench_harness.results.robustness_faults import robustness_faults
 
     if not results.is_dir():
         raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -18,7 +18,7 @@ from avsbench_harness.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.table import Table
 
@@ -27,10 +27,30 @@ if TYPE_CHECKING:
     from avsbench_harness.tasks import Split
 
 
+ConditionsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--conditions",
+        metavar="NAMES",
+        help="Audio conditions, separated by commas, or all; defaults to clean, silence, noise-white, "
+        "noise-pink, swapped, mixed@10, mixed@0, mixed@-10.",
+    ),
+]
+
+
+def split_names(text: str | None) -> list[str]:
+    """The names in an option's value, separated by commas; none without a value."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def robustness(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids of finished runs, patterns of them, or all.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Ids of finished runs, unique prefixes or patterns of them, or all."
+        ),
     ],
+    conditions: ConditionsOption = None,
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     data: DataOption = None,
     method: Annotated[
@@ -43,38 +63,41 @@ def robustness(
     workers: WorkersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure how much finished runs use the audio.
+    """Measure how finished runs predict under audio conditions: silence, noise, swapped and mixed audio.
 
-    Every clip is predicted again with the recording of another clip that has other sounds. Audio gain: the
-    score with the own recording minus that with the other one, with a paired 95 % interval over clips. Audio
-    sensitivity: 1 - mean IoU of the two predictions.
+    Every clip is predicted under each condition, in one pass over the clips. Metrics are J and F,
+    false-positive rate, S, AUC_N, audio sensitivity (1 - mean IoU with the prediction under clean audio),
+    audio gain (J under clean audio minus J under the condition), and the area under J over the
+    signal-to-noise ratio, with 95 % intervals by paired bootstrap over clips; docs/robustness.md has the
+    definitions.
 
-    Writes submissions/<run-id>-swapped.npz and results/robustness/<run-id>.json; a run that has a record is
-    not measured again. A run that fails does not stop the others; the exit code is that of the first failure.
+    Writes submissions/<run-id>-<condition>.npz and results/robustness/<run-id>.json; conditions that a record
+    has are not measured again, others extend it. An interrupted measurement is resumed. A run that fails does
+    not stop the others; the exit code is that of the first failure. `avsb run --robustness` measures a run
+    after its training, or given weights (--weights).
+
+    \b
+    Conditions:
+      clean, silence, noise-white, noise-pink, swapped
+      mixed@SNR with the SNR 20, 10, 5, 0, -5 or -10 (dB)
+      shifted@1, shifted@2 (seconds; ms3 and avss)
 
     \b
     Examples:
       avsb robustness RUN-ID --data AVSBench
-      avsb robustness all --data avs-mini
-      avsb robustness 'ms3-*' 'avss-combo-*' --split val --data avs-mini --json
+      avsb robustness all --data avs-mini --conditions all
+      avsb robustness 'ms3-*' 'avss-combo-*' --conditions swapped,silence --split val --data avs-mini --json
     """
-    from avsbench_harness.errors import AvsbError, Interrupted
     from avsbench_harness.launch.robustness import finished_runs
+    from avsbench_harness.robustness.conditions import choose_conditions
     from avsbench_harness.tasks import get_split
 
-    part = get_split(split)
-    names = finished_runs(runs, out)
-    records: list[RobustnessRecord] = []
-    failures: dict[str, AvsbError] = {}
-    for name in names:
-        try:
-            records.append(_measure(name, part, out, data, method, device, workers))
-        except Interrupted:
-            raise
-        except AvsbError as error:
-            if len(names) == 1:
-                raise
-            failures[name] = error
+    part, chosen = get_split(split), split_names(conditions)
+    choose_conditions(chosen)  # unknown ones are refused before any work
+    records, failures = _measure_all(
+        finished_runs(runs, out),
+        lambda name: _measure(name, part, chosen, out, data, method, device, workers),
+    )
     if json:
         print_json([*(record.model_dump(mode="json") for record in records), *_json(failures)])
     else:
@@ -85,9 +108,33 @@ def robustness(
         raise typer.Exit(next(iter(failures.values())).exit_code)
 
 
+def _measure_all(
+    names: Sequence[str], measure: Callable[[str], RobustnessRecord]
+) -> tuple[list[RobustnessRecord], dict[str, AvsbError]]:
+    """Measure runs one after the other; returns the records, and the errors of the others by run id.
+
+    The error of a single run is raised.
+    """
+    from avsbench_harness.errors import AvsbError, Interrupted
+
+    records: list[RobustnessRecord] = []
+    failures: dict[str, AvsbError] = {}
+    for name in names:
+        try:
+            records.append(measure(name))
+        except Interrupted:
+            raise
+        except AvsbError as error:
+            if len(names) == 1:
+                raise
+            failures[name] = error
+    return records, failures
+
+
 def _measure(
     name: str,
     split: Split,
+    conditions: Sequence[str],
     out: Path,
     data: Path | None,
     method: str | None,
@@ -105,7 +152,7 @@ def _measure(
         device=run_device(device, run.recipe),
         workers=default_workers() if workers is None else workers,
     )
-    return measure_robustness(run, split)
+    return measure_robustness(run, split, conditions)
 
 
 def _json(failures: dict[str, AvsbError]) -> list[dict[str, Any]]:
@@ -116,47 +163,44 @@ def _json(failures: dict[str, AvsbError]) -> list[dict[str, Any]]:
 
 
 def _show(records: Sequence[RobustnessRecord]) -> None:
-    """Print one table per task and data set."""
-    groups: dict[str, list[RobustnessRecord]] = {}
+    """Print one table per run."""
     for record in records:
-        name = f"{record.data.name} (SYNTHETIC)" if record.data.synthetic else record.data.name
-        protocol = record.conditions[0].score.protocol
-        groups.setdefault(f"{name}, {record.task} {record.data.split}, {protocol}", []).append(record)
-    for title, group in groups.items():
-        print_rich(title, _table(group))
-    for record in records:
-        if record.left_out:
-            typer.echo(
-                f"{record.run_id}: {len(record.left_out)} clips without a recording of other sounds are left "
-                f"out, such as {record.left_out[0]}"
-            )
+        print_rich(*robustness_lines(record))
 
 
-def _table(records: Sequence[RobustnessRecord]) -> Table:
-    """One row per run, with the first main metric."""
+def robustness_lines(record: RobustnessRecord) -> Iterable[str | Table]:
+    """A run's scores under audio conditions as a title, a table, and remarks."""
     from rich.table import Table
 
-    from avsbench_harness.robustness.conditions import CLEAN, SWAPPED
-
-    metric = records[0].conditions[0].score.main[0]
+    name = f"{record.data.name} (SYNTHETIC)" if record.data.synthetic else record.data.name
+    first = record.conditions[0].score
+    metric = first.main[0]
+    yield f"{record.run_id}: {name}, {record.task} {record.data.split}, {first.protocol}"
     table = Table()
-    table.add_column("run", overflow="fold")
-    for heading in (f"{metric} {CLEAN}", SWAPPED, "gain", "95 % interval", "sensitivity"):
+    for heading in ("condition", metric, "gain", "95 % interval", "sensitivity", "FPR", "S", "AUC_N"):
         table.add_column(heading, no_wrap=True)
-    for record in records:
-        clean, swapped = record.condition(CLEAN), record.condition(SWAPPED)
-        if clean is None or swapped is None or swapped.gain is None:
-            continue
-        gain = swapped.gain[metric]
+    for entry in record.conditions:
+        gain = None if entry.gain is None else entry.gain[metric]
+        interval = None if gain is None else gain.interval
+        metrics = entry.metrics or {}
         table.add_row(
-            record.run_id,
-            _cell(clean.score.metrics[metric]),
-            _cell(swapped.score.metrics[metric]),
-            _cell(gain.value, "+.4f"),
-            "n/a" if gain.interval is None else f"{gain.interval[0]:+.4f} to {gain.interval[1]:+.4f}",
-            _cell(swapped.sensitivity),
+            entry.condition,
+            _cell(entry.score.metrics[metric]),
+            "" if gain is None else _cell(gain.value, "+.4f"),
+            "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
+            "" if gain is None else _cell(entry.sensitivity),
+            *(_cell(metrics[key].value) if key in metrics else "" for key in ("fpr/1", "s/1", "auc_n/1")),
         )
-    return table
+    yield table
+    if record.snr is not None:
+        low, high = record.snr.snrs[0], record.snr.snrs[-1]
+        yield f"area under {metric} from {low} to {high} dB: {_cell(record.snr.area.value)}"
+    yield from (f"not available: {name}: {reason}" for name, reason in record.unavailable.items())
+    if record.left_out:
+        yield (
+            f"{len(record.left_out)} clips without a recording of other sounds are left out, such as "
+            f"{record.left_out[0]}"
+        )
 
 
 def _cell(value: float | None, form: str = ".4f") -> str:

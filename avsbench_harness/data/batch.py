@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 #: Mean and standard deviation of ImageNet's RGB channels on [0, 1], used to normalise images.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Batch:
         annotated: (B,T) bool, annotated frames; ``None`` if all valid frames are annotated.
         features: per input (``images``, ``maskige``) the maps (B,T,C,h,w) that a frozen backbone computes
             from it, fine to coarse, if they come from the cache; see :meth:`Model.maps`.
+        shared: results of :meth:`once`; ``None``: they are computed anew.
     """
 
     images: Tensor
@@ -37,6 +42,7 @@ class Batch:
     masks: Tensor | None = None
     annotated: Tensor | None = None
     features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    shared: dict[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.images.dim() != 5 or self.images.shape[2] != 3:
@@ -96,8 +102,29 @@ class Batch:
         """Return the batch with other audio."""
         return replace(self, audio=audio)
 
+    def sharing(self) -> Batch:
+        """Return the batch with a store for :meth:`once`, which its copies with other audio share."""
+        return replace(self, shared={})
+
+    def once(self, name: str, compute: Callable[[], Result]) -> Result:
+        """Return the result of a function that depends on the pictures and not on the audio.
+
+        In batches that are predicted with several recordings, see :meth:`sharing`, it is called for the first
+        recording only. Results must not be changed in place.
+
+        Args:
+            name: unique in the network.
+            compute: the function.
+        """
+        if self.shared is None or torch.compiler.is_compiling():
+            return compute()
+        if name not in self.shared:
+            self.shared[name] = compute()
+        result: Result = self.shared[name]
+        return result
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         features = {name: [change(level) for level in levels] for name, levels in self.features.items()}
-        return replace(self, **tensors, features=features)
+        return replace(self, **tensors, features=features, shared=None)

@@ -30,6 +30,11 @@ def read_frame(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8
     if plain is not None and plain.shape == (*_sides(size), 3):  # no resizing needed
         return plain
     image = load_image(path) if plain is None else Image.fromarray(plain)
+    return fit_frame(image, size, fit)
+
+
+def fit_frame(image: Image.Image, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
+    """Return a decoded frame as :func:`read_frame` does."""
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.asarray(fit_image(image, size, fit, Image.Resampling.BILINEAR))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -23,9 +23,10 @@ from avsbench_harness.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch
 from avsbench_harness.data.cache.features import CachedFeatures
 from avsbench_harness.data.clip_source import ClipSource
 from avsbench_harness.data.epochs import Key, generator
+from avsbench_harness.data.negatives import Negatives
 from avsbench_harness.data.padding import pad_frames, pad_to_square
 from avsbench_harness.data.transforms import Pixels, augment
-from avsbench_harness.recipe.augment import Augment
+from avsbench_harness.recipe.augment import IGNORED, Augment
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ClipDataset(Dataset[Sample]):
         audio: per clip id (T,128) embeddings or (T,1,96,64) log-mel examples, float32.
         augment: the augmentation, drawn anew in every epoch; ``None`` for none.
         seed: seed of the augmentation.
+        negatives: negative audio of the clips, if any.
 
     Attributes:
         features: the cached maps of a frozen backbone, if any.
@@ -61,6 +63,7 @@ class ClipDataset(Dataset[Sample]):
         *,
         augment: Augment | None = None,
         seed: int = 0,
+        negatives: Negatives | None = None,
     ) -> None:
         self.source = source
         self.clips = list(source.clips)
@@ -69,6 +72,7 @@ class ClipDataset(Dataset[Sample]):
         self.audio = audio
         self.augment = augment or Augment()
         self.seed = seed
+        self.negatives = negatives
         self.features: CachedFeatures | None = None
 
     def __len__(self) -> int:
@@ -79,6 +83,10 @@ class ClipDataset(Dataset[Sample]):
         clip = self.clips[index]
         draw = generator(self.seed, epoch, clip.id)
         pixels = augment(self.source.read(index), self.augment, self.size, draw)
+        audio, negative = self.audio[clip.id], self._negative(clip.id, epoch)
+        if negative is not None:
+            audio = negative
+            pixels = replace(pixels, masks=pixels.masks.where(pixels.masks == IGNORED, 0))
         annotated = torch.tensor([path is not None for path in clip.masks])
         total, fill = self.task.frames, None if self.augment.scale is None else self.augment.scale.fill
         masks = pad_to_square(pixels.masks.long(), self.size, self.augment.outside_class)
@@ -87,7 +95,7 @@ class ClipDataset(Dataset[Sample]):
         features = {} if self.features is None else self.features.read(index, pixels.flipped)
         return Sample(
             images=pad_frames(inputs["images"], total),
-            audio=torch.from_numpy(self.audio[clip.id]),
+            audio=torch.from_numpy(audio),
             valid=pad_frames(torch.ones(len(masks), dtype=torch.bool), total),
             masks=pad_frames(masks, total),
             annotated=pad_frames(annotated, total),
@@ -96,6 +104,12 @@ class ClipDataset(Dataset[Sample]):
                 source: [pad_frames(level, total) for level in levels] for source, levels in features.items()
             },
         )
+
+    def _negative(self, clip: str, epoch: int) -> NDArray[np.float32] | None:
+        """The negative audio of a clip in an epoch, ``None`` if it keeps its own."""
+        if self.negatives is None:
+            return None
+        return self.negatives.draw(clip, generator(self.seed, epoch, f"{clip}/negative audio"))
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
         """Return the clips of the keys, read by one thread per core; in a DataLoader worker by one thread."""

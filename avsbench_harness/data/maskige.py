@@ -171,7 +171,19 @@ def read_maskige(path: Path, size: Size, fit: Fit = "squeeze") -> NDArray[np.uin
         image = load_image(path)
     except MissingDataError:
         raise MissingDataError(f"There is no maskige {path}; `avsb data maskige` makes maskiges.") from None
+    return fit_maskige(image, size, fit)
+
+
+def fit_maskige(image: Image.Image, size: Size, fit: Fit = "squeeze") -> NDArray[np.uint8]:
+    """Return a decoded maskige as :func:`read_maskige` does."""
     return np.asarray(fit_image(image.convert("RGB"), size, fit, Image.Resampling.NEAREST))
+
+
+def draw_maskige(frame: NDArray[np.uint8], segment: Callable[[NDArray[np.uint8]], Masks]) -> Image.Image:
+    """Return the maskige of a frame (H,W,3), a palette image of its size."""
+    picture = Image.fromarray(paint(segment(frame)))
+    picture.putpalette(palette().tobytes())
+    return picture
 
 
 def _make_clip(source: str, segment: Callable[[NDArray[np.uint8]], Masks], clip: Clip) -> int:
@@ -180,8 +192,7 @@ def _make_clip(source: str, segment: Callable[[NDArray[np.uint8]], Masks], clip:
         path = _cached_file(frame, source)
         if path.is_file():
             continue
-        picture = Image.fromarray(paint(segment(np.asarray(load_image(frame).convert("RGB")))))
-        picture.putpalette(palette().tobytes())
+        picture = draw_maskige(np.asarray(load_image(frame).convert("RGB")), segment)
         with atomic_write(path) as file:
             picture.save(file, "PNG")
         made += 1

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from avsbench_harness.data.batch import Batch
 from avsbench_harness.errors import AvsbError
 from avsbench_harness.tasks import Task
+from avsbench_harness.tracking.json_log import KEYS
 
 #: Distance from [0, 1] that is rounding noise in a probability of float32.
 ROUNDING = 1e-4
 
 #: Names in a training log that are not those of a loss term or of diagnostics.
-RESERVED = ("step", "epoch", "val")
+RESERVED = KEYS
 
 
 def rounding(precision: str) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.console import counter
+from avsbench_harness.data.audio.changes import Change
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
 from avsbench_harness.data.avsbench.processed import processed_clips
 from avsbench_harness.data.cache.audio import Progress, embed_clips, log_mel_clips
@@ -23,7 +24,7 @@ from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.run import Run
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
-from avsbench_harness.robustness.conditions import condition_audio
+from avsbench_harness.robustness.conditions import check_available, condition_audio, get_condition
 from avsbench_harness.tasks import S4, Split
 
 
@@ -56,21 +57,27 @@ def audio_inputs(
     If the recipe separates sources, both have an axis of S sources after the first. ``clips`` defaults to the
     clips of the split, with the audio of the run's condition, without clips that the condition leaves out.
     """
-    if clips is None:
-        clean = _own_audio(run, split, run.dataset.clips(split))
-        return condition_audio(run.condition, run.dataset, split, clean)
-    return _own_audio(run, split, clips)
+    if clips is not None:
+        return own_audio(run, split, clips)
+    check_available(run.condition, run.dataset, split)
+    change = get_condition(run.condition).change(run.dataset, split)
+    clips = run.dataset.clips(split)
+    if change is not None and change.kind == "mixed":
+        clips = [clip for clip in clips if clip.id in change.others]
+    return condition_audio(run.condition, run.dataset, split, own_audio(run, split, clips, change))
 
 
-def _own_audio(run: Run, split: Split, clips: Sequence[Clip]) -> Mapping[str, NDArray[np.float32]]:
-    """The audio inputs from each clip's own recording."""
+def own_audio(
+    run: Run, split: Split, clips: Sequence[Clip], change: Change | None = None
+) -> Mapping[str, NDArray[np.float32]]:
+    """Return the audio inputs from each clip's own recording, or from the changed one."""
     audio, separator = run.spec.audio, run.recipe.audio.separator
     with audio_progress(split, len(clips)) as advance:
         if audio.trained:
-            return log_mel_clips(clips, run.task, advance, separator)
+            return log_mel_clips(clips, run.task, advance, separator, change)
         assert audio.weights is not None  # ensured by the plan for a frozen encoder
         encoder = build_audio_encoder(audio.encoder, run.weights["audio"])
-        return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance, separator)
+        return embed_clips(clips, run.task, encoder, audio.weights, run.device, advance, separator, change)
 
 
 @contextmanager

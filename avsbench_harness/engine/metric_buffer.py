@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from avsbench_harness.tracking.tracker import StepEntry, finite
+
 #: Steps between two transfers to the host, by the type of device; on the CPU there is nothing to wait for.
 INTERVALS = {"cpu": 1, "cuda": 20}
 
@@ -22,6 +24,9 @@ class StepMetrics:
         clips: ids of the batch's clips.
         terms: ``loss`` and its terms.
         diagnostics: logged by the model, see ``Model.diagnostics``.
+        lr: learning rate, without the multiples of parameter groups.
+        gradient_norm: before clipping.
+        measured: see :class:`.StepEntry`.
     """
 
     step: int
@@ -29,6 +34,14 @@ class StepMetrics:
     clips: Sequence[str]
     terms: dict[str, float]
     diagnostics: dict[str, float]
+    lr: float
+    gradient_norm: float
+    measured: Mapping[str, float]
+
+    def entry(self) -> StepEntry:
+        """The step as an entry of a training log."""
+        norm = finite(self.gradient_norm)
+        return StepEntry(self.step, self.epoch, self.terms, self.diagnostics, self.lr, norm, self.measured)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class _Pending:
     clips: Sequence[str]
     names: tuple[str, ...]
     diagnostics: dict[str, float]
+    lr: float
+    measured: Mapping[str, float]
     values: Tensor
 
 
@@ -65,10 +80,15 @@ class MetricBuffer:
         clips: Sequence[str],
         terms: Mapping[str, Tensor],
         diagnostics: Mapping[str, float],
+        *,
+        lr: float,
+        gradient_norm: Tensor,
+        measured: Mapping[str, float],
     ) -> None:
-        """Buffer a step without waiting for the device."""
-        values = torch.stack(list(terms.values())).double()
-        self._pending.append(_Pending(step, epoch, clips, tuple(terms), dict(diagnostics), values))
+        """Buffer a step without waiting for the device; see :class:`StepMetrics`."""
+        values = torch.stack([term.double() for term in (*terms.values(), gradient_norm)])
+        names = tuple(terms)
+        self._pending.append(_Pending(step, epoch, clips, names, dict(diagnostics), lr, measured, values))
 
     def take(self) -> list[StepMetrics]:
         """Remove and return all buffered steps, in order."""
@@ -84,6 +104,9 @@ class MetricBuffer:
                 entry.clips,
                 {name: next(numbers) for name in entry.names},
                 entry.diagnostics,
+                entry.lr,
+                next(numbers),
+                entry.measured,
             )
             for entry in pending
         ]

@@ -1,36 +1,10 @@
-"""The training log of a run, and its speed and memory."""
+"""Speed and memory of a training."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-
-class TrainingLog:
-    """One JSON line per step and validation, in ``log.jsonl``.
-
-    Opening it for a run that resumes from ``step`` removes the lines of later steps, which are repeated.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(path) if line.get("step", 0) <= step]
-        self._file = path.open("w", encoding="utf-8")
-        for line in kept:
-            self.write(line)
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Append and flush one line."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class Meter:
@@ -47,6 +21,14 @@ class Meter:
         rate = clips / max(now - self._last, 1e-9)
         self._last = now
         self.clips_per_second = 0.9 * self.clips_per_second + 0.1 * rate if self.clips_per_second else rate
+
+    def measured(self) -> dict[str, float]:
+        """Time, speed and memory for the training log, see :class:`.StepEntry`."""
+        return {
+            "time": round(time.time(), 3),
+            "clips_per_second": round(self.clips_per_second, 4),
+            "memory_gib": round(self.memory_gib(), 4),
+        }
 
     def memory_gib(self) -> float:
         """Peak memory in GiB: of the CUDA device, else of this process."""
@@ -71,16 +53,3 @@ def peak_rss_gib() -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log; an incomplete last line is dropped."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines

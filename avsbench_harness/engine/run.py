@@ -99,6 +99,10 @@ class Run:
         workers: DataLoader worker processes; 0: decode in this process.
         side: height and width of the masks in submissions.
         condition: the audio condition of predictions, see :mod:`avsbench_harness.robustness.conditions`.
+        saved: step of the kept weights to predict with, see :mod:`.saved_weights`; ``None`` for the selected
+            ones.
+        trackers: names of trackers that log the training beside ``log.jsonl``, see
+            :mod:`avsbench_harness.tracking.trackers`.
     """
 
     spec: RunSpec
@@ -111,6 +115,8 @@ class Run:
     workers: int = 0
     side: int = MASK_SIZE
     condition: str = CLEAN
+    saved: int | None = None
+    trackers: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -134,8 +140,16 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
-        """The selected weights of the training."""
+        """The selected weights of the training, or the kept ones to predict with."""
+        if self.saved is not None:
+            return self.folder / "saved" / f"step-{self.saved:08d}.safetensors"
         return self.folder / "weights.safetensors"
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of predictions that are not the run's own: its condition and saved step."""
+        condition = "" if self.condition == CLEAN else f"-{self.condition}"
+        return condition if self.saved is None else f"-step{self.saved}{condition}"
 
     @property
     def record_file(self) -> Path:
@@ -145,8 +159,7 @@ class Run:
     def submission_file(self, split: Split) -> Path:
         """The run's submission for a split; the test split's and the clean one have no suffix."""
         suffix = "" if split == "test" else f"-{split}"
-        suffix += "" if self.condition == CLEAN else f"-{self.condition}"
-        return with_side(self.out / "submissions" / f"{self.id}{suffix}.npz", self.side)
+        return with_side(self.out / "submissions" / f"{self.id}{suffix}{self.suffix}.npz", self.side)
 
     def build_model(self, *, pretrained: bool) -> Model:
         """The method's network, ``pretrained`` loads the backbone weights that the spec names, if any."""

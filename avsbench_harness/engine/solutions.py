@@ -45,14 +45,6 @@ def solution_file(dataset: Dataset, split: Split) -> Path:
     return _hold(store)
 
 
-def solution_fingerprint(dataset: Dataset, split: Split) -> str:
-    """Return the fingerprint of a split's ground truth, which the host gives if it is withheld."""
-    if split in dataset.withheld:
-        return dataset.withheld[split]
-    with read_solution(solution_file(dataset, split)) as solution:
-        return solution.fingerprint
-
-
 def pack_solution(
     dataset: Dataset,
     split: Split,
@@ -120,11 +112,6 @@ def _folder() -> Path:
 
 
 def _clips(dataset: Dataset, split: Split) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
-    if split in dataset.withheld:
-        raise MissingDataError(
-            f"The host of {dataset.root} withholds the ground truth of {split}: `avsb train` and "
-            "`avsb predict` write a submission, which the host scores."
-        )
     clips = dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {dataset.root} has no clips.")

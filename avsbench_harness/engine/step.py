@@ -44,7 +44,7 @@ class Stepper:
     Attributes:
         optimizer: over all parameters.
         scaler: scales the gradients of fp16; disabled otherwise.
-        gradient_norm: of the last step before it was clipped; ``None`` if the recipe does not clip.
+        gradient_norm: L2 norm of all gradients of the last step before they were clipped; ``None`` before it.
     """
 
     def __init__(self, system: System, recipe: Recipe, device: str, *, seed: int = 0) -> None:
@@ -117,6 +117,10 @@ class Stepper:
             self.gradient_norm = torch.nn.utils.clip_grad_norm_(
                 self._system.parameters(), self._recipe.clip_norm
             )
+        else:
+            gradients = [p.grad for p in self._system.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.gradient_norm = norm / self.scaler.scale(torch.ones_like(norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return terms

@@ -23,8 +23,6 @@ from torch import Tensor
 from avsbench_harness import distributed
 from avsbench_harness.console import progress_bar
 from avsbench_harness.data.batch import Batch
-from avsbench_harness.data.clip_source import FileDecoder
-from avsbench_harness.data.frame_sampling import SampledAudio, sample_files, sample_frames
 from avsbench_harness.data.loader import ClipDataset, load
 from avsbench_harness.engine import optim
 from avsbench_harness.engine.acceleration import accelerate
@@ -36,21 +34,27 @@ from avsbench_harness.engine.checkpoint import (
     save_checkpoint,
 )
 from avsbench_harness.engine.contract import check_diagnostics
-from avsbench_harness.engine.fill_cache import cached_source
+from avsbench_harness.engine.early_stopping import validations_since_best
 from avsbench_harness.engine.heartbeat import note_progress
-from avsbench_harness.engine.inputs import audio_inputs, maskige_inputs, training_clips, training_epochs
+from avsbench_harness.engine.inputs import training_epochs
 from avsbench_harness.engine.interrupt import StopRequest, stop_request
 from avsbench_harness.engine.metric_buffer import MetricBuffer, StepMetrics
 from avsbench_harness.engine.out_of_memory import out_of_memory
 from avsbench_harness.engine.predict import evaluation_clips, validate
-from avsbench_harness.engine.progress import Meter, TrainingLog
+from avsbench_harness.engine.progress import Meter
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.run_folder import exclusive, read_summary, write_spec, write_summary
+from avsbench_harness.engine.saved_weights import kept_steps, save_weights
+from avsbench_harness.engine.shown_clips import shown_clips
 from avsbench_harness.engine.step import Stepper, own_share
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.errors import AvsbError, MissingDataError, TooManyProcesses, UsageError
+from avsbench_harness.engine.training_set import training_set
+from avsbench_harness.errors import AvsbError
 from avsbench_harness.method import TrainingSummary, Validation
 from avsbench_harness.nn.cost import model_cost
+from avsbench_harness.tracking.json_log import JsonLog
+from avsbench_harness.tracking.tracker import Tracker, ValidationEntry
+from avsbench_harness.tracking.trackers import open_trackers
 from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
@@ -86,8 +90,7 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
         if distributed.rank() == 0:
             write_spec(run)
     trainer = Trainer(run, dataset, stop)
-    path = run.folder / "log.jsonl" if distributed.rank() == 0 else Path(os.devnull)
-    with closing(TrainingLog(path, trainer.state.step)) as log:
+    with closing(_open_log(run, trainer.state.step)) as log:
         trainer.loop(log)
     summary: TrainingSummary | None = None
     with distributed.main_process_first():
@@ -98,62 +101,11 @@ def _train(run: Run, stop: StopRequest) -> TrainingSummary:
     return summary
 
 
-def training_set(run: Run, stop: StopRequest | None = None, *, ahead: bool = True) -> ClipDataset:
-    """Return the clips that a run trains on, prepared by its recipe.
-
-    Args:
-        run: the run.
-        stop: checked between clips that are decoded ahead.
-        ahead: decode all clips that are not cached now, unless the run is shorter than an epoch.
-
-    Raises:
-        MissingDataError: there are no clips, or a file is missing.
-        TooManyProcesses: there are more processes than clips, or than clips in a batch.
-    """
-    if not run.dataset.clips("train"):
-        raise MissingDataError(f"The train split of {run.dataset.root} has no clips.")
-    clips = training_clips(run)
-    _check_shares(run, len(clips))
-    epochs = training_epochs(run, len(clips))
-    length = optim.length(run.recipe, epochs)
-    used = [clips[index] for index in epochs.used(length)]
-    audio, maskiges = audio_inputs(run, "train", used), maskige_inputs(run, "train")
-    if (frames := run.recipe.frames) is not None:
-        audio = SampledAudio(audio, clips, frames)
-        maskiges = None if maskiges is None else sample_files(maskiges, clips, frames)
-        clips = sample_frames(clips, frames)
-    decoder = FileDecoder(clips, run.task, run.recipe.image_size, run.recipe.train_fit, maskiges)
-    source = cached_source(decoder, "train", stop, ahead=ahead and length >= epochs.start(1))
-    return ClipDataset(source, audio, augment=run.recipe.augment, seed=run.spec.seed)
-
-
-def _check_shares(run: Run, clips: int) -> None:
-    """Refuse more processes than clips in a batch, and epochs without a batch."""
-    processes, batch = distributed.world_size(), run.recipe.batch_size
-    if run.recipe.partial_batches == "drop" and clips < batch:
-        raise UsageError(
-            f"partial_batches: drop leaves no batch, as batch_size is {batch} and there are {clips} training "
-            "clips; lower batch_size, or choose keep or wrap."
-        )
-    if processes > min(clips, batch):
-        raise TooManyProcesses(
-            f"{processes} processes need at least as many clips in a batch, and there are "
-            f"{min(clips, batch)} (batch_size {batch}, {clips} training clips); start fewer processes."
-        )
-
-
-def check_untrained(run: Run) -> None:
-    """Check the prediction of the untrained network, for a method with a training of its own.
-
-    Raises:
-        AvsbError: it breaks the contract of the network, see :mod:`.contract`.
-    """
-    set_determinism(run)
-    with stop_request() as stop, distributed.main_process_first():
-        dataset = training_set(run, stop, ahead=False)
-    first = training_epochs(run, len(dataset)).batch(0)[:1]
-    (batch,) = load(dataset, [first], workers=0, device=run.device)
-    build_system(run, pretrained=False).to(run.device).check_predict(batch.to(run.device))
+def _open_log(run: Run, step: int) -> Tracker:
+    """The training log of a run that has done ``step`` steps; that of rank 0 is kept."""
+    if distributed.rank() != 0:
+        return JsonLog(Path(os.devnull), step)
+    return open_trackers(run.trackers, run.id, run.folder, step, run.spec.model_dump(mode="json"))
 
 
 class Trainer:
@@ -181,15 +133,16 @@ class Trainer:
         self.dataset = cache_features(run, self.system.model, dataset, "train", stop)
         self._saved = time.monotonic()
         self._prediction_checked = False
+        self._lr_factor = 1.0
 
-    def loop(self, log: TrainingLog) -> None:
+    def loop(self, log: Tracker) -> None:
         """Train and validate until the last step."""
         meter = Meter(self.run.device)
         with progress_bar() as progress:
             display = progress.add_task("epoch 1", total=self.total, completed=self.state.step, note="")
             while True:
                 self._validate_if_due(log)
-                if self.state.step >= self.total:
+                if self.state.step >= self.total or self._stops_early():
                     return
                 epoch = self._start_epoch()
                 for ids, batch in self._rest_of_epoch(epoch):
@@ -206,7 +159,7 @@ class Trainer:
                     diagnostics = check_diagnostics(
                         self.system.model.diagnostics(), terms, self.run.spec.method
                     )
-                    self.metrics.add(self.state.step, epoch + 1, ids, terms, diagnostics)
+                    self._add(epoch, ids, terms, diagnostics, meter)
                     if read := self.metrics.due:
                         progress.update(
                             display,
@@ -287,12 +240,34 @@ class Trainer:
             self.system.check_predict(batch.select(slice(0, 1)))
             self._prediction_checked = True
         step = self.state.step
-        factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.epochs.of(step))
-        terms = self.stepper.step(batch, len(ids), step, factor)
+        self._lr_factor = optim.lr_factor(self.recipe.schedule, step, self.total, self.epochs.of(step))
+        terms = self.stepper.step(batch, len(ids), step, self._lr_factor)
         self.state = self.state.model_copy(update={"step": step + 1})
         return terms
 
-    def _read(self, log: TrainingLog) -> dict[str, float]:
+    def _add(
+        self,
+        epoch: int,
+        ids: list[str],
+        terms: dict[str, Tensor],
+        diagnostics: dict[str, float],
+        meter: Meter,
+    ) -> None:
+        """Buffer the log entry of the last step."""
+        norm = self.stepper.gradient_norm
+        assert norm is not None  # a step was made
+        self.metrics.add(
+            self.state.step,
+            epoch + 1,
+            ids,
+            terms,
+            diagnostics,
+            lr=self.recipe.optimizer.lr * self._lr_factor,
+            gradient_norm=norm,
+            measured=meter.measured(),
+        )
+
+    def _read(self, log: Tracker) -> dict[str, float]:
         """Log the steps whose losses are still on the device, and return the last one's.
 
         Raises:
@@ -303,7 +278,7 @@ class Trainer:
             terms = step.terms
             if not all(map(math.isfinite, terms.values())):
                 raise self._not_finite(step)
-            log.write({"step": step.step, "epoch": step.epoch, **step.diagnostics, **terms})
+            log.log_step(step.entry())
         return terms
 
     def _spend(self, seconds: float) -> None:
@@ -332,7 +307,7 @@ class Trainer:
         step = self.state.step
         return step != self.epochs.start(self.epochs.of(step)) and self._due()
 
-    def _validate_if_due(self, log: TrainingLog) -> None:
+    def _validate_if_due(self, log: Tracker) -> None:
         """Score the validation split if it is due, and save the weights if they are the best so far."""
         state = self.state
         if not self._due():
@@ -340,11 +315,13 @@ class Trainer:
         self._read(log)
         self._stop_if_asked(log)
         epoch = self.epochs.of(state.step - 1) + 1  # counted from 1; the last one may be incomplete
-        metrics = validate(self.run, self.system, self._validation_clips, self.stop)
+        shown = shown_clips(self._validation_clips) if log.images else []
+        metrics, images = validate(self.run, self.system, self._validation_clips, self.stop, shown)
         value = metrics.get(name := self.recipe.metric(self.run.task))
         if value is None:
             raise AvsbError(f"The validation gives no '{name}' to select by; it gives {', '.join(metrics)}.")
-        log.write({"step": state.step, "epoch": epoch, "val": metrics})
+        measured = {"time": round(time.time(), 3)}
+        log.log_validation(ValidationEntry(state.step, epoch, metrics, measured, images))
         logger.info(f"epoch {epoch}: val {name} {value:.4f}")
         best = state.best
         if best is None or value > best.value:
@@ -355,19 +332,35 @@ class Trainer:
         self.state = state.model_copy(update={"best": best, "validations": validations})
         self._save(log)
 
-    def _save(self, log: TrainingLog) -> None:
+    def _stops_early(self) -> bool:
+        """Whether the recipe ends the training after the last validation."""
+        rule = self.recipe.early_stopping
+        if rule is None:
+            return False
+        metric = rule.metric or self.recipe.metric(self.run.task)
+        since = validations_since_best(self.state.validations, metric)
+        if since >= rule.patience:
+            logger.info(f"Early stopping: val {metric} has not improved in {since} validations.")
+        return since >= rule.patience
+
+    def _save(self, log: Tracker) -> None:
         """TrainingSummary now; weights that are no longer the best go once it stands."""
         self._read(log)  # weights after a loss that is not finite are not saved
+        log.flush()
         self._saved = time.monotonic()
         self.state = self.state.model_copy(update={"scaler": self.stepper.scaler.state_dict()})
         if distributed.rank() != 0:
             return
+        metric = self.recipe.metric(self.run.task)
+        state = self.state
+        kept = kept_steps(self.recipe.keep, self.epochs, state.step, self.total, state.validations, metric)
+        save_weights(self.run.folder, kept, state.step, self.system.state_dict())
         save_checkpoint(self.checkpoints, self.state, self.system.state_dict(), self.stepper.optimizer)
         for old in self.checkpoints.glob("best-*.safetensors"):
             if self.state.best is None or old.name != self.state.best.file:
                 old.unlink()
 
-    def _stop_if_asked(self, log: TrainingLog) -> None:
+    def _stop_if_asked(self, log: Tracker) -> None:
         if self.stop.anywhere():
             self._save(log)
             raise self.stop.error(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from avsbench_harness.data.avsbench.layout import Dataset, table_name
-from avsbench_harness.data.avsbench.withheld import WITHHELD
+from avsbench_harness.data.avsbench.unlabelled import FINGERPRINTS
 from avsbench_harness.data.avsbench.writer import new_folder
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.files import write_json, write_text
@@ -41,8 +41,7 @@ def write_participants(challenge: Challenge, out: Path) -> int:
         fingerprint, clips = solution.fingerprint, len(solution.shapes)
     with new_folder(out) as root:
         count = _copy_clips(definition, dataset, root / "data")
-        withheld = {"format": 1, "solutions": {definition.task: {definition.split: fingerprint}}}
-        write_json(root / "data" / WITHHELD, withheld)
+        write_json(root / "data" / FINGERPRINTS, {definition.task: {definition.split: fingerprint}})
         if dataset.synthetic:
             write_json(root / "data" / "synthetic.json", {"synthetic": True})
         shutil.copyfile(challenge.sample, root / "sample_submission.npz")

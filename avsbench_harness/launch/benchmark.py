@@ -29,7 +29,7 @@ from avsbench_harness.engine.inputs import training_epochs
 from avsbench_harness.engine.out_of_memory import does_not_fit, free_cached, largest_batch
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system, set_determinism
-from avsbench_harness.engine.train import training_set
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, unknown
 from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.device import choose_device

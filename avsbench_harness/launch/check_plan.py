@@ -49,6 +49,9 @@ def check_plan(run: Run) -> None:
     metric, names = run.recipe.metric(run.task), metric_names(run.task, protocol)
     if metric not in names:
         raise unknown("metric of the recipe's select", metric, names)
+    stopping = run.recipe.early_stopping
+    if stopping is not None and stopping.metric is not None and stopping.metric not in names:
+        raise unknown("metric of the recipe's early_stopping", stopping.metric, names)
     recipe, spec = run.recipe, run.spec
     network = (
         spec.method, spec.code, spec.variant, spec.backbone, spec.task, spec.audio.model_dump(),

@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from avsbench_harness.console import counter
+from avsbench_harness.data.avsbench.clip_folder import open_clip_folder
 from avsbench_harness.data.avsbench.layout import Dataset, open_dataset
-from avsbench_harness.data.avsbench.tree import GENERATED, data_root, generated_name
+from avsbench_harness.data.avsbench.tree import GENERATED, data_root, find_task_folder, generated_name
 from avsbench_harness.files import cache_dir
 from avsbench_harness.tasks import S4, Task
 
@@ -26,12 +27,14 @@ def choose_dataset(task: Task, data: Path | None, *, singles: bool = False) -> D
 
     Args:
         task: the task.
-        data: data root, ``mini`` (AVS-Mini) or ``synthetic``; by default ``AVSB_DATA_DIR``, then ``mini``.
+        data: data root, a folder of clips (see :mod:`.clip_folder`), ``mini`` (AVS-Mini) or ``synthetic``; by
+            default ``AVSB_DATA_DIR``, then ``mini``.
         singles: whether S4's clips are needed too; a generated set then includes them.
     """
     root = data_root(data)
     if root is not None:
-        return open_dataset(root, task)
+        loose = open_clip_folder(root, task) if find_task_folder(root, task) is None else None
+        return loose or open_dataset(root, task)
     name = generated_name(data)
     dataset = generated_dataset(name, task)
     if singles and task is not S4:

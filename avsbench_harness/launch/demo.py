@@ -27,6 +27,7 @@ from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import Record
 from avsbench_harness.results.robustness import RobustnessRecord
 from avsbench_harness.robustness.baselines import baseline_scores
+from avsbench_harness.robustness.conditions import SWAPPED
 from avsbench_harness.scoring import Scores
 from avsbench_harness.submission import read_solution
 from avsbench_harness.tasks import MS3, get_task
@@ -108,7 +109,7 @@ def run_demo(recipes: Mapping[str, Mapping[str, int]], out: Path, device: str | 
     done = []
     for number, run in enumerate(runs, start=1):
         logger.info(f"Step {number} of {steps}: {run.spec.method} (epochs: {run.spec.recipe.epochs}).")
-        done.append(DemoRun(execute(run), measure_robustness(run, "test")))
+        done.append(DemoRun(execute(run), measure_robustness(run, "test", [SWAPPED])))
     logger.info(f"Step {steps} of {steps}: leaderboard and site.")
     dataset = runs[0].dataset
     with read_solution(solution_file(dataset, "test")) as truth:

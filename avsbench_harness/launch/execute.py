@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from avsbench_harness import distributed
+from avsbench_harness.engine.check_untrained import check_untrained
 from avsbench_harness.engine.interrupt import stop_request
 from avsbench_harness.engine.predict import evaluation_clips
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.skip_training import skip_training
 from avsbench_harness.engine.solutions import solution_file
-from avsbench_harness.engine.train import check_untrained
 from avsbench_harness.errors import (
     PLUGIN_ERRORS,
     AvsbError,
@@ -95,7 +95,7 @@ def train_or_load(run: Run) -> TrainingSummary:
     if run.spec.weights is not None:
         return skip_training(run)
     method = type(run.method)
-    with _method_errors(run):
+    with method_errors(run):
         own = method.train is not Method.train and method.predict is Method.predict
         if own and not run.weights_file.is_file():
             check_untrained(run)
@@ -114,7 +114,7 @@ def predict(run: Run, split: Split) -> Path:
     Raises:
         AvsbError: the method raised an exception, or did not return the path of a submission.
     """
-    with _method_errors(run):
+    with method_errors(run):
         for side in sides(run.task, run.recipe.protocols) if run.condition == CLEAN else ():
             run.method.predict(replace(run, side=side), split)
         path: object = run.method.predict(run, split)
@@ -126,7 +126,7 @@ def predict(run: Run, split: Split) -> Path:
 
 
 @contextmanager
-def _method_errors(run: Run) -> Iterator[None]:
+def method_errors(run: Run) -> Iterator[None]:
     """Report an exception of the method's code with one sentence; its traceback is written to a file.
 
     Errors of the harness's own code are left alone.

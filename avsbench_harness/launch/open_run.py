@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.avsbench.tree import VARIABLE, data_root
 from avsbench_harness.engine.loops import DEFAULT_LOOPS
 from avsbench_harness.engine.run import Run, RunSpec
-from avsbench_harness.errors import MissingDataError, UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.files import read_json
 from avsbench_harness.launch.datasets import choose_dataset, find_generated
+from avsbench_harness.launch.device import choose_device
 from avsbench_harness.method import get_method
+from avsbench_harness.run_names import find_run
 from avsbench_harness.tasks import get_task
 from avsbench_harness.weights import store
 
@@ -28,7 +29,7 @@ def open_run(
     """Open a trained run; on CUDA if available.
 
     Args:
-        name: the run's folder, or its id under ``out``.
+        name: the run's folder, or its id under ``out`` or a unique prefix of it.
         out: the folder that holds ``runs/``.
         data: data root; defaults to ``AVSB_DATA_DIR``, then to the generated data set of the run.
         method: the method's folder, if it is not installed.
@@ -37,11 +38,28 @@ def open_run(
         UsageError: there is no such run, it is of another method, or it was trained on other data.
         MissingDataError: the weights of its frozen audio encoder are not on this machine.
     """
-    folder = next(
-        (path for path in (Path(name), out / "runs" / name) if (path / "spec.json").is_file()), None
-    )
-    if folder is None:
-        raise unknown("run", name, [path.parent.name for path in (out / "runs").glob("*/spec.json")])
+    return open_spec(find_run(name, out), lambda spec: _dataset(spec, data), method=method)
+
+
+def open_spec(
+    folder: Path,
+    dataset: Callable[[RunSpec], Dataset],
+    *,
+    method: str | None = None,
+    device: str | None = None,
+) -> Run:
+    """Open the run of a folder.
+
+    Args:
+        folder: the run's folder.
+        dataset: opens the data set of a spec.
+        method: the method's folder, if it is not installed.
+        device: defaults to CUDA if available.
+
+    Raises:
+        UsageError: the run is of another method, or there is no such device.
+        MissingDataError: the weights of its frozen audio encoder are not on this machine.
+    """
     folder = folder.resolve()
     spec = RunSpec.parse(read_json(folder / "spec.json"), str(folder / "spec.json"))
     plugin = get_method(method or spec.method)
@@ -51,10 +69,10 @@ def open_run(
         spec=spec,
         method=plugin,
         loops=DEFAULT_LOOPS,
-        dataset=_dataset(spec, data),
+        dataset=dataset(spec),
         out=folder.parents[1],
         weights=_audio_weights(spec),
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=choose_device(device),
     )
 
 

@@ -64,6 +64,11 @@ def _check_split(run: Run, split: Split, thorough: bool) -> None:
     clips = training_clips(run) if split == "train" else dataset.clips(split)
     if not clips:
         raise MissingDataError(f"The {split} split of {dataset.root} has no clips.")
+    if not any(mask.is_file() for clip in clips for mask in clip.masks if mask is not None):
+        raise MissingDataError(
+            f"The {split} split of {dataset.root} has no masks, so that it cannot be used for training or "
+            "scores; `avsb predict` needs none."
+        )
     for clip in clips:
         audio_file(clip)
         missing = [path for path in (*clip.frames, *clip.masks) if path is not None and not path.is_file()]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
 
 from avsbench_harness.engine.run import Run, RunSpec
 from avsbench_harness.errors import MissingDataError, UsageError
@@ -90,34 +88,41 @@ def reproduce(
         raise UsageError(
             f"{file} is of the method {spec.method!r}, which is not installed; pass its folder with --method."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(then.spec["recipe"]), encoding="utf-8")
-        run = plan(
-            Request(
-                method=method or spec.method,
-                backbone=spec.backbone,
-                task=spec.task,
-                variant=spec.variant,
-                data=data,
-                preset=spec.preset,
-                recipe=recipe,
-                weights=_find_weights(spec.weights, (out, file.parent.parent)),
-                init=_find_weights(spec.init, (out, file.parent.parent)),
-                seed=spec.seed,
-                out=out,
-                device=device,
-            )
-        )
-        _check_rerun(spec, run.spec, file)
-        _warn_of_threads(then, run)
-        now = execute(run)
+    where = (out, file.parent.parent)
+    run = plan(replace(recorded_request(spec, where, method), data=data, out=out, device=device))
+    _check_rerun(spec, run.spec, file)
+    _warn_of_threads(then, run)
+    now = execute(run)
     verdicts = tuple(
         Verdict(entry.protocol, metric, then_value, _value(now, entry.protocol, entry.part, metric))
         for entry in then.scores
         for metric, then_value in entry.metrics.items()
     )
     return Reproduction(then, now, verdicts, tuple(_differences(then, now)))
+
+
+def recorded_request(spec: RunSpec, folders: Sequence[Path], method: str | None = None) -> Request:
+    """The request of a run that was made, without its data root, output folder and device.
+
+    Args:
+        spec: the run's spec.
+        folders: folders with ``runs/``, searched for weights that the run started from.
+        method: folder of the method, if it is not installed.
+
+    Raises:
+        MissingDataError: weights that the run started from are not available.
+    """
+    return Request(
+        method=method or spec.method,
+        backbone=spec.backbone,
+        task=spec.task,
+        variant=spec.variant,
+        preset=spec.preset,
+        recorded=spec.recipe.to_dict(),
+        weights=_find_weights(spec.weights, folders),
+        init=_find_weights(spec.init, folders),
+        seed=spec.seed,
+    )
 
 
 def _find_weights(weights: WeightsSpec | None, folders: Sequence[Path]) -> str | None:

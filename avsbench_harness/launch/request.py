@@ -6,10 +6,10 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from avsbench_harness import __version__
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, check_separator
@@ -30,6 +30,7 @@ from avsbench_harness.method import GROUP, Method, check_task, check_variant, ge
 from avsbench_harness.recipe.resolve import resolve
 from avsbench_harness.recipe.schema import MAX_SEED, Recipe
 from avsbench_harness.tasks import S4, Task, get_task
+from avsbench_harness.tracking.trackers import check_trackers
 from avsbench_harness.weights import backbone_names
 from avsbench_harness.weights.sources import Source, check_facts, find_weights
 
@@ -50,6 +51,7 @@ class Request:
         variant: ``released`` or ``paper``; defaults to the method's first.
         data: data root, ``mini`` or ``synthetic``; defaults to ``AVSB_DATA_DIR``, then to ``mini``.
         preset: of the method's recipes; defaults to that of :func:`.defaults.default_preset`.
+        recorded: the recipe of a run, which replaces the values of the preset.
         recipe: a YAML file with overrides of the preset.
         assignments: further overrides, ``key=value``.
         pretrained: whether the backbone starts from ImageNet weights; defaults to the recipe's choice.
@@ -59,6 +61,7 @@ class Request:
         out: folder for ``runs/``, ``submissions/`` and ``results/``.
         device: ``cpu``, ``cuda``, ``cuda:N``; defaults to CUDA if available.
         workers: DataLoader worker processes; defaults to a number by the cores.
+        log: names of trackers, see :mod:`avsbench_harness.tracking.trackers`.
     """
 
     method: str
@@ -67,6 +70,7 @@ class Request:
     variant: str | None = None
     data: Path | None = None
     preset: str | None = None
+    recorded: Mapping[str, Any] | None = None
     recipe: Path | None = None
     assignments: Sequence[str] = ()
     pretrained: bool | None = None
@@ -76,6 +80,7 @@ class Request:
     out: Path = Path()
     device: str | None = None
     workers: int | None = None
+    log: Sequence[str] = ()
 
     def arguments(self) -> list[str]:
         """The request as command-line options of ``avsb run``."""
@@ -96,6 +101,7 @@ class Request:
         }
         options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
         options += [text for assignment in self.assignments for text in ("--set", assignment)]
+        options += [text for name in self.log for text in ("--log", name)]
         if self.pretrained is not None:
             options.append("--pretrained" if self.pretrained else "--no-pretrained")
         return options
@@ -124,6 +130,7 @@ def plan(
             without, the run can be looked up but not executed.
         opened: replaces :func:`open_data`, to open a data set once for many plans.
     """
+    trackers = check_trackers(request.log)
     data_root(request.data)  # a missing data root is the first error of every command
     method = get_method(request.method)
     task = check_task(method, request.task)
@@ -136,6 +143,8 @@ def plan(
         preset = request.preset
     elif source is not None and request.weights is not None:
         preset = source.preset
+        if source.recipe is not None and request.recorded is None:
+            request = replace(request, recorded={**source.recipe, "init_skip": []})
     else:
         preset = default_preset(method, request.backbone, request.data)
     recipe = _recipe(request, method, task, variant, preset)
@@ -152,6 +161,7 @@ def plan(
         weights=weights.files,
         device=device,
         workers=default_workers() if request.workers is None else request.workers,
+        trackers=trackers,
     )
     if check:
         _check(run, request, source)
@@ -226,6 +236,7 @@ def _recipe(request: Request, method: Method, task: Task, variant: str, preset: 
         request.backbone,
         variant=variant,
         preset=preset,
+        recorded=request.recorded,
         file=request.recipe,
         assignments=request.assignments,
     )

@@ -40,9 +40,10 @@ def ground_truth(header: Header, solution: Path | None, data: Path | None) -> Pa
             with read_solution(path) as found:
                 if found.fingerprint == header.solution:
                     return path
+    unknown = "is unknown" if not header.solution else f"{header.solution[:12]} is not in the cache"
     raise MissingDataError(
-        f"The ground truth {header.solution[:12]} of this submission is not in the cache; pass "
-        f"--solution FILE, or --data ROOT (or set {VARIABLE}) with AVSBench on disk."
+        f"The ground truth of this submission {unknown}; pass --solution FILE, or --data ROOT (or set "
+        f"{VARIABLE}) with AVSBench on disk."
     )
 
 

@@ -1,39 +1,34 @@
-"""Finished runs under audio conditions: prediction, scores and the robustness record."""
+"""Finished runs under audio conditions: prediction, scores and the robustness record.
+
+Where several processes work on a run, all of them call :func:`measure_robustness`.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from avsbench_harness import distributed
 from avsbench_harness.engine.predict import submission_header
+from avsbench_harness.engine.predict_conditions import predict_conditions
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.solutions import solution_file
 from avsbench_harness.errors import AvsbError, MissingDataError, SubmissionError, UsageError, unknown
-from avsbench_harness.files import sha256_file
-from avsbench_harness.launch.execute import predict
-from avsbench_harness.launch.records import score_entry
-from avsbench_harness.results.record import DataEntry
+from avsbench_harness.launch.execute import method_errors, predict
+from avsbench_harness.launch.robustness_record import build_record
+from avsbench_harness.method import Method
 from avsbench_harness.results.robustness import (
-    ConditionEntry,
-    GainEntry,
     RobustnessRecord,
     read_robustness,
-    robustness_faults,
     robustness_file,
     write_robustness,
 )
-from avsbench_harness.robustness.conditions import CLEAN, CONDITIONS, SWAPPED
-from avsbench_harness.robustness.overlap import clip_overlaps
-from avsbench_harness.robustness.pairs import Pairs
-from avsbench_harness.scoring import Scores, compare, score_submission
-from avsbench_harness.scoring.scores import Floats
+from avsbench_harness.results.robustness_faults import robustness_faults
+from avsbench_harness.robustness.conditions import CLEAN, CONDITIONS, choose_conditions, unavailable
+from avsbench_harness.run_names import match_prefix
 from avsbench_harness.submission import Solution, read_solution, read_submission
 from avsbench_harness.tasks import Split
 
@@ -47,7 +42,7 @@ def finished_runs(patterns: Sequence[str], out: Path) -> list[str]:
     """The ids of the finished runs in ``out`` that match any of the patterns, sorted.
 
     Args:
-        patterns: run ids, shell patterns of them, or ``all``.
+        patterns: run ids, unique prefixes or shell patterns of them, or ``all``.
         out: the folder that holds ``runs/``.
 
     Raises:
@@ -62,85 +57,91 @@ def finished_runs(patterns: Sequence[str], out: Path) -> list[str]:
     found: set[str] = set()
     for pattern in patterns:
         matching = known if pattern == ALL else fnmatch.filter(known, pattern)
+        if not matching and (name := match_prefix(pattern, known)):
+            matching = [name]
         if not matching:
             raise unknown("finished run", pattern, known)
         found.update(matching)
     return sorted(found)
 
 
-def measure_robustness(run: Run, split: Split) -> RobustnessRecord:
-    """Predict and score a finished run under swapped audio, and write its robustness record.
+def measure_robustness(run: Run, split: Split, names: Sequence[str] = ()) -> RobustnessRecord:
+    """Predict and score a finished run under audio conditions, and write its robustness record.
 
-    A submission that exists is used; a valid record is returned as it is.
+    Submissions that exist are used. A valid record that has the conditions is returned as it is, and one that
+    lacks some is extended: its values stay as they are.
+
+    Args:
+        run: the run.
+        split: the split.
+        names: names of conditions, or ``all``; none: the default ones. Those that the data do not allow are
+            listed in the record with the reason.
 
     Raises:
-        UsageError: the record exists and is not valid, or no recordings can be swapped.
+        UsageError: the record exists and is not valid, or a condition is unknown.
         AvsbError: the method's own prediction ignores the condition.
     """
     path = robustness_file(run.out / "results", run.id, split)
-    if path.is_file():
-        faults = list(robustness_faults(path))
-        if faults:
-            raise UsageError(f"{path} is not valid ({faults[0]}); remove it to measure the run again.")
+    old: RobustnessRecord | None = None
+    with distributed.main_process_first():
+        if distributed.rank() == 0:
+            old = _known(path)
+    old = distributed.broadcast(old)
+    known = [] if old is None else [entry.condition for entry in old.conditions]
+    chosen = {*choose_conditions(names), *known}
+    reasons = {name: unavailable(name, run.dataset, split) for name in CONDITIONS if name in chosen}
+    measured = [name for name, reason in reasons.items() if reason is None]
+    if old is not None and set(measured) <= set(known):
         logger.info(f"{run.id} is measured: {path}.")
-        return read_robustness(path)
-    with ExitStack() as stack:
-        truth = stack.enter_context(read_solution(solution_file(run.dataset, split)))
-        files = {name: _submission(replace(run, condition=name), split, truth) for name in (CLEAN, SWAPPED)}
-        opened = {name: stack.enter_context(read_submission(file)) for name, file in files.items()}
-        clips = set(opened[SWAPPED].shapes)
-        scores = {
-            name: score_submission(submission, truth, clips=clips) for name, submission in opened.items()
-        }
-        overlaps = clip_overlaps(opened[CLEAN], opened[SWAPPED], scores[SWAPPED].clips)
-        left_out = [clip for clip in truth.clips if clip not in clips]
-    make_pairs = CONDITIONS[SWAPPED].pairs
-    assert make_pairs is not None  # it uses recordings of other clips
-    pairs = make_pairs(run.dataset, split)
-    record = RobustnessRecord(
-        run_id=run.id,
-        spec_hash=run.spec.hash,
-        task=run.task.name,
-        data=DataEntry(
-            name=run.dataset.name,
-            split=split,
-            synthetic=run.dataset.synthetic,
-            solution=truth.fingerprint,
-            fingerprint=run.spec.data.fingerprint,
-        ),
-        left_out=left_out,
-        conditions=[
-            ConditionEntry(
-                condition=CLEAN,
-                submission_sha256=sha256_file(files[CLEAN]),
-                score=score_entry(scores[CLEAN]),
-            ),
-            ConditionEntry(
-                condition=SWAPPED,
-                submission_sha256=sha256_file(files[SWAPPED]),
-                score=score_entry(scores[SWAPPED]),
-                pairs=pairs.fingerprint,
-                gain=_gains(scores[CLEAN], scores[SWAPPED]),
-                sensitivity=float(1 - overlaps.mean()),
-            ),
-        ],
-    )
-    write_robustness(path, record, _clip_table(scores, pairs, overlaps), _class_table(scores))
+        return old
+    files = _submissions(run, split, measured)
+    record: RobustnessRecord | None = None
+    with distributed.main_process_first():
+        if distributed.rank() == 0:
+            missing = {name: reason for name, reason in reasons.items() if reason is not None}
+            record, clips, classes = build_record(run, split, files, missing)
+            write_robustness(path, record, clips, classes, extended=old)
+    record = distributed.broadcast(record)
+    assert record is not None  # rank 0 has sent it
     return record
 
 
-def _submission(run: Run, split: Split, truth: Solution) -> Path:
-    """The submission of a run under its condition; predicted if it is not there."""
-    path = run.submission_file(split)
-    if path.is_file() and _is_of(run, split, truth, path):
-        return path
-    predict(run, split)
-    if not _is_of(run, split, truth, path):
-        raise AvsbError(
-            f"`predict` of {run.method.name} has not written the predictions under the condition "
-            f"'{run.condition}' to {path}; it must use the run's own loop, `run.loops.predict`."
-        )
-    return path
+def _known(path: Path) -> RobustnessRecord | None:
+    """The record in a file, ``None`` if there is none."""
+    if not path.is_file():
+        return None
+    faults = list(robustness_faults(path))
+    if faults:
+        raise UsageError(f"{path} is not valid ({faults[0]}); remove it to measure the run again.")
+    return read_robustness(path)
+
+
+def _submissions(run: Run, split: Split, names: Sequence[str]) -> dict[str, Path]:
+    """The submissions of a run under some conditions; those that are not there are predicted."""
+    runs = {name: replace(run, condition=name) for name in names}
+    files = {name: one.submission_file(split) for name, one in runs.items()}
+
+    def missing(names: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        with distributed.main_process_first(), read_solution(solution_file(run.dataset, split)) as truth:
+            if distributed.rank() == 0:  # for all processes, which may see the files at another time
+                found = [name for name in names if not _is_of(runs[name], split, truth, files[name])]
+        return distributed.broadcast(found)
+
+    pending = missing(names)
+    if type(run.method).predict is Method.predict:
+        if pending:
+            with method_errors(run):
+                predict_conditions(run, split, pending)
+        return files
+    for name in pending:  # the method's own prediction
+        predict(runs[name], split)
+        if missing([name]):
+            raise AvsbError(
+                f"`predict` of {run.method.name} has not written the predictions under the condition "
+                f"'{name}' to {files[name]}; it must use the run's own loop, `run.loops.predict`."
+            )
+    return files
 
 
 def _is_of(run: Run, split: Split, truth: Solution, path: Path) -> bool:
@@ -154,30 +155,3 @@ def _is_of(run: Run, split: Split, truth: Solution, path: Path) -> bool:
             )
     except (MissingDataError, SubmissionError):
         return False
-
-
-def _gains(clean: Scores, other: Scores) -> dict[str, GainEntry]:
-    return {
-        one.metric: GainEntry(value=one.difference, interval=one.interval)
-        for one in compare(clean, other).differences
-    }
-
-
-def _clip_table(scores: Mapping[str, Scores], pairs: Pairs, overlaps: Floats) -> pd.DataFrame:
-    """The per-clip table of all conditions."""
-    parts = []
-    for name, one in scores.items():
-        table = one.per_clip.copy()
-        clean = name == CLEAN
-        table.insert(0, "condition", name)
-        table.insert(2, "source", table["clip"] if clean else table["clip"].map(dict(pairs.sources)))
-        table["overlap"] = np.full(len(table), np.nan) if clean else overlaps
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _class_table(scores: Mapping[str, Scores]) -> pd.DataFrame | None:
-    """The sums per clip and class of all conditions; ``None`` for binary tasks."""
-    tables = [(name, one.per_clip_class) for name, one in scores.items()]
-    parts = [table.assign(condition=name) for name, table in tables if table is not None]
-    return pd.concat(parts, ignore_index=True) if parts else None

@@ -22,6 +22,8 @@ from avsbench_harness.leaderboard.cells import (
     speed_note,
 )
 from avsbench_harness.leaderboard.formatting import escape, record_link, table_head, table_line
+from avsbench_harness.leaderboard.robustness import PAGE as ROBUSTNESS_PAGE
+from avsbench_harness.leaderboard.robustness import render_robustness
 from avsbench_harness.leaderboard.tables import Table, build_tables, unplaced_failures
 from avsbench_harness.results.folder import Results, read_results
 from avsbench_harness.results.record import Record
@@ -57,16 +59,28 @@ def write_leaderboard(folder: Path) -> Path:
 
 
 def write_page(results: Results) -> Path:
-    """Write ``LEADERBOARD.md`` of a results folder, unless it is up to date; return its path."""
-    page, text = results.folder / PAGE, render(results)
-    if _content(page) != text:
-        write_text(page, text)
-    return page
+    """Write ``LEADERBOARD.md`` of a results folder, unless it is up to date; return its path.
+
+    ``ROBUSTNESS.md`` is written beside it if there are robustness records, else removed.
+    """
+    for name, text in _pages(results).items():
+        page = results.folder / name
+        if text is None:
+            page.unlink(missing_ok=True)
+        elif _content(page) != text:
+            write_text(page, text)
+    return results.folder / PAGE
 
 
-def is_stale(folder: Path) -> bool:
-    """Whether ``LEADERBOARD.md`` in a folder is missing or differs from the folder's records."""
-    return _content(folder / PAGE) != render(read_results(folder))
+def stale_pages(folder: Path) -> list[str]:
+    """The names of the pages in a folder that are missing or differ from the folder's records."""
+    pages = _pages(read_results(folder))
+    return [name for name, text in pages.items() if _content(folder / name) != text]
+
+
+def _pages(results: Results) -> dict[str, str | None]:
+    """The pages of a results folder by file name; ``None`` for one that must not exist."""
+    return {PAGE: render(results), ROBUSTNESS_PAGE: render_robustness(results)}
 
 
 def _content(page: Path) -> str | None:

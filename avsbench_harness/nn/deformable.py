@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from avsbench_harness.jit import compiled
+
 #: Height and width of one level.
 Shape = tuple[int, int]
 
@@ -55,14 +57,9 @@ class WeightedBags(torch.autograd.Function):
         table, rows, weights = ctx.saved_tensors
         of_table = of_weights = None
         if ctx.needs_input_grad[0]:
-            taken, order = rows.flatten().sort()
-            starts = torch.searchsorted(taken, torch.arange(len(table), device=rows.device, dtype=rows.dtype))
+            bags, starts, factors = _transposed(rows, weights, len(table))
             of_table = F.embedding_bag(
-                (order // rows.shape[1]).to(rows.dtype),
-                gradient.contiguous(),
-                starts.to(rows.dtype),
-                mode="sum",
-                per_sample_weights=weights.flatten()[order],
+                bags, gradient.contiguous(), starts, mode="sum", per_sample_weights=factors
             )
         if ctx.needs_input_grad[2]:
             with torch.enable_grad():
@@ -70,6 +67,52 @@ class WeightedBags(torch.autograd.Function):
                 summed = _weighted_sums(table.detach(), rows, variable)
             (of_weights,) = torch.autograd.grad(summed, variable, gradient)
         return of_table, None, of_weights
+
+
+def _transposed(rows: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Bags of the rows: for every row of the table, the bags that contain it, with its weights there.
+
+    Args:
+        rows: (bags,k) int32.
+        weights: (bags,k).
+        count: number of rows of the table.
+
+    Returns:
+        The bags of all rows (bags*k,), the first position of each row (count,), both int32, and the weights.
+    """
+    if rows.device.type != "cpu" or torch.compiler.is_compiling():
+        taken, order = rows.flatten().sort()
+        starts = torch.searchsorted(taken, torch.arange(count, device=rows.device, dtype=rows.dtype))
+        return (order // rows.shape[1]).to(rows.dtype), starts.to(rows.dtype), weights.flatten()[order]
+    bags, starts = rows.new_empty(rows.numel()), rows.new_empty(count)
+    factors = weights.new_empty(rows.numel())
+    _counting_sort(rows.numpy(), weights.detach().numpy(), bags.numpy(), starts.numpy(), factors.numpy())
+    return bags, starts, factors
+
+
+@compiled
+def _counting_sort(rows: Any, weights: Any, bags: Any, starts: Any, factors: Any) -> None:
+    """Fill ``bags``, ``starts`` and ``factors`` as :func:`_transposed` returns them."""
+    starts[:] = 0
+    for bag in range(rows.shape[0]):
+        for place in range(rows.shape[1]):
+            starts[rows[bag, place]] += 1
+    total = 0
+    for row in range(len(starts)):
+        size = starts[row]
+        starts[row] = total
+        total += size
+    for bag in range(rows.shape[0]):
+        for place in range(rows.shape[1]):
+            row = rows[bag, place]
+            at = starts[row]
+            bags[at] = bag
+            factors[at] = weights[bag, place]
+            starts[row] = at + 1
+    for row in range(len(starts) - 1, 0, -1):  # back from the ends to the beginnings
+        starts[row] = starts[row - 1]
+    if len(starts):
+        starts[0] = 0
 
 
 def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

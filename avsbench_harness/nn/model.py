@@ -84,6 +84,9 @@ class Model(nn.Module, ABC):
     def maps(self, batch: Batch, frames: Tensor, source: str = "images") -> list[Tensor]:
         """Return the backbone's maps of the N marked frames, each (N,C,h,w): the batch's own if it has them.
 
+        They are computed once for the copies of a batch with other audio, see :meth:`Batch.once`. A network
+        may share later results that do not depend on the audio in the same way.
+
         Args:
             batch: the clips.
             frames: (B,T) bool, N of them true.
@@ -91,7 +94,15 @@ class Model(nn.Module, ABC):
         """
         if source in batch.features:
             return [select_frames(level, frames) for level in batch.features[source]]
-        return self.encode(select_frames(getattr(batch, source), frames), source)
+
+        def encode() -> list[Tensor]:
+            return self.encode(select_frames(getattr(batch, source), frames), source)
+
+        if batch.shared is None:
+            return encode()
+        marked = frames.cpu().numpy().tobytes().hex()
+        # Copies, because a network may change its maps in place.
+        return [level.clone() for level in batch.once(f"maps of {source} {marked}", encode)]
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor | None]:
         """Return the number of items that each term of :meth:`losses` averages over on this batch, by name.

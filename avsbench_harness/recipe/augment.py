@@ -6,9 +6,16 @@ cropping, colour jitter, flip, padding. Implemented in ``data.transforms``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from avsbench_harness.schema import Schema
 
@@ -64,6 +71,21 @@ class Jitter(Schema):
     maskige: bool = Field(False, description="apply to maskiges too, with separate draws if per_frame")
 
 
+class NegativeAudio(Schema):
+    """Training clips whose recording is replaced and whose masks are empty; probabilities per clip."""
+
+    silence: Share = Field(0.0, description="digital silence")
+    noise: Share = Field(0.0, description="white or pink noise with the power of a training recording")
+    swapped: Share = Field(0.0, description="another training clip's, of kinds that are not visible")
+
+    @model_validator(mode="after")
+    def _shares(self) -> NegativeAudio:
+        total = self.silence + self.noise + self.swapped
+        if not 0 < total <= 1:
+            raise ValueError("the probabilities of negative_audio must add up to more than 0 and at most 1")
+        return self
+
+
 class Augment(Schema):
     """Augmentation of training clips."""
 
@@ -74,6 +96,17 @@ class Augment(Schema):
     outside: Literal["background", "ignore"] = Field(
         "background", description="class of mask pixels outside the frame; ignore: excluded from the loss"
     )
+    negative_audio: NegativeAudio | None = Field(
+        None, description="clips with silence, noise or another recording, and empty masks"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``negative_audio`` if it is ``None``: specs of earlier versions keep their hash."""
+        values: dict[str, Any] = handler(self)
+        if values.get("negative_audio") is None:
+            values.pop("negative_audio", None)
+        return values
 
     @property
     def outside_class(self) -> int:

@@ -51,6 +51,7 @@ def resolve(
     *,
     variant: str | None = None,
     preset: str = "full",
+    recorded: Mapping[str, Any] | None = None,
     file: Path | None = None,
     assignments: Sequence[str] = (),
 ) -> Recipe:
@@ -62,6 +63,7 @@ def resolve(
         backbone: selects the overrides under ``backbones``.
         variant: selects those under ``variants``; ``None``: the task's default.
         preset: ``full``, ``smoke`` or another of the method's.
+        recorded: the recipe of a run, which replaces the values of the preset.
         file: YAML with overrides of the preset.
         assignments: further overrides ``key.sub=value``, the value parsed as YAML.
 
@@ -81,6 +83,8 @@ def resolve(
         for layer in (layers.get("base", {}), of_task, of_backbone, of_both):
             values = _override(values, layer)
     where = f"preset '{preset}' of {path.name} of {method.name}"
+    if recorded is not None:
+        values, where = dict(recorded), "the run's recipe"
     recipe = Recipe.parse(values, where)
     of_preset = recipe.options
     if file is not None:

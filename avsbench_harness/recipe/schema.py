@@ -102,6 +102,21 @@ class SelectRecipe(Schema):
     protocol: str | None = Field(None, description="definition of the metric; None: the canonical protocol")
 
 
+class KeepRecipe(Schema):
+    """Weights that are kept besides the selected ones; `avsb predict --saved` predicts with them."""
+
+    best: Count = Field(1, description="number of best validations; 1: only the selected weights")
+    last: int = Field(0, ge=0, le=10**9, description="number of last epochs")
+    every: Count | None = Field(None, description="epochs between weights that are kept")
+
+
+class EarlyStoppingRecipe(Schema):
+    """End of a training whose validations do not improve."""
+
+    patience: Count = Field(description="validations in a row without a better value")
+    metric: str | None = Field(None, description="on val, larger is better; None: that of select")
+
+
 class Recipe(Schema):
     """Everything that decides a training run."""
 
@@ -139,6 +154,10 @@ class Recipe(Schema):
     )
     validation: ValidationRecipe = ValidationRecipe()
     select: SelectRecipe = SelectRecipe()
+    keep: KeepRecipe = Field(KeepRecipe(), description="weights that are kept besides the selected ones")
+    early_stopping: EarlyStoppingRecipe | None = Field(
+        None, description="end before epochs or iterations, by the validations; None: never"
+    )
     protocols: list[str] = Field([], description="protocols scored in addition to the canonical one")
     init_skip: list[str] = Field([], description="state-dict key prefixes that --init does not load")
 
@@ -164,6 +183,12 @@ class Recipe(Schema):
     def _whole_frames(self) -> Recipe:
         if self.processed_frames and "pad" in (self.fit, self.train_fit):
             raise ValueError("processed_frames are squares, so that fit and train_fit cannot be pad")
+        return self
+
+    @model_validator(mode="after")
+    def _stopping_validates(self) -> Recipe:
+        if self.early_stopping is not None and self.select.mode == "last":
+            raise ValueError("early_stopping needs validations, and select.mode last makes none")
         return self
 
     def to_dict(self) -> dict[str, Any]:

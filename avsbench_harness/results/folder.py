@@ -32,7 +32,8 @@ from avsbench_harness.results.measurement import Measurement
 from avsbench_harness.results.paired_bootstrap import PairedDifference
 from avsbench_harness.results.protocol_bounds import bound_faults
 from avsbench_harness.results.record import Record, ScoreEntry, classes_file, clips_file, parse_record
-from avsbench_harness.results.robustness import Gain, read_gain, robustness_files
+from avsbench_harness.results.robustness import RobustnessRecord, read_robustness, robustness_files
+from avsbench_harness.results.robustness_faults import Gain, read_gain
 from avsbench_harness.results.score_faults import SolutionFacts, interval_faults, metric_faults, part_faults
 from avsbench_harness.results.validate import read_checked_measurements, record_faults
 from avsbench_harness.scoring.api import canonical
@@ -73,6 +74,7 @@ class Results:
         bootstraps: by run id; failed runs have none.
         keys: hash of the files of each record by run id.
         gains: audio gains by run id, of the records with a robustness record on the same ground truth.
+        robustness: the robustness records of valid records on the same ground truth.
         refused_robustness: faulty robustness records, each with the reason.
     """
 
@@ -85,6 +87,7 @@ class Results:
     refused_measurements: tuple[tuple[Path, str], ...] = ()
     gains: Mapping[str, PairedDifference] = field(default_factory=dict)
     refused_robustness: tuple[tuple[Path, str], ...] = ()
+    robustness: tuple[RobustnessRecord, ...] = ()
 
     @property
     def refusals(self) -> list[tuple[str, str]]:
@@ -120,14 +123,16 @@ def read_results(folder: Path) -> Results:
         found, refused_robustness = _read_gains(folder, cache, pool)
     measurements, refused = read_checked_measurements(folder)
     valid = {one.record.run_id: one for one in checked if one.record is not None and not one.faults}
-    gains = {}
+    gains, robustness = {}, []
     for path, gain in found.items():
         record = valid[gain.run_id].record if gain.run_id in valid else None
-        if record is None or gain.difference is None:
+        if record is None:
             continue
         if gain.solution == record.data.solution:
-            gains[gain.run_id] = gain.difference
-        else:
+            robustness.append(read_robustness(path))
+            if gain.difference is not None:
+                gains[gain.run_id] = gain.difference
+        elif gain.difference is not None:  # of the test split
             refused_robustness.append((path, "its ground truth is not that of the run's record."))
     return Results(
         folder=folder,
@@ -139,6 +144,7 @@ def read_results(folder: Path) -> Results:
         refused_measurements=tuple(refused),
         gains=gains,
         refused_robustness=tuple(refused_robustness),
+        robustness=tuple(robustness),
     )
 
 

@@ -29,9 +29,19 @@ def recipe_changes(record: Record, method: Method | None = None) -> dict[str, An
     Returns:
         ``None`` if the preset is not available: there is no spec, or the method is not installed.
     """
-    if record.spec is None:
-        return None
-    spec = record.spec
+    return None if record.spec is None else spec_changes(record.spec, method)
+
+
+def spec_changes(spec: Mapping[str, Any], method: Method | None = None) -> dict[str, Any] | None:
+    """The values of a run's recipe that differ from its preset, by dotted key.
+
+    Args:
+        spec: of the run, JSON values.
+        method: its method; ``None`` for the installed method of that name.
+
+    Returns:
+        ``None`` if the preset is not available.
+    """
     try:
         method = method or _installed(spec["method"])
         preset = _preset(method, spec["task"], spec["backbone"], spec["variant"], spec["preset"])

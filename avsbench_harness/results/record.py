@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from avsbench_harness import __version__
+from avsbench_harness.engine.spec_hash import hashed_recipe
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError, one_line
 from avsbench_harness.files import atomic_write, read_json, sha256_json, write_json
 from avsbench_harness.schema import Schema
@@ -150,7 +151,8 @@ class Record(Schema):
         decided = {key: value for key, value in self.spec.items() if key not in ("seed", "data", "init")}
         decided["from_weights"] = bool(self.spec.get("init"))
         # The origin of the values has no effect on the result; the spec's hash ignores it too.
-        decided["recipe"] = {key: value for key, value in decided["recipe"].items() if key != "source"}
+        recipe = hashed_recipe(decided["recipe"])
+        decided["recipe"] = {key: value for key, value in recipe.items() if key != "source"}
         return sha256_json(decided)[:8]
 
     def score(self, protocol: str, part: str = "all") -> ScoreEntry | None:

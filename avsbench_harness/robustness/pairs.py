@@ -4,7 +4,8 @@ The pairs are a function of the ids of the clips, their kinds of sounds, their l
 recording is used at most once. Two clips can be paired if they have the same number of frames and no kind of
 sound in common; among all such assignments with the most pairs, the one with the least sum of random costs is
 taken. The costs are SHAKE-256 of the ids, so that they depend neither on the order of the clips nor on the
-version of NumPy.
+version of NumPy. The lists of AVS-Mini are part of the package (``pair_lists/``), so that they can be read
+without the data; they were made by this rule.
 
 Kinds of sounds of a clip:
 
@@ -15,10 +16,12 @@ Kinds of sounds of a clip:
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +30,11 @@ from avsbench_harness.data.avsbench.composition import read_composition
 from avsbench_harness.data.avsbench.labels import listed_classes
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.files import sha256_json
+from avsbench_harness.files import sha256_json, write_text
 from avsbench_harness.tasks import CLASSES, Split
+
+#: The committed pair lists: ``<data set>-<task>-<split>.csv`` with the columns ``clip`` and ``source``.
+LISTS = Path(__file__).parent / "pair_lists"
 
 #: Largest random cost of a pair, plus one. With 20,000 clips, sums of costs are exact in float64.
 _COSTS = 2**32
@@ -67,7 +73,39 @@ def fingerprint_pairs(sources: Mapping[str, str]) -> str:
 
 
 def swap_pairs(dataset: Dataset, split: Split, seed: int = 0) -> Pairs:
-    """Return the swap pairs of a split.
+    """Return the swap pairs of a split: the committed list if there is one for it, else computed.
+
+    Raises:
+        MissingDataError, BadFileError: the description of a composed clip is missing or malformed.
+    """
+    listed = list_file(dataset, split) if seed == 0 else None
+    if listed is not None and listed.is_file():
+        sources, ids = _read_list(listed), {clip.id for clip in dataset.clips(split)}
+        if {*sources, *sources.values()} <= ids:  # else it is another data set of that name
+            return Pairs(sources, tuple(sorted(ids - set(sources))))
+    return make_pairs(dataset, split, seed)
+
+
+def list_file(dataset: Dataset, split: Split) -> Path:
+    """Return the path of the committed pair list of a split, which may not exist."""
+    name = dataset.name.lower().replace(" ", "-")
+    return LISTS / f"{name}-{dataset.task.name}-{split}.csv"
+
+
+def write_list(path: Path, pairs: Pairs) -> None:
+    """Write a pair list, sorted by clip."""
+    lines = ["clip,source", *(f"{clip},{source}" for clip, source in sorted(pairs.sources.items()))]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+@cache
+def _read_list(path: Path) -> dict[str, str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["clip"]: row["source"] for row in csv.DictReader(file)}
+
+
+def make_pairs(dataset: Dataset, split: Split, seed: int = 0) -> Pairs:
+    """Compute the swap pairs of a split by the rule.
 
     Raises:
         MissingDataError, BadFileError: the description of a composed clip is missing or malformed.
@@ -89,6 +127,16 @@ def sounding_kinds(dataset: Dataset, split: Split, clip: Clip) -> frozenset[str]
     if classes is None:  # names that are no classes are compared as they are
         return frozenset(clip.category.split("_"))
     return frozenset(CLASSES[label] for label in classes)
+
+
+def visible_kinds(dataset: Dataset, split: Split, clip: Clip) -> frozenset[str]:
+    """Return the kinds of the visible objects of a clip, as far as they are known.
+
+    Of composed data these are all objects, sounding or not; else the kinds of its sounds.
+    """
+    if dataset.composed is not None:
+        return frozenset(one.kind for one in read_composition(dataset, split, clip).objects)
+    return sounding_kinds(dataset, split, clip)
 
 
 def assign(candidates: Sequence[Candidate], name: str, seed: int = 0) -> Pairs:

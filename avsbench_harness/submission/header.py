@@ -29,7 +29,8 @@ class Header:
 
     Attributes:
         task, split: the predicted task and split.
-        solution: fingerprint of the solution, 64 hexadecimal digits.
+        solution: fingerprint of the solution, 64 hexadecimal digits; empty if the ground truth is unknown to
+            the program that predicted.
         method: name of the method for tables.
         run: id of the run; free text for submissions of other programs.
         note: free text.
@@ -72,7 +73,7 @@ class Header:
         return cls(
             task=task.name,
             split=split,
-            solution=_fingerprint(known, "solution"),
+            solution=_fingerprint(known, "solution") if known.get("solution") != "" else "",
             method=_text(known, "method"),
             run=_text(known, "run", ""),
             note=_text(known, "note", ""),

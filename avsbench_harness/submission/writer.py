@@ -122,14 +122,19 @@ class SubmissionWriter(ClipWriter):
         # Refuse a header that the reader would refuse.
         Header.from_json(json.loads(json.dumps(header.to_json())))
 
-    def add(self, clip_id: str, array: npt.ArrayLike) -> None:
+    def add(self, clip_id: str, array: npt.ArrayLike, *, encoded: bool = False) -> None:
         """Append one clip, (T,H,W) without padded frames.
+
+        Args:
+            clip_id: id of the clip.
+            array: probabilities, codes or labels.
+            encoded: whether codes were computed by :func:`encode`, so that 0 and 1 alone are no mask.
 
         Raises:
             SubmissionError: NaN or values out of range, a binary mask of uint8, wrong shape or dtype, or a
                 repeated or invalid id; the file is then not written.
         """
-        codes = self._bytes(clip_id, array)
+        codes = self._bytes(clip_id, array, encoded)
         self._add(clip_id, codes)
         if not self.task.semantic and looks_binary(codes):
             self._low_probability.append(clip_id)
@@ -137,12 +142,12 @@ class SubmissionWriter(ClipWriter):
     def _header(self) -> dict[str, Any]:
         return replace(self.header, low_probability=tuple(self._low_probability)).to_json()
 
-    def _bytes(self, clip_id: str, array: npt.ArrayLike) -> Bytes:
+    def _bytes(self, clip_id: str, array: npt.ArrayLike, encoded: bool) -> Bytes:
         if self.task.semantic:
             return as_labels(clip_id, array, len(CLASSES))
         values = np.asarray(array)
         if values.dtype == np.uint8:
-            if looks_binary(values) and clip_id not in self.header.low_probability:
+            if not encoded and looks_binary(values) and clip_id not in self.header.low_probability:
                 raise SubmissionError(f"clip '{clip_id}': the codes are 0 and 1 alone; {BINARY_REMEDY}.")
             return values
         try:

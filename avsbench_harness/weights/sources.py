@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avsbench_harness.errors import MissingDataError, UsageError, unknown
 from avsbench_harness.files import read_json, sha256_file
+from avsbench_harness.run_names import match_run
 from avsbench_harness.weights import store
 from avsbench_harness.weights.spec import WeightsSpec
 
@@ -27,6 +29,7 @@ class Source:
         spec: their entry in a run's spec.
         facts: the network that they are for, under the names of :data:`FACTS`; empty if unknown.
         preset: preset of the recipe that they are to be used with.
+        recipe: the recipe of the run that they are of; ``None`` if unknown.
         has_encoder: whether they include an audio encoder.
     """
 
@@ -34,6 +37,7 @@ class Source:
     spec: WeightsSpec
     facts: Mapping[str, str]
     preset: str = "full"
+    recipe: Mapping[str, Any] | None = None
     has_encoder: bool = False
 
 
@@ -41,8 +45,8 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
     """Find the weights that ``--weights`` or ``--init`` names.
 
     Args:
-        asked: a run's folder or weights file, the id of a run under ``out``, a file that was imported, or
-            the id of stored published weights or a prefix of one.
+        asked: a run's folder or weights file, the id of a run under ``out`` or a unique prefix of it, a file
+            that was imported, or the id of stored published weights or a prefix of one.
         out: the folder that holds ``runs/``.
         wanted: facts of the run that asks; they decide if several stored weights match.
 
@@ -58,6 +62,9 @@ def find_weights(asked: str, out: Path, wanted: Mapping[str, str]) -> Source:
             if not (path / "weights.safetensors").is_file():
                 raise MissingDataError(f"{path} has no weights.safetensors: that run is not trained yet.")
             return _run_source(path / "weights.safetensors")
+    folder = None if Path(asked).is_file() else match_run(asked, out)
+    if folder is not None:
+        return find_weights(str(folder), out, wanted)
     if not Path(asked).is_file():
         runs = [folder.name for folder in (out / "runs").glob("*")]
         raise unknown("weights or run", asked, [*(entry.name for entry in store.published()), *runs])
@@ -108,20 +115,22 @@ def _run_source(path: Path) -> Source:
             f"{path} holds neither a run's weights nor published weights that were imported; "
             f"`avsb weights import METHOD {path} --task T --backbone B` imports published ones."
         )
-    file, facts, preset = path.name, {}, "full"
+    file, facts, preset, recipe = path.name, {}, "full", None
     spec = path.parent / "spec.json"
     if spec.is_file():
         values = read_json(spec)
         try:
             facts = {name: str(values[name]) for name in FACTS}
             file, preset = f"{path.parent.name}/{path.name}", str(values["preset"])
-        except (KeyError, TypeError):
+            recipe = dict(values["recipe"])
+        except (KeyError, TypeError, ValueError):
             raise UsageError(f"{spec} is not the spec of a run; remove it or name other weights.") from None
     return Source(
         path,
         WeightsSpec(sha256=sha256_file(path), file=file, published=False),
         facts,
         preset,
+        recipe,
         has_encoder=any(name.startswith(ENCODER) for name in names),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,21 @@ STRIDE = 32
 PIECE = 8_000_000
 #: Stochastic depth in the published code.
 DROP_PATH_RATES = {"pvt": 0.1}
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The results for M frames that do not depend on the audio.
+
+    Attributes:
+        tokens: (M,S,dim) pixels of the coarser scales after the encoder.
+        mask_feature: (M,dim,H/4,W/4) before the mixer.
+        shapes: heights and widths of the coarser scales.
+    """
+
+    tokens: Tensor
+    mask_feature: Tensor
+    shapes: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -142,30 +158,41 @@ class AVSegFormerModel(Model):
             frames: (B,T) bool, M of them true.
             intermediate: whether to compute the intermediate masks.
         """
-        features = self._features(batch, frames)
+        features = batch.once("backbone maps", lambda: self._features(batch, frames))
         audio = batch.audio[frames]
         if audio.device.type != "cpu":
-            return self._segment(features, audio, intermediate)
+            pictures = batch.once("pictures", lambda: self._pictures(features))
+            return self._segment(pictures, audio, intermediate)
         # In pieces, so that intermediate results stay in the processor's cache: single frames at full width.
         pixels = features[0].shape[2] * features[0].shape[3]
         size = max(1, PIECE // (pixels * self.options.mask_mlp_dim))
-        pieces = zip(audio.split(size), *(level.split(size) for level in features), strict=True)
-        parts = [self._segment(levels, sound, intermediate) for sound, *levels in pieces]
+        parts = []
+        for index, (sound, *levels) in enumerate(
+            zip(audio.split(size), *(level.split(size) for level in features), strict=True)
+        ):
+            pictures = batch.once(f"pictures {index}", partial(self._pictures, levels))
+            parts.append(self._segment(pictures, sound, intermediate))
         return _Frames(
             torch.cat([part.logits for part in parts]),
             torch.cat([part.mask_feature for part in parts]),
             [torch.cat(layer) for layer in zip(*(part.intermediate for part in parts), strict=True)],
         )
 
-    def _segment(self, features: Sequence[Tensor], audio: Tensor, intermediate: bool) -> _Frames:
-        """Compute frames from their backbone maps and audio embeddings (M,128)."""
-        sound = self.audio_projection(audio)
+    def _pictures(self, features: Sequence[Tensor]) -> _Pictures:
+        """Compute everything of frames that does not depend on the audio, from their backbone maps."""
         fine, *coarser = (
             project(level) for project, level in zip(self.input_projections, features, strict=True)
         )
         shapes = [(level.shape[2], level.shape[3]) for level in coarser]
         tokens = self.encoder(coarser)
+        half = shapes[0]
+        stride8 = tokens[:, : half[0] * half[1]].transpose(1, 2).unflatten(2, half)
+        return _Pictures(tokens, self.mask_feature(fine, stride8), shapes)
 
+    def _segment(self, pictures: _Pictures, audio: Tensor, intermediate: bool) -> _Frames:
+        """Compute frames from their pictures and audio embeddings (M,128)."""
+        sound = self.audio_projection(audio)
+        tokens, shapes = pictures.tokens, pictures.shapes
         masks: list[Tensor] = []
         queries = self._queries(sound)
         if intermediate and self.mask_reformer is not None:
@@ -175,10 +202,9 @@ class AVSegFormerModel(Model):
         else:
             queries = self.decoder(queries, tokens)
 
-        half, shape = shapes[0], (fine.shape[2], fine.shape[3])
-        stride8 = tokens[:, : half[0] * half[1]].transpose(1, 2).unflatten(2, half)
-        pixels = self.mask_feature(fine, stride8).flatten(2).transpose(1, 2)
-        pixels = self.mixer(pixels, sound)
+        feature = pictures.mask_feature
+        shape = (feature.shape[2], feature.shape[3])
+        pixels = self.mixer(feature.flatten(2).transpose(1, 2), sound)
         logits = self.mask_head(queries, pixels, shape)
         return _Frames(logits, pixels.transpose(1, 2).unflatten(2, shape), masks)
 

@@ -116,16 +116,22 @@ class ComboModel(Model):
         valid = batch.valid_frames()
         if not valid.any():
             return self._without_frames(batch)
-        audio, features = batch.audio[valid], self.maps(batch, valid)
-        if self.channel_weights is not None:
-            features = self.channel_weights(features, self.maps(batch, valid, "maskige"))
-        mask_features, maps = self.pixel_decoder(features)
+        audio = batch.audio[valid]
+        mask_features, maps = batch.once("pixel decoder", lambda: self._picture_features(batch, valid))
         if self.fusion is not None:
             mask_features, audio = self.fusion(mask_features, audio)
         predictions: MaskPredictions = self.decoder(
             self.audio_queries(audio), self.audio_queries.positions, maps, mask_features
         )
         return predictions
+
+    def _picture_features(self, batch: Batch, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the mask features and the three maps of the pixel decoder for the N valid frames."""
+        features = self.maps(batch, valid)
+        if self.channel_weights is not None:
+            features = self.channel_weights(features, self.maps(batch, valid, "maskige"))
+        decoded: tuple[Tensor, list[Tensor]] = self.pixel_decoder(features)
+        return decoded
 
     def encode(self, images: Tensor, source: str = "images") -> list[Tensor]:
         """Return the maps of images or maskiges (N,3,H,W), see :class:`.encoder.SiamEncoder`."""
@@ -147,14 +153,24 @@ class ComboModel(Model):
     def predict(self, batch: Batch) -> Tensor:
         """Return probabilities of sound (B,T,H,W), or class scores (B,T,71,H,W); padded frames are zero."""
         if self.options.audio_pairing == "scrambled" and batch.shape[0] > 1:
-            clips = (batch.select(slice(index, index + 1)) for index in range(batch.shape[0]))
-            return torch.cat([self.predict(clip) for clip in clips])
+            clips = batch.once("clips", lambda: self._single_clips(batch))
+            return torch.cat(
+                [
+                    self.predict(clip.with_audio(audio[None]))
+                    for clip, audio in zip(clips, batch.audio, strict=True)
+                ]
+            )
         valid = batch.valid_frames()
         predictions = self.depths(batch)
         scores = semantic_scores(predictions.class_logits[-1], predictions.masks(), batch.shape[2:])
         if not self.task.semantic:
             scores = sound_probability(scores, self.options.object_score)
         return restore_frames(scores, valid)
+
+    @staticmethod
+    def _single_clips(batch: Batch) -> list[Batch]:
+        clips = [batch.select(slice(index, index + 1)) for index in range(batch.shape[0])]
+        return clips if batch.shared is None else [clip.sharing() for clip in clips]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``class``, ``mask`` and ``dice`` over annotated, ``consistency`` over all valid frames.

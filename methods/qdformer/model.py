@@ -119,7 +119,7 @@ class QDFormerModel(Model):
                 self.quantizer.update(none, none if self.options.calibration else None)
             return self._without_frames(batch, audio)
         *finer, coarsest = self.maps(batch, valid)
-        video = self.visual_encoder(coarsest)  # (F,dim,h,w)
+        video = batch.once("visual encoder", lambda: self.visual_encoder(coarsest))  # (F,dim,h,w)
         clip = valid.nonzero()[:, 0]  # of each of the F frames
 
         fused = self._fuse(audio, video, valid)

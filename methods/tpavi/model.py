@@ -104,10 +104,9 @@ class TPAVIModel(Model):
             return zeros(0, self.task.channels, height, width), levels, [zeros(0, dim) for _ in levels]
         audio = batch.audio.masked_fill(~valid[..., None], 0)
         levels, sounds = [], []
-        for project, interact, maps in zip(
-            self.projections, self.interactions, self._backbone_maps(batch, valid), strict=True
-        ):
-            pixels = restore_frames(project(maps).permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
+        projected = batch.once("projections", lambda: self._projected(batch, valid))
+        for interact, maps in zip(self.interactions, projected, strict=True):
+            pixels = restore_frames(maps.permute(0, 2, 3, 1), valid)  # (B,T,h,w,dim)
             if isinstance(interact, nn.Identity):
                 sound = pixels.new_zeros(*valid.shape, self.options.dim)
             else:
@@ -116,6 +115,11 @@ class TPAVIModel(Model):
             levels.append(F.relu(level) if self.options.inplace_relu else level)
             sounds.append(select_frames(sound, frames))
         return self.decoder(levels), levels, sounds
+
+    def _projected(self, batch: Batch, valid: Tensor) -> list[Tensor]:
+        """Return four levels (N,dim,h,w) of the N valid frames."""
+        maps = self._backbone_maps(batch, valid)
+        return [project(level) for project, level in zip(self.projections, maps, strict=True)]
 
     def _backbone_maps(self, batch: Batch, valid: Tensor) -> list[Tensor]:
         """Return four maps (N,C,h,w) of the N valid frames."""

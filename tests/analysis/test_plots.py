@@ -13,18 +13,6 @@ from avsbench_harness.analysis.token_projection import Point
 from avsbench_harness.errors import UsageError
 
 
-def test_colours_of_outlines() -> None:
-    frames = np.zeros((2, 16, 16, 3), np.uint8)
-    truth, prediction = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 16, 16), np.uint8)
-    truth[0, 4:8, 4:8] = 1
-    prediction[1, 8:12, 8:12] = 1
-    drawn = plots.strip(frames, truth, prediction)
-    assert drawn.shape == (16, 32, 3)
-    assert tuple(drawn[4, 4]) == (0, 200, 83)
-    assert tuple(drawn[8, 16 + 8]) == (255, 47, 179)
-    assert not drawn[:, 16:][4, 4].any()
-
-
 @pytest.mark.parametrize("form", plots.FORMATS)
 def test_equal_plots_give_equal_files(tmp_path: Path, form: str) -> None:
     curve = np.linspace(0.2, 0.9, 255)

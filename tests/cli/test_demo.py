@@ -8,7 +8,7 @@ from typing import Any
 
 from avsbench_harness.launch.demo import DemoResult, DemoRun
 from avsbench_harness.results.record import ScoreEntry
-from avsbench_harness.results.robustness import ConditionEntry, GainEntry, RobustnessRecord
+from avsbench_harness.results.robustness import ConditionEntry, EstimateEntry, RobustnessRecord
 
 from ..results.records import make_record
 
@@ -24,7 +24,7 @@ def demo_run(method: str, clean: float, swapped: float, interval: tuple[float, f
         f"ms3-{method}", clean, method=method, task="ms3", preset="mini", backbone="lite0",
         data={"name": "AVS-Mini v1"}, spec={"recipe": {"epochs": 3}},
     )  # fmt: skip
-    gain = GainEntry(value=clean - swapped, interval=interval)
+    gain = EstimateEntry(value=clean - swapped, interval=interval)
     conditions = [
         ConditionEntry(condition="clean", submission_sha256="0" * 64, score=score(clean)),
         ConditionEntry(

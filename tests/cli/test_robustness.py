@@ -14,7 +14,7 @@ def test_finished_runs_are_measured_once(avsb, finished: Path, tiny: str, real_s
     (record,) = first.json
     path = finished / "results" / "robustness" / f"{run}.json"
     assert json.loads(path.read_text()) == record
-    clean, swapped = record["conditions"]
+    clean, *_, swapped, _, _, _ = record["conditions"]
     known = json.loads((finished / "results" / f"{run}.json").read_text())
     assert clean["score"] == known["scores"][0]
     assert clean["submission_sha256"] == known["submission_sha256"]
@@ -23,7 +23,8 @@ def test_finished_runs_are_measured_once(avsb, finished: Path, tiny: str, real_s
     written = path.stat().st_mtime_ns
     again = avsb("robustness", "s4-*", "all", *common)
     assert again.code == 0
-    assert "custom, s4 test, object/1" in again.out
+    assert f"{run}: custom, s4 test, object/1" in again.out
+    assert "area under J from -10 to 10 dB: " in again.out
     assert f"{swapped['gain']['J']['value']:+.4f}" in again.out
     assert path.stat().st_mtime_ns == written
     assert avsb("results", "validate", "--results", finished / "results").out == (
@@ -47,7 +48,8 @@ def test_faults_of_robustness_records_are_listed(avsb, finished: Path, tiny: str
     common = ("--data", real_s4, "--out", finished, "--method", tiny, "--device", "cpu")
     (record,) = avsb("robustness", "all", *common, "--json").json
     path = finished / "results" / "robustness" / f"{record['run_id']}.json"
-    record["conditions"][1]["sensitivity"] = 0.123
+    swapped = next(entry for entry in record["conditions"] if entry["condition"] == "swapped")
+    swapped["sensitivity"] = 0.123
     path.write_text(json.dumps(record))
     checked = avsb("results", "validate", "--results", finished / "results")
     assert checked.code == 1
@@ -59,6 +61,9 @@ def test_faults_of_robustness_records_are_listed(avsb, finished: Path, tiny: str
 
 def test_wrong_runs_and_data_are_refused(avsb, finished: Path, tiny: str, tmp_path: Path) -> None:
     common = ("--out", finished, "--method", tiny)
+    unknown = avsb("robustness", "all", *common, "--conditions", "swapped,loud")
+    assert unknown.code == 2
+    assert "Unknown audio condition 'loud'" in unknown.err
     missing = avsb("robustness", "nothing", *common)
     assert missing.code == 2
     assert "Unknown finished run 'nothing'" in missing.err
@@ -77,6 +82,6 @@ def test_a_failure_does_not_stop_the_other_runs(avsb, finished: Path, tiny: str,
     found = avsb("robustness", "all", "--data", real_s4, "--out", finished, "--method", tiny, "--json")
     assert found.code == 2
     measured, failed = found.json
-    assert len(measured["conditions"]) == 2
+    assert len(measured["conditions"]) == 8
     assert failed["run_id"] == "broken"
     assert failed["exit_code"] == 2

@@ -60,3 +60,13 @@ def test_maskige_is_only_for_models_that_use_it(avsb, real_s4: Path, tmp_path: P
     refused = avsb(*common, "--method", "tpavi", "--set", "maskige=felzenszwalb")
     assert refused.code == 2
     assert "maskige is 'felzenszwalb', but tpavi takes none; leave it out" in refused.json["error"]
+
+
+def test_trackers_are_checked_first(avsb, tiny: str, real_s4: Path, tmp_path: Path) -> None:
+    common = ("train", "--method", tiny, "--data", real_s4, "--out", tmp_path, "--device", "cpu")
+    unknown = avsb(*common, "--log", "tensorbord")
+    assert unknown.code == 2
+    assert "Unknown tracker 'tensorbord'. Did you mean 'tensorboard'?" in unknown.err
+    assert list(tmp_path.iterdir()) == []
+    assert avsb(*common, "--log", "tensorboard", "--json").json["steps"] > 0
+    assert list(tmp_path.glob("runs/*/tensorboard/events*"))

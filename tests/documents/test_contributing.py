@@ -42,6 +42,15 @@ def test_the_weekly_workflow_runs_sessions_outside_the_default() -> None:
     assert steps("weekly.yml")[-1] == "nox -s ${{ matrix.session }}"
 
 
+def test_the_workflow_of_results_runs_what_the_guide_names(avsb) -> None:
+    guide = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    commands = [step for step in steps("results.yml") if step.startswith("avsb")]
+    assert commands == ["avsb results validate", "avsb leaderboard --check"]
+    for command in commands:
+        assert f"`{command}`" in guide
+        assert avsb(*command.split()[1:], "--help").code == 0
+
+
 def test_workflows_cover_the_supported_python_versions() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     classified = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)

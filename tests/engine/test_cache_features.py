@@ -17,7 +17,8 @@ from avsbench_harness.engine.interrupt import StopRequest
 from avsbench_harness.engine.predict import evaluation_clips, predict
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
-from avsbench_harness.engine.train import Trainer, train, training_set
+from avsbench_harness.engine.train import Trainer, train
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.errors import AvsbError, Interrupted, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.nn.model import Model

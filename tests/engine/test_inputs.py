@@ -10,7 +10,8 @@ from avsbench_harness.data.maskige import maskige_files
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine.inputs import maskige_inputs, used_clips
 from avsbench_harness.engine.interrupt import StopRequest
-from avsbench_harness.engine.train import Trainer, training_set
+from avsbench_harness.engine.train import Trainer
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.tasks import S4

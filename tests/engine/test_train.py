@@ -4,15 +4,19 @@ import dataclasses
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from avsbench_harness.engine import train as engine
+from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.spec_hash import spec_hash
 from avsbench_harness.errors import AvsbError, Interrupted, MissingDataError, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.launch.execute import execute
+from avsbench_harness.tracking.json_log import read_log
 from avsbench_harness.weights.tensors import load_tensors
 
 AUGMENT = (
@@ -34,6 +38,11 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signa
         return real(self, batch, ids)
 
     monkeypatch.setattr(engine.Trainer, "_step", step)
+
+
+def without_times(run: Run) -> list[dict[str, object]]:
+    """The training log without the values that differ between repetitions."""
+    return read_log(run.folder / "log.jsonl", measured=False)
 
 
 def test_an_interrupted_run_is_bitwise_reproducible(planned, tmp_path: Path, monkeypatch) -> None:
@@ -74,11 +83,70 @@ def test_an_interrupted_run_with_all_augmentation_is_bitwise_reproducible(
                 engine.train(parts)
     engine.train(parts)
     assert sha256_file(parts.weights_file) == sha256_file(whole.weights_file)
-    logs = [(run.folder / "log.jsonl").read_text() for run in (whole, parts)]
-    assert logs[0] == logs[1]
+    assert without_times(parts) == without_times(whole)
     plain = planned(tmp_path / "plain", "validation.every_steps=2", "options.width=4")
     engine.train(plain)
     assert sha256_file(plain.weights_file) != sha256_file(whole.weights_file)
+
+
+def test_the_log_has_learning_rate_gradient_norm_and_times(planned, tmp_path: Path) -> None:
+    schedule = ("iterations=4", "schedule={name: poly, power: 1.0}", "optimizer.lr=0.008")
+    run = planned(tmp_path, *schedule, "batch_size=2")
+    engine.train(run)
+    lines = read_log(run.folder / "log.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["lr"] for line in steps] == pytest.approx([0.008, 0.006, 0.004, 0.002])
+    assert all(line["gradient_norm"] > 0 for line in steps)
+    assert all({"time", "clips_per_second", "memory_gib"} == line["measured"].keys() for line in steps)
+    times = [line["measured"]["time"] for line in lines]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 60
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_early_stopping(planned, tmp_path: Path, monkeypatch, patience: int) -> None:
+    """The best value is that of the second validation; the interrupted run stops at the same step."""
+    values = [0.1, 0.3, 0.3, 0.2, 0.1, 0.1]
+    real = engine.validate
+
+    def validate(run, *arguments):
+        metrics, images = real(run, *arguments)
+        step = len(read_log(run.folder / "log.jsonl"))  # 2 steps and a validation per epoch
+        return {**metrics, "J": 0.9, "F": values[step // 3]}, images
+
+    monkeypatch.setattr(engine, "validate", validate)
+    wanted = ("epochs=6", f"early_stopping={{patience: {patience}, metric: F}}", "batch_size=2")
+    run = planned(tmp_path / "whole", *wanted)
+    summary = engine.train(run)
+    assert summary.steps == 2 * (2 + patience)
+    assert [validation.metrics["F"] for validation in summary.validations] == values[: 2 + patience]
+    assert summary.selected_step == 2  # by J
+    parts = planned(tmp_path / "parts", *wanted)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            engine.train(parts)
+    assert engine.train(parts).steps == summary.steps
+    assert without_times(parts) == without_times(run)
+
+
+def test_early_stopping_without_validations_or_with_an_unknown_metric_is_refused(planned, tmp_path) -> None:
+    with pytest.raises(
+        UsageError, match=r"early_stopping needs validations, and select.mode last makes none"
+    ):
+        planned(tmp_path, "early_stopping.patience=1", "select.mode=last")
+    with pytest.raises(UsageError, match=r"Unknown metric of the recipe's early_stopping 'j'"):
+        planned(tmp_path, "early_stopping={patience: 1, metric: j}")
+    with pytest.raises(UsageError, match="early_stopping.patience"):
+        planned(tmp_path, "early_stopping.patience=0")
+
+
+def test_the_id_of_a_run_without_early_stopping_is_as_before_the_key(planned, tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    values = run.spec.model_dump(mode="json")
+    assert values["recipe"].pop("early_stopping") is None
+    assert spec_hash(values) == run.spec.hash
+    assert planned(tmp_path, "early_stopping.patience=1").id != run.id
 
 
 def test_validation_every_few_steps(planned, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import predict as prediction
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.run import Run
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.errors import MissingDataError, UsageError
 from avsbench_harness.launch.execute import execute
 from avsbench_harness.launch.records import notes
@@ -170,7 +171,7 @@ def test_processed_frames_are_read_if_all_are_there(planned, tmp_path: Path) -> 
     assert run.spec.data.fingerprint == original.spec.data.fingerprint
     assert not any("processed" in note for note in notes(run.spec))
     blue = normalise(torch.tensor([9, 99, 199], dtype=torch.uint8).view(1, 3, 1, 1)).view(3, 1, 1)
-    training, validation = engine.training_set(run), prediction.evaluation_clips(run, "val")
+    training, validation = training_set(run), prediction.evaluation_clips(run, "val")
     for sample in (training[0, 0], validation[0, 0]):
         assert (sample.images[sample.valid] - blue).abs().max() < 0.05
         assert sample.masks.any()

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from avsbench_harness.data.avsbench.layout import open_dataset
+from avsbench_harness.data.avsbench.unlabelled import is_labelled, stated_fingerprint
 from avsbench_harness.data.synth import write_synthetic
-from avsbench_harness.engine.solutions import solution_fingerprint
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import UsageError
 from avsbench_harness.host.challenge import Challenge
 from avsbench_harness.host.definition import write_definition
 from avsbench_harness.host.participants import write_participants
@@ -102,7 +102,8 @@ def test_the_bundle_has_everything_but_the_test_labels(competition, bundle: Path
         for clip in packed.clips(split):
             assert all(path.is_file() for path in clip.frames)
             assert clip.audio.is_file()
-            assert all((mask is not None and mask.is_file()) == (split != "test") for mask in clip.masks)
+            present = [mask is not None and mask.is_file() for mask in clip.masks]
+            assert present == [split != "test"] * 5
     source = open_dataset(avs_data, MS3)
     truths = {
         mask.read_bytes()
@@ -138,12 +139,9 @@ def test_the_sample_is_valid_and_scores_as_background(competition, bundle: Path)
 def test_participants_get_the_fingerprint_but_no_ground_truth(competition, bundle: Path) -> None:
     packed = open_dataset(bundle / "data", MS3)
     with read_solution(competition.challenge.solution_of(1)) as truth:
-        assert solution_fingerprint(packed, "test") == truth.fingerprint
-    from avsbench_harness.engine.solutions import solution_file
-
-    with pytest.raises(MissingDataError, match="withholds the ground truth of test"):
-        solution_file(packed, "test")
-    assert solution_file(packed, "val").is_file()
+        assert stated_fingerprint(packed, "test") == truth.fingerprint
+    assert not is_labelled(packed.clips("test"))
+    assert is_labelled(packed.clips("val"))
 
 
 @pytest.mark.slow

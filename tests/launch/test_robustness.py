@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from avsbench_harness.data.mini import write_mini
 from avsbench_harness.engine import predict as prediction
 from avsbench_harness.engine.inputs import audio_inputs
 from avsbench_harness.engine.load_weights import load_weights_strict
+from avsbench_harness.engine.predict_conditions import predict_conditions
 from avsbench_harness.engine.run import Run
 from avsbench_harness.engine.system import build_system
 from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
@@ -25,9 +27,9 @@ from avsbench_harness.launch.execute import execute, train_or_load
 from avsbench_harness.launch.robustness import finished_runs, measure_robustness
 from avsbench_harness.method import Method
 from avsbench_harness.nn.model import Model
-from avsbench_harness.results.robustness import robustness_faults
+from avsbench_harness.results.robustness_faults import robustness_faults
 from avsbench_harness.submission import read_submission
-from avsbench_harness.tasks import AVSS, S4
+from avsbench_harness.tasks import AVSS, S4, Split
 from avsbench_harness.weights.tensors import load_tensors, save_tensors
 
 QUICK = ("epochs=1",)
@@ -90,7 +92,7 @@ def test_the_audio_alone_is_that_of_the_pair(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, *QUICK)
     train_or_load(run)
     gate_opened(run)
-    record = measure_robustness(run, "test")
+    record = measure_robustness(run, "test", ["swapped"])
     with (tmp_path / "results" / "robustness" / f"{run.id}.clips.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["condition"] == "swapped"]
     sources = {row["clip"]: row["source"] for row in rows}
@@ -126,41 +128,55 @@ def test_a_model_without_audio_has_no_gain_and_no_sensitivity(planned, tmp_path:
     run = planned(tmp_path, *QUICK)
     train_or_load(run)
     gate_closed(run)
-    (clean, swapped) = measure_robustness(run, "test").conditions
-    assert swapped.sensitivity == 0
-    assert swapped.gain is not None
-    assert {name: one.value for name, one in swapped.gain.items()} == {"J": 0, "F": 0}
-    assert swapped.gain["J"].interval == (0, 0)
-    assert clean.score == swapped.score
+    record = measure_robustness(run, "test", ["all"])
+    clean, *others = record.conditions
+    assert len(others) == 10
+    for other in others:
+        assert other.sensitivity == 0
+        assert other.gain is not None
+        assert {name: one.value for name, one in other.gain.items()} == {"J": 0, "F": 0}
+        assert other.gain["J"].interval == (0, 0)
+        assert clean.score == other.score
+    assert set(record.unavailable) == {"shifted@1", "shifted@2"}
+    assert record.snr is not None
+    assert record.snr.values == [clean.score.metrics["J"]] * 6
+    assert record.snr.area.value == pytest.approx(clean.score.metrics["J"], abs=1e-12)
+    assert list(robustness_faults(tmp_path / "results" / "robustness" / f"{run.id}.json")) == []
 
 
 def test_only_what_is_missing_is_predicted(planned, tmp_path: Path, monkeypatch) -> None:
     run = planned(tmp_path, *QUICK)
     execute(run)
     predicted: list[str] = []
-    real = prediction.write_predictions
+    real = predict_conditions
 
-    def write(run: Run, *arguments: object) -> None:
-        predicted.append(run.condition)
-        real(run, *arguments)
+    def predict(run: Run, split: Split, names: Sequence[str]) -> dict[str, Path]:
+        predicted.extend(names)
+        return real(run, split, names)
 
-    monkeypatch.setattr(prediction, "write_predictions", write)
-    first = measure_robustness(run, "test")
+    monkeypatch.setattr("avsbench_harness.launch.robustness.predict_conditions", predict)
+    first = measure_robustness(run, "test", ["swapped"])
     assert predicted == ["swapped"]
-    assert measure_robustness(run, "test") == first
+    assert measure_robustness(run, "test", ["swapped"]) == first
     assert predicted == ["swapped"]
     path = tmp_path / "results" / "robustness" / f"{run.id}.json"
     path.unlink()
-    measure_robustness(run, "test")
+    measure_robustness(run, "test", ["swapped"])
     assert predicted == ["swapped"]
     path.unlink()
     swapped = tmp_path / "submissions" / f"{run.id}-swapped.npz"
     shutil.copy(tmp_path / "submissions" / f"{run.id}.npz", swapped)  # of another condition
-    assert measure_robustness(run, "test") == first
+    assert measure_robustness(run, "test", ["swapped"]) == first
     assert predicted == ["swapped", "swapped"]
     with read_submission(swapped) as submission:
         assert submission.header.run == f"{run.id}-swapped"
         assert submission.header.note.startswith("audio: swapped, pairs ")
+    extended = measure_robustness(run, "test", ["silence", "noise-pink"])
+    assert predicted == ["swapped", "swapped", "silence", "noise-pink"]
+    assert [entry.condition for entry in extended.conditions] == ["clean", "silence", "noise-pink", "swapped"]
+    assert extended.condition("swapped") == first.condition("swapped")
+    assert measure_robustness(run, "test", ["silence"]) == extended
+    assert list(robustness_faults(path)) == []
 
 
 def test_maps_of_the_backbone_come_from_the_cache(planned, tmp_path: Path, monkeypatch) -> None:
@@ -185,10 +201,10 @@ def test_maps_of_the_backbone_come_from_the_cache(planned, tmp_path: Path, monke
 def test_clips_without_a_pair_are_left_out_of_all_conditions(planned, real_s4: Path, tmp_path: Path) -> None:
     run = planned(tmp_path, *QUICK, data=with_two_birds(real_s4, tmp_path / "data"))
     train_or_load(run)
-    record = measure_robustness(run, "test")
+    record = measure_robustness(run, "test", ["swapped", "silence", "mixed@0"])
     (left,) = record.left_out
     assert left in ("dog_03", "drift_03")
-    assert [entry.score.clips for entry in record.conditions] == [2, 2]
+    assert [entry.score.clips for entry in record.conditions] == [2, 2, 2, 2]
     assert len(masks(tmp_path / "submissions" / f"{run.id}.npz")) == 3
     assert set(masks(tmp_path / "submissions" / f"{run.id}-swapped.npz")) == {
         "swan_03", *({"dog_03", "drift_03"} - {left}),
@@ -202,7 +218,8 @@ def test_avss_with_clips_of_two_lengths(planned, tmp_path: Path) -> None:
     write_mini(root, [AVSS], (4, 2, 6), seed=5, jobs=1)
     run = planned(tmp_path, *QUICK, data=root, task="avss")
     train_or_load(run)
-    record = measure_robustness(run, "test")
+    record = measure_robustness(run, "test", ["all"])
+    assert len(record.conditions) == 13
     swapped = record.condition("swapped")
     assert swapped is not None
     assert set(swapped.gain or ()) == {"mIoU", "F"}
@@ -222,10 +239,11 @@ def test_other_splits_have_a_record_of_their_own(planned, tmp_path: Path) -> Non
     run = planned(tmp_path, *QUICK)
     train_or_load(run)
     assert measure_robustness(run, "val").name == f"{run.id}-val"
-    assert sorted(path.name for path in tmp_path.glob("submissions/*")) == [
-        f"{run.id}-val-swapped.npz",
-        f"{run.id}-val.npz",
-    ]
+    assert sorted(path.name for path in tmp_path.glob("submissions/*")) == sorted(
+        f"{run.id}-val{suffix}.npz"
+        for suffix in ("", "-silence", "-noise-white", "-noise-pink", "-swapped", "-mixed@10", "-mixed@0",
+                       "-mixed@-10")
+    )  # fmt: skip
     assert (tmp_path / "results" / "robustness" / f"{run.id}-val.json").is_file()
 
 
@@ -236,13 +254,13 @@ def test_a_method_that_ignores_the_condition_is_refused(planned, tmp_path: Path,
         replace(run, condition="clean"), split)})  # fmt: skip
     assert isinstance(own(), Method)
     with pytest.raises(AvsbError, match=r"has not written the predictions under the condition 'swapped'"):
-        measure_robustness(replace(run, method=own()), "test")
+        measure_robustness(replace(run, method=own()), "test", ["swapped"])
 
 
 def test_a_changed_record_is_an_error(planned, tmp_path: Path) -> None:
     run = planned(tmp_path, *QUICK)
     train_or_load(run)
-    measure_robustness(run, "test")
+    measure_robustness(run, "test", ["swapped"])
     path = tmp_path / "results" / "robustness" / f"{run.id}.json"
     values = json.loads(path.read_text())
     values["conditions"][1]["gain"]["J"]["value"] = 0.5

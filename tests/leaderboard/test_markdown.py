@@ -10,8 +10,8 @@ from avsbench_harness.errors import UsageError
 from avsbench_harness.leaderboard.export import to_json
 from avsbench_harness.leaderboard.markdown import (
     REPORTED,
-    is_stale,
     render,
+    stale_pages,
     to_markdown,
     write_leaderboard,
 )
@@ -178,11 +178,11 @@ def test_cost_and_speed_of_the_newest_run_are_shown() -> None:
 
 
 def test_a_page_is_stale_when_the_records_change(tmp_path: Path) -> None:
-    assert is_stale(tmp_path)
+    assert stale_pages(tmp_path) == ["LEADERBOARD.md"]
     write_leaderboard(tmp_path)
-    assert not is_stale(tmp_path)
+    assert stale_pages(tmp_path) == []
     score_clips(tmp_path, "a", 1)
-    assert is_stale(tmp_path)
+    assert stale_pages(tmp_path) == ["LEADERBOARD.md"]
     write_leaderboard(tmp_path)
     assert write_leaderboard(tmp_path).read_text() == render(read_results(tmp_path))
 

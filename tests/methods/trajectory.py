@@ -22,13 +22,14 @@ from avsbench_harness.data.batch import Batch
 from avsbench_harness.data.synth import write_synthetic
 from avsbench_harness.engine import train as engine
 from avsbench_harness.engine.interrupt import stop_request
-from avsbench_harness.engine.progress import TrainingLog
 from avsbench_harness.engine.system import System
+from avsbench_harness.engine.training_set import training_set
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.nn.audio_encoder import CompactAudioEncoder
 from avsbench_harness.nn.model import Model
 from avsbench_harness.nn.pretrained import add_weights
 from avsbench_harness.tasks import get_task
+from avsbench_harness.tracking.json_log import JsonLog
 
 STEPS = 3
 
@@ -94,10 +95,10 @@ def train(method: str, task: str, folder: Path, *assignments: str, variant: str 
         assert not run.spec.audio.trained
         found = Trajectory(None, None)  # type: ignore[arg-type]
         _record(patch, found)
-        dataset = engine.training_set(run, ahead=False)
+        dataset = training_set(run, ahead=False)
         with float64(), stop_request() as stop:
             trainer = engine.Trainer(run, dataset, stop)
-            trainer.loop(TrainingLog(folder / "log.jsonl", 0))
+            trainer.loop(JsonLog(folder / "log.jsonl", 0))
         found.trained = trainer.system.model
     return found
 

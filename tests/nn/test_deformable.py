@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avsbench_harness.nn import deformable
 from avsbench_harness.nn.deformable import MultiScaleDeformableAttention, cell_centres, sample_levels
 
 SHAPES = [(4, 6), (2, 3), (1, 2)]
@@ -175,3 +176,16 @@ def test_cuda_agrees_with_the_cpu() -> None:
         result.square().sum().backward()
     for on_cpu, on_cuda in zip(*leaves, strict=True):
         torch.testing.assert_close(on_cuda.grad.cpu(), on_cpu.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bags_of_rows_are_those_of_a_stable_sort(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 50, (40, 6), generator=draw, dtype=torch.int32)
+    rows[rows == 7] = 8  # a row in no bag
+    weights = torch.rand(40, 6, generator=draw, dtype=dtype)
+    bags, starts, factors = deformable._transposed(rows, weights, 52)
+    order = rows.flatten().long().sort(stable=True).indices
+    assert torch.equal(bags, (order // 6).int())
+    assert torch.equal(factors, weights.flatten()[order])
+    assert starts.tolist() == [int((rows < row).sum()) for row in range(52)]

@@ -17,14 +17,13 @@ from avsbench_harness.results.folder import read_results
 from avsbench_harness.results.record import DataEntry, ScoreEntry, clips_file
 from avsbench_harness.results.robustness import (
     ConditionEntry,
-    GainEntry,
+    EstimateEntry,
     RobustnessRecord,
-    read_gain,
     read_robustness,
-    robustness_faults,
     robustness_file,
     write_robustness,
 )
+from avsbench_harness.results.robustness_faults import read_gain, robustness_faults
 from avsbench_harness.scoring import score_semantic
 
 from .records import score_clips
@@ -65,6 +64,7 @@ def results(tmp_path: Path) -> Path:
     pairs = sha256_json(sorted([clip, source] for clip, source in SOURCES.items()))
     differences = {name: np.array(CLEAN[name]) - OTHER[name] for name in CLEAN}
     record = RobustnessRecord(
+        format=1,
         run_id=RUN,
         spec_hash="ab" * 32,
         task="s4",
@@ -78,7 +78,7 @@ def results(tmp_path: Path) -> Path:
                 score=score(OTHER),
                 pairs=pairs,
                 gain={
-                    name: GainEntry(value=float(values.mean()), interval=interval(values))
+                    name: EstimateEntry(value=float(values.mean()), interval=interval(values))
                     for name, values in differences.items()
                 },
                 sensitivity=0.5,
@@ -158,7 +158,7 @@ def change(path: Path, value: Any, *keys: str | int) -> None:
             "clean: J is 0.95, but the per-clip",
         ),
         ([0.6, 0.9], ("conditions", 0, "score", "intervals", "J"), "clean: the interval of J is"),
-        (0.5, ("conditions", 0, "sensitivity"), "neither pairs nor a gain nor a sensitivity"),
+        (0.5, ("conditions", 0, "sensitivity"), "neither a gain nor a sensitivity"),
         ("swaped", ("conditions", 1, "condition"), "they must be known, different, and start with clean"),
         ("avsbench", ("conditions", 1, "score", "protocol"), "only scores under object/1 are allowed"),
         (["e"], ("left_out",), "a clip is scored and listed as left out"),
@@ -166,7 +166,8 @@ def change(path: Path, value: Any, *keys: str | int) -> None:
         ("val", ("data", "split"), "a file must have the name of its record"),
         ("cd" * 32, ("spec_hash",), "the run id does not end in the hash"),
         ("short", ("spec_hash",), "unreadable"),
-        (2, ("format",), "unreadable"),
+        (3, ("format",), "unreadable"),
+        (2, ("format",), "rows or one of the columns condition, source, overlap, area_1"),
     ],
 )
 def test_changed_values_are_found(
@@ -241,6 +242,7 @@ def test_records_of_avss_have_the_sums_of_classes(tmp_path: Path) -> None:
         resampled.append([means[0][name] - means[1][name] for name in ("mIoU", "F")])
     ends = np.quantile(resampled, [0.025, 0.975], axis=0)
     record = RobustnessRecord(
+        format=1,
         run_id=RUN,
         spec_hash="ab" * 32,
         task="avss",
@@ -254,7 +256,7 @@ def test_records_of_avss_have_the_sums_of_classes(tmp_path: Path) -> None:
                 score=entry(other),
                 pairs=sha256_json(sorted(map(list, sources.items()))),
                 gain={
-                    name: GainEntry(
+                    name: EstimateEntry(
                         value=clean.metrics[name] - other.metrics[name],
                         interval=(float(ends[0, place]), float(ends[1, place])),
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import itertools
 import json
@@ -12,8 +13,23 @@ import pytest
 
 from avsbench_harness.data.avsbench.layout import open_dataset
 from avsbench_harness.data.clip import Clip
-from avsbench_harness.robustness.pairs import Candidate, assign, sounding_kinds, swap_pairs
-from avsbench_harness.tasks import AVSS, MS3, S4, TASKS
+from avsbench_harness.data.mini.media import class_index, mini_media
+from avsbench_harness.data.mini.scene import Scene
+from avsbench_harness.data.mini.sound import draw_voices
+from avsbench_harness.data.mini.write import _STYLES, _SUBSETS, CLIPS
+from avsbench_harness.data.synth.draws import Draws
+from avsbench_harness.robustness.pairs import (
+    LISTS,
+    Candidate,
+    Pairs,
+    assign,
+    list_file,
+    make_pairs,
+    sounding_kinds,
+    swap_pairs,
+    write_list,
+)
+from avsbench_harness.tasks import AVSS, MS3, S4, SPLITS, TASKS
 
 
 def candidates(*clips: tuple[str, str, int]) -> list[Candidate]:
@@ -140,3 +156,53 @@ def test_ms3_without_categories_pairs_any_clips(composed: Path) -> None:
     found = swap_pairs(dataset, "test")
     assert sorted(found.sources.values()) == sorted(found.sources) == [c.id for c in dataset.clips("test")]
     assert found.left_out == ()
+
+
+def mini_candidates(task: str, split: str) -> list[Candidate]:
+    """The clips of AVS-Mini as they are planned, without composing them."""
+    media, found = mini_media(), []
+    for index in range(dict(zip(SPLITS, CLIPS, strict=True))[split]):
+        subset = _SUBSETS[index % len(_SUBSETS)] if task == "avss" else ""
+        style = _STYLES[subset or task]
+
+        def draws(part: str, style=style, index: int = index) -> Draws:
+            return Draws(0, f"mini/{style.name}/{split}/{part}", index)
+
+        kinds = [one.kind for one in Scene(style, media, split, draws("plan"), draws("paint")).objects]
+        named = [class_index(kind) is not None or not style.classes for kind in kinds]
+        voices = draw_voices(style, kinds, named, media, split, draws("sound"))
+        name = f"mix{split[:2]}{index:06d}"
+        if task == "avss" and subset != "v1m":
+            name += f"_0_{1000 * style.seconds}"
+        found.append(Candidate(name, frozenset(kinds[voice.object] for voice in voices), style.seconds))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_committed_lists_follow_from_the_rule(task: str, split: str) -> None:
+    clips = mini_candidates(task, split)
+    with (LISTS / f"avs-mini-v1-{task}-{split}.csv").open(newline="") as file:
+        listed = {row["clip"]: row["source"] for row in csv.DictReader(file)}
+    assert listed == assign(clips, f"{task}/{split}").sources
+    kinds = {clip.id: clip.kinds for clip in clips}
+    assert set(listed) == set(kinds) == set(listed.values())
+    assert not any(kinds[clip] & kinds[source] for clip, source in listed.items())
+
+
+def test_a_committed_list_is_read(composed: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("avsbench_harness.robustness.pairs.LISTS", tmp_path)
+    dataset = open_dataset(composed, S4)
+    computed = make_pairs(dataset, "test")
+    one, two, *_ = sorted(computed.sources)
+    listed = list_file(dataset, "test")
+    assert listed == tmp_path / "avs-mini-v1-variant-s4-test.csv"
+    write_list(listed, Pairs({two: one, one: two}, ()))
+    assert listed.read_text() == f"clip,source\n{one},{two}\n{two},{one}\n"
+    found = swap_pairs(dataset, "test")
+    assert found.sources == {one: two, two: one}
+    assert {*found.left_out, one, two} == {clip.id for clip in dataset.clips("test")}
+    assert swap_pairs(dataset, "test", seed=1) == make_pairs(dataset, "test", 1)
+    monkeypatch.setattr("avsbench_harness.robustness.pairs._read_list", lambda path: {"another": one})
+    assert swap_pairs(dataset, "test") == computed

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbench_harness.data.audio.changes import Change
 from avsbench_harness.data.audio.waveform import (
     SAMPLE_RATE,
     find_damage,
@@ -38,6 +39,8 @@ EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP + WINDOW
 
 #: Maximum number of examples in a published pickle; AVSBench's have 5 (objects) or 10 (semantic).
 _MAX_PICKLED = 64
+
+_NO_RECORDING = "Clip '{clip}' has a log-mel pickle but no recording, which '{kind}' audio needs; add it."
 
 # Rounding of published pickles, some of which were computed in float32.
 _TOLERANCE = 1e-3
@@ -112,7 +115,9 @@ def length_rule(task: Task) -> str:
     return f"{'zeros' if task.semantic else 'repeat'}-{task.frames}"
 
 
-def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> NDArray[np.float32]:
+def clip_log_mel(
+    clip: Clip, task: Task, problems: list[str] | None = None, change: Change | None = None
+) -> NDArray[np.float32]:
     """Return a clip's log-mel examples (T,1,96,64), ``T = task.frames``, from its recording or pickle.
 
     If there are too few examples, in s4 and ms3 the last one is repeated, as in AVSBench's pickles; in avss
@@ -125,9 +130,10 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
         task: determines T and the padding.
         problems: a list to which the end of a sentence is added if the recording is probably damaged, or
             much shorter or longer than the clip.
+        change: changes the recording before the front end.
 
     Raises:
-        MissingDataError: the clip has no audio on disk.
+        MissingDataError: the clip has no audio on disk, or only a pickle and the change needs a recording.
         UsageError: the file is not a valid recording or pickle.
     """
     path = audio_file(clip)
@@ -136,9 +142,31 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
         if problems is not None:
             problem = find_damage(path, samples) or find_wrong_length(samples, rate, len(clip.frames))
             problems += [problem] if problem else []
-        examples = _recorded_examples(samples, rate, task)
-    else:
-        examples = read_log_mel_pickle(path)[: task.frames]
+        samples = to_16k(samples, rate)
+        if change is not None:
+            other = _samples_16k(change.others[clip.id]) if change.kind == "mixed" else None
+            samples = change.apply(samples, clip.id, other)
+        return _pad_examples(_recorded_examples(samples, task), task)
+    examples = read_log_mel_pickle(path)[: task.frames]
+    if change is not None:
+        if change.kind != "silence":
+            raise MissingDataError(_NO_RECORDING.format(clip=clip.id, kind=change.kind))
+        examples = log_mel_examples(np.zeros(len(examples) * EXAMPLE_SAMPLES), len(examples))
+    return _pad_examples(examples, task)
+
+
+def waveform_log_mel(samples: NDArray[np.float64], rate: int, task: Task) -> NDArray[np.float32]:
+    """Return the log-mel examples (T,1,96,64) of a clip's recording, padded as :func:`clip_log_mel` does.
+
+    Args:
+        samples: (n,) mono, in [-1, 1].
+        rate: samples per second.
+        task: determines T and the padding.
+    """
+    return _pad_examples(_recorded_examples(to_16k(samples, rate), task), task)
+
+
+def _pad_examples(examples: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
     missing = task.frames - len(examples)
     if missing == 0:
         return examples
@@ -146,9 +174,15 @@ def clip_log_mel(clip: Clip, task: Task, problems: list[str] | None = None) -> N
     return np.concatenate([examples, np.repeat(filler, missing, axis=0)])
 
 
-def _recorded_examples(samples: NDArray[np.float64], rate: int, task: Task) -> NDArray[np.float32]:
-    """Up to T examples of a recording; in s4 and ms3 at least one."""
-    samples = to_16k(samples, rate)
+def _samples_16k(clip: Clip) -> NDArray[np.float64]:
+    """The samples of a clip's recording at 16 kHz."""
+    if clip.audio is None:
+        raise MissingDataError(_NO_RECORDING.format(clip=clip.id, kind="mixed"))
+    return to_16k(*read_audio(audio_file(clip)))
+
+
+def _recorded_examples(samples: NDArray[np.float64], task: Task) -> NDArray[np.float32]:
+    """Up to T examples of a recording at 16 kHz; in s4 and ms3 at least one."""
     if not task.semantic and len(samples) < EXAMPLE_SAMPLES:
         samples = np.pad(samples, (0, EXAMPLE_SAMPLES - len(samples)))
     return log_mel_examples(samples, task.frames)

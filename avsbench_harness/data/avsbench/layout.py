@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from avsbench_harness.data.avsbench import tables
 from avsbench_harness.data.avsbench.composed import Composed, read_composed
 from avsbench_harness.data.avsbench.tables import Row
 from avsbench_harness.data.avsbench.tree import expectation, find_metadata, find_synthetic_marker, task_folder
-from avsbench_harness.data.avsbench.withheld import read_withheld
 from avsbench_harness.data.clip import Clip
 from avsbench_harness.errors import MissingDataError
 from avsbench_harness.files import sha256_json
@@ -43,7 +42,7 @@ class Dataset:
         synthetic: whether the data are marked as synthetic; every score on them is marked too.
         rows: the table, in its order.
         composed: the description of a composed data set, such as AVS-Mini.
-        withheld: fingerprints of the ground truth of splits whose masks a host keeps.
+        loose: the clips of a folder without a table, see :mod:`.clip_folder`.
     """
 
     task: Task
@@ -53,7 +52,7 @@ class Dataset:
     synthetic: bool
     rows: tuple[Row, ...] = field(repr=False)
     composed: Composed | None = None
-    withheld: Mapping[Split, str] = field(default_factory=dict)
+    loose: tuple[Clip, ...] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -74,10 +73,9 @@ class Dataset:
     def clips(self, split: Split) -> list[Clip]:
         """Return the clips of a split in the table's order. Their files may be missing."""
         rows = [row for row in self.rows if row.split == split]
-        clips = _CLIPS[self.task.name](self.folder, rows)
-        if split in self.withheld:
-            return [replace(clip, masks=(None,) * len(clip.frames)) for clip in clips]
-        return clips
+        if self.loose is not None:
+            return list(self.loose) if rows else []
+        return _CLIPS[self.task.name](self.folder, rows)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (64 hexadecimal digits) over the fingerprints of the splits."""
@@ -136,8 +134,7 @@ def open_dataset(root: Path, task: Task) -> Dataset:
     table, rows = _read_table(root, folder, task)
     synthetic = find_synthetic_marker(root, folder) is not None
     composed = read_composed(folder, folder.parent, root)
-    withheld = read_withheld(task, folder, folder.parent, root)
-    return Dataset(task, root, folder, table, synthetic, tuple(rows), composed, withheld)
+    return Dataset(task, root, folder, table, synthetic, tuple(rows), composed)
 
 
 @dataclass(frozen=True)

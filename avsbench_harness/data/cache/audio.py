@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from avsbench_harness.data.audio.changes import Change
 from avsbench_harness.data.audio.logmel import FRONT_END_VERSION, audio_file, clip_log_mel, length_rule
 from avsbench_harness.data.audio.separation import NO_SEPARATOR, SEPARATORS, separate
 from avsbench_harness.data.cache.eviction import make_room
@@ -48,6 +50,7 @@ def log_mel_clips(
     task: Task,
     progress: Progress | None = None,
     separator: str = NO_SEPARATOR,
+    change: Change | None = None,
 ) -> StoredArrays:
     """Return log-mel examples per clip id, float32 (T,1,96,64), for runs that train the audio encoder.
 
@@ -56,17 +59,19 @@ def log_mel_clips(
         task: determines T and the padding of short recordings.
         progress: called with the number of clips done since the last call.
         separator: name of a separator (``data.audio.separation``); the shape is then (T,S,1,96,64).
+        change: changes the recordings before the front end.
 
     Raises:
         MissingDataError: a clip has no audio on disk.
         UsageError: a recording cannot be read.
     """
-    store = _open("log-mels", task, separator)
+    how = _Front(task, separator, change)
+    store = how.open("log-mels")
 
     def key(clip: Clip) -> str:
-        return array_key(audio=_audio_hash(clip))
+        return array_key(audio=_audio_hash(clip), **how.key(clip))
 
-    return _fill(store, clips, task, separator, key, lambda clip, log_mel: log_mel, progress)
+    return _fill(store, clips, how, key, lambda clip, log_mel: log_mel, progress)
 
 
 def embed_clips(
@@ -77,6 +82,7 @@ def embed_clips(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     separator: str = NO_SEPARATOR,
+    change: Change | None = None,
 ) -> StoredArrays:
     """Return embeddings per clip id, float32 (T,128), of a frozen encoder.
 
@@ -92,35 +98,67 @@ def embed_clips(
         device: device of the encoder.
         progress: called with the number of clips done since the last call.
         separator: name of a separator (``data.audio.separation``); the shape is then (T,S,128).
+        change: changes the recordings before the front end.
 
     Raises:
         MissingDataError: a clip has no audio on disk.
         UsageError: a recording cannot be read.
     """
     name = f"{type(encoder).__name__}-{ENCODER_VERSION}"
-    store = _open("embeddings", task, separator, encoder=name, weights=weights_sha)
+    how = _Front(task, separator, change)
+    store = how.open("embeddings", encoder=name, weights=weights_sha)
 
     def key(clip: Clip) -> str:
-        return array_key(audio=_audio_hash(clip), frames=len(clip.frames))
+        return array_key(audio=_audio_hash(clip), frames=len(clip.frames), **how.key(clip))
 
     def embed(clip: Clip, log_mel: Array) -> Array:
-        embedding = _embed(encoder, log_mel, device)
-        embedding[len(clip.frames) :] = 0.0
-        return embedding
+        return embed_log_mel(encoder, log_mel, len(clip.frames), device)
 
     training = encoder.training
     encoder.eval().to(device)
     try:
-        return _fill(store, clips, task, separator, key, embed, progress)
+        return _fill(store, clips, how, key, embed, progress)
     finally:
         encoder.train(training)
+
+
+@dataclass(frozen=True)
+class _Front:
+    """The steps from a recording to its log-mel examples."""
+
+    task: Task
+    separator: str
+    change: Change | None
+
+    def open(self, kind: str, **parts: str) -> ArrayStore:
+        """Open the collection of all arrays that are computed in the same way."""
+        frames = self.task.frames
+        if self.separator != NO_SEPARATOR:
+            parts["separator"] = f"{self.separator}-{SEPARATORS[self.separator].version}"
+        if self.change is not None:
+            parts["change"] = self.change.label
+        key = array_key(frames=frames, front_end=FRONT_END_VERSION, length=length_rule(self.task), **parts)
+        return ArrayStore(cache_dir() / kind / f"{frames}-frames-{key[:16]}")
+
+    def key(self, clip: Clip) -> dict[str, str]:
+        """Everything beside the clip's own recording that determines its array in the collection."""
+        if self.change is None or self.change.kind in ("silence", "shifted"):
+            return {}
+        if self.change.kind == "mixed":
+            return {"other": _audio_hash(self.change.others[clip.id])}
+        return {"clip": clip.id}
+
+    def log_mel(self, clip: Clip, problems: list[str]) -> Array:
+        """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
+        # Problems are reported once, of the recordings as they are.
+        noted = problems if self.change is None else None
+        return separated(clip_log_mel(clip, self.task, noted, self.change), self.separator)
 
 
 def _fill(
     store: ArrayStore,
     clips: Sequence[Clip],
-    task: Task,
-    separator: str,
+    how: _Front,
     key_of: Callable[[Clip], str],
     finish: Callable[[Clip, Array], Array],
     progress: Progress | None,
@@ -137,7 +175,7 @@ def _fill(
         noted: list[str] = []
         log_mel = None
         if store.load(key, label) is None:
-            log_mel = _log_mel(clip, task, separator, noted)
+            log_mel = how.log_mel(clip, noted)
             if noted:
                 store.store(note, np.frombuffer(noted[0].encode(), np.uint8))
         elif (stored := store.load(note, label)) is not None:
@@ -168,24 +206,25 @@ def _fill(
     return StoredArrays(store, keys)
 
 
-def _open(kind: str, task: Task, separator: str, **parts: str) -> ArrayStore:
-    """Open the collection of all arrays that are computed in the same way."""
-    if separator != NO_SEPARATOR:
-        parts["separator"] = f"{separator}-{SEPARATORS[separator].version}"
-    key = array_key(frames=task.frames, front_end=FRONT_END_VERSION, length=length_rule(task), **parts)
-    return ArrayStore(cache_dir() / kind / f"{task.frames}-frames-{key[:16]}")
+def embed_log_mel(encoder: nn.Module, log_mel: Array, frames: int, device: torch.device | str) -> Array:
+    """Return the embeddings (T,128) of one clip's log-mel examples (T,1,96,64), as :func:`embed_clips` does.
 
-
-def _embed(encoder: nn.Module, log_mel: Array, device: torch.device | str) -> Array:
+    Args:
+        encoder: in evaluation mode on ``device``.
+        log_mel: the examples, with an axis of sources after the first if sources are separated.
+        frames: number of valid frames; the embeddings of the others are zero.
+        device: of the encoder.
+    """
     with torch.inference_mode():
         examples = torch.from_numpy(log_mel).to(device)
-        embedding: torch.Tensor = encoder(examples.flatten(0, -4))
-    return np.array(embedding.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
+        found: torch.Tensor = encoder(examples.flatten(0, -4))
+    embedding = np.array(found.float().view(*log_mel.shape[:-3], -1).cpu().numpy())
+    embedding[frames:] = 0.0
+    return embedding
 
 
-def _log_mel(clip: Clip, task: Task, separator: str, problems: list[str]) -> Array:
-    """A clip's log-mel examples (T,1,96,64), or those of its sources (T,S,1,96,64)."""
-    examples = clip_log_mel(clip, task, problems)
+def separated(examples: Array, separator: str) -> Array:
+    """Return log-mel examples (T,1,96,64), or those of their sources (T,S,1,96,64)."""
     return examples if separator == NO_SEPARATOR else separate(examples, separator)
 
 

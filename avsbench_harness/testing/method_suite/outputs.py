@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -136,6 +137,24 @@ class OutputTests(SuiteBase):
                 found = model.predict(replace(blank, features=features))
             assert_close(found, wanted, rtol=1e-4, atol=1e-4)
             assert not torch.equal(ignored, wanted)
+
+    def test_what_several_recordings_share_does_not_change_the_predictions(self) -> None:
+        """Bitwise those of batches of their own, and the backbone is computed once per clip and input."""
+        for model in self.models():
+            batch, other = self.batch(model.task, frames=5), self.batch(model.task, frames=5, seed=1)
+            valid = torch.tensor([[True, True, True, False, False], [True] * 5])
+            plain = replace(batch, valid=valid)
+            sounds = [batch.audio, other.audio, torch.zeros_like(batch.audio), batch.audio]
+            with torch.no_grad(), patch.object(model, "encode", wraps=model.encode) as encode:
+                wanted = [model.predict(plain.with_audio(audio)) for audio in sounds]
+                encode.reset_mock()
+                shared = plain.sharing()
+                found = [model.predict(shared.with_audio(audio)) for audio in sounds]
+            for one, two in zip(found, wanted, strict=True):
+                assert torch.equal(one, two)
+            if self.takes_features:  # a method may compute clip by clip
+                inputs = sum(part is not None for part in (batch.images, batch.maskige))
+                assert encode.call_count <= inputs * len(valid)
 
     def test_any_number_of_frames(self) -> None:
         """One frame, and the number of frames of the longest clip."""

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from avsbench_harness.data.audio.changes import Change
 from avsbench_harness.data.audio.logmel import clip_log_mel
 from avsbench_harness.data.cache import audio as module
 from avsbench_harness.data.cache.audio import embed_clips, log_mel_clips
@@ -242,3 +243,28 @@ def test_on_a_gpu(make_clip, cache_folder):
     (cache_folder / "embeddings").rename(cache_folder / "aside")
     on_gpu = embed_clips([clip], S4, encoder, "f00d", device="cuda")[clip.id]
     np.testing.assert_allclose(on_gpu, on_cpu, atol=2e-3)
+
+
+def test_changed_recordings_have_collections_of_their_own(make_clip: Callable[..., Clip]) -> None:
+    one, two, three = make_clip(), make_clip(), make_clip()
+    encoder = _Counting()
+    changes = [
+        None, Change("silence"), Change("white"), Change("pink"), Change("shifted", 1), Change("shifted", 2),
+        Change("mixed", 5, {one.id: two}), Change("mixed", 5, {one.id: three}),
+        Change("mixed", 0, {one.id: two}),
+    ]  # fmt: skip
+    found = [embed_clips([one], S4, encoder, "0" * 64, change=change)[one.id] for change in changes]
+    assert encoder.calls == len(changes)
+    assert len({values.tobytes() for values in found}) == len(changes)
+    for change, values in zip(changes, found, strict=True):
+        np.testing.assert_array_equal(
+            embed_clips([one], S4, encoder, "0" * 64, change=change)[one.id], values
+        )
+        examples = clip_log_mel(one, S4, change=change)
+        np.testing.assert_array_equal(values, encoder.eval()(torch.from_numpy(examples)).detach().numpy())
+        np.testing.assert_array_equal(log_mel_clips([one], S4, change=change)[one.id], examples)
+    assert encoder.calls == 2 * len(changes)
+    copied = replace(one, id="copy")  # noise is seeded by the id
+    assert not np.array_equal(
+        embed_clips([copied], S4, encoder, "0" * 64, change=Change("white"))["copy"], found[2]
+    )

@@ -1,0 +1,1 @@
+"""Logs of a training: one interface, the JSON log, TensorBoard, Weights & Biases and Trackio."""
