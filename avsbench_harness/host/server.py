@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import socket
 import threading
@@ -138,6 +139,8 @@ def run_server(
     """Serve until the process is stopped; ``announce`` is called with the address."""
     listening = socket.create_server((host, port))
     announce(f"http://{host}:{listening.getsockname()[1]}")
+    logs = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    logs["handlers"]["access"]["stream"] = "ext://sys.stderr"  # standard output has the address alone
     options: dict[str, Any] = {"proxy_headers": settings.https, "forwarded_allow_ips": "127.0.0.1"}
     config = uvicorn.Config(
         build_app(challenge, settings),
@@ -145,6 +148,7 @@ def run_server(
         timeout_keep_alive=10,
         timeout_graceful_shutdown=10,
         log_level="info",
+        log_config=logs,
         **options,
     )
     uvicorn.Server(config).run(sockets=[listening])
