@@ -55,13 +55,10 @@ def leaderboard(
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
 
-    _check_options(form, reported, check and bool(html or backbone or form != "table"))
-    if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
+    _check_options(results, form, reported, check and bool(html or backbone or form != "table"))
     if check:
         _check(results)
         return
@@ -91,9 +88,9 @@ def _report(results: Results, *written: Path | None) -> None:
         typer.echo(f"\nwritten: {path}", err=True)
 
 
-def _check_options(form: str, reported: bool, writes: bool) -> None:
-    """Raise an error for an unknown format or options that exclude each other."""
-    from avsbench_harness.errors import UsageError, unknown
+def _check_options(results: Path, form: str, reported: bool, writes: bool) -> None:
+    """Raise an error for an unknown format, options that exclude each other, or a missing folder."""
+    from avsbench_harness.errors import MissingDataError, UsageError, unknown
 
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
@@ -101,6 +98,8 @@ def _check_options(form: str, reported: bool, writes: bool) -> None:
         raise UsageError("--reported belongs to the table in the terminal; remove --format.")
     if writes:
         raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
+    if not results.is_dir():
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
 
 
 def _check(results: Path) -> None:
