@@ -5,10 +5,13 @@ pip install -c constraints.txt -e ".[dev]" && nox
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "browser"]
 
 
 @nox.session
@@ -30,8 +33,20 @@ def tests(session: nox.Session) -> None:
     """The fast tests and, if they pass, the slow ones."""
     # One process per core and one thread per process: small networks gain nothing from more threads.
     threads = {"OMP_NUM_THREADS": "1"}
-    for marker in ("not slow and not gpu", "slow and not gpu"):
+    for marker in ("not slow and not gpu and not browser", "slow and not gpu"):
         session.run("pytest", "-n", "auto", "-m", marker, *session.posargs, env=threads)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The tests of the HTML site in headless Chromium; does nothing without Chromium or playwright."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.log("Chromium is not installed (Debian package chromium): nothing to run.")
+        return
+    if importlib.util.find_spec("playwright") is None:
+        session.log('playwright is not installed (pip install -e ".[browser]"): nothing to run.')
+        return
+    session.run("pytest", "tests/leaderboard/site", "-m", "browser", *session.posargs)
 
 
 @nox.session

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,14 +24,25 @@ Planner = Callable[..., Run]
 DATA = Path(__file__).parent / "fixtures"
 
 
+#: Names of Chromium's program.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need CUDA if it is not available."""
+    """Skip the tests that need CUDA or a browser where there is none."""
     import torch
 
+    reasons = {}
     if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+        reasons["gpu"] = "needs CUDA"
+    if not any(map(shutil.which, CHROMIUM)):
+        reasons["browser"] = "needs Chromium (Debian package chromium)"
+    elif importlib.util.find_spec("playwright") is None:
+        reasons["browser"] = "needs playwright (the extra browser)"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

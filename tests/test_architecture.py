@@ -17,7 +17,8 @@ TESTS = ROOT / "tests"
 LAYERS = [
     "errors", "files", "jit", "schema", "tasks", "run_names", "safe_pickle", "distributed", "console",
     "recipe", "data", "video", "weights", "nn", "method", "submission", "scoring", "robustness", "tracking",
-    "engine", "results", "bench", "analysis", "leaderboard", "ablation", "launch", "cli",
+    "engine", "results", "bench", "analysis", "leaderboard", "ablation", "launch", "host",
+    "cli",
 ]  # fmt: skip
 
 #: The package's interface to users, which imports from anywhere.

@@ -24,22 +24,17 @@ COMMANDS = [
     "results", "results validate", "results schema", "inspect", "inspect gradients",
     "inspect attention", "inspect tokens", "hub", "hub push", "hub pull", "export",
     "runs", "runs list", "runs show", "runs diff", "runs path", "runs rm", "runs watch",
+    "challenge", "challenge init", "challenge team", "challenge team add", "challenge team rename",
+    "challenge team token", "challenge team list", "challenge bundle", "challenge bundle participants",
+    "challenge bundle codabench", "challenge submit", "challenge ingest", "challenge board",
+    "challenge reveal", "challenge rescore", "challenge audit", "challenge log", "challenge serve",
 ]  # fmt: skip
 
 #: Commands that only hold others.
 GROUPS = (
-    "methods",
-    "data",
-    "cache",
-    "submit",
-    "weights",
-    "results",
-    "inspect",
-    "ablate",
-    "plot",
-    "hub",
-    "runs",
-)
+    "methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot", "challenge",
+    "challenge team", "challenge bundle", "hub", "runs",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("", *GROUPS)])
@@ -56,7 +51,7 @@ def test_the_list_of_commands_is_complete(avsb) -> None:
         section = avsb(*group, "--help").out.split("Commands:\n")[1]
         return [" ".join([*group, line.split()[0]]) for line in section.splitlines() if line[2:3].strip()]
 
-    inner = [command for group in GROUPS for command in listed(group)]
+    inner = [command for group in GROUPS for command in listed(*group.split())]
     assert {*listed(), *inner} == set(COMMANDS) - {""}
 
 

@@ -1,6 +1,6 @@
-"""Plots of results for the HTML site and for papers.
+"""Plots of results for papers.
 
-Every function returns a matplotlib figure or an image; :func:`save` writes a figure.
+Every function returns a matplotlib figure; :func:`save` writes a figure.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from avsbench_harness.analysis.token_projection import Point
 from avsbench_harness.errors import unknown
 from avsbench_harness.files import atomic_write
-from avsbench_harness.submission.strips import clip_strip as clip_strip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Supported file formats.
 FORMATS = ("pdf", "png", "svg")
+#: Colours that readers with any colour vision tell apart (Okabe and Ito, 2008).
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
+#: Width of one column of a paper, in inches.
+COLUMN = 3.4
 #: Number of token labels with a colour of their own; the points of all others are grey.
 LABEL_COLOURS = 10
 
@@ -64,72 +67,70 @@ def threshold_curves(curves: Mapping[str, NDArray[np.float64]]) -> Figure:
     """
     figure = new_figure()
     axes = figure.subplots()
-    for name, curve in curves.items():
+    for index, (name, curve) in enumerate(curves.items()):
         thresholds = np.linspace(0, 1, len(curve))
-        (line,) = axes.plot(thresholds, curve, label=name)
         best = int(curve.argmax())
-        axes.plot(thresholds[best], curve[best], "o", color=line.get_color())
-    axes.set(xlabel="threshold", ylabel="F (β² = 0.3)", ylim=(0, 1))
+        label = f"{name}: best {100 * curve[best]:.1f} at {thresholds[best]:.2f}"
+        (line,) = axes.plot(thresholds, 100 * curve, label=label, color=COLOURS[index % len(COLOURS)])
+        axes.plot(thresholds[best], 100 * curve[best], "o", color=line.get_color())
+    axes.set(xlabel="threshold", ylabel="F (%)", ylim=(0, 100), xlim=(0, 1))
     axes.axvline(0.5, color="0.8", zorder=0)
-    if len(curves) > 1:
-        axes.legend(fontsize="small")
-    return figure
-
-
-def clip_histogram(values: NDArray[np.float64], metric: str) -> Figure:
-    """Histogram of the scores of clips.
-
-    Args:
-        values: (N,) scores, NaN for clips without a score.
-        metric: name of the metric.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.hist(values[np.isfinite(values)], bins=20, range=(0, 1))
-    axes.set(xlabel=f"{metric} of a clip", ylabel="clips", xlim=(0, 1))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-def class_bars(names: Sequence[str], values: NDArray[np.float64]) -> Figure:
-    """IoU per class, best first.
-
-    Args:
-        names: names of the classes that occur.
-        values: IoU of these classes.
-    """
-    order = np.argsort(-values, kind="stable")
-    figure = new_figure(5.0, max(1.5, 0.17 * len(names)))
-    axes = figure.subplots()
-    axes.barh([names[index] for index in order], values[order])
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", labelsize=6)
-    axes.set(xlabel="IoU", xlim=(0, 1))
+    axes.legend(fontsize="small", frameon=False)
     return figure
 
 
 def training_curves(lines: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    """Training loss over steps, and a validation metric if it was logged.
+    """Training loss with its moving average over steps, and a validation metric if it was logged.
 
     Args:
         lines: entries of a run's ``log.jsonl``.
         metric: validation metric to show.
     """
-    figure = new_figure()
+    figure = new_figure(COLUMN, 2.4)
     axes = figure.subplots()
-    steps = [line["step"] for line in lines if "loss" in line]
-    axes.plot(steps, [line["loss"] for line in lines if "loss" in line], color="C0")
-    axes.set(xlabel="step")
-    axes.set_ylabel("loss", color="C0")
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    if losses:
+        steps, values = np.asarray(losses, np.float64).T
+        window = min(max(3, len(values) // 40), len(values))
+        average = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(steps, values, color=COLOURS[0], alpha=0.25, lw=0.6)
+        axes.plot(steps[window - 1 :], average, color=COLOURS[0], label=f"loss, mean of {window} steps")
+    axes.set(xlabel="step", ylabel="loss")
     scored = [
-        (line["step"], line["val"][metric]) for line in lines if line.get("val", {}).get(metric) is not None
+        (line["step"], 100 * line["val"][metric])
+        for line in lines
+        if line.get("val", {}).get(metric) is not None
     ]
     if scored:
         right = axes.twinx()
-        right.plot(*zip(*scored, strict=True), "o-", color="C1")
-        right.set_ylabel(f"val {metric}", color="C1")
+        right.plot(*zip(*scored, strict=True), "o--", color=COLOURS[4], ms=3, label=f"val {metric}")
+        right.set(ylabel=f"val {metric} (%)", ylim=(0, 100))
+    figure.legend(loc="outside upper center", ncols=2, fontsize=7, frameon=False)
+    return figure
+
+
+def robustness_bars(rows: Mapping[str, Mapping[str, float]], metric: str) -> Figure:
+    """A metric of runs under audio conditions, one group of bars per run.
+
+    Args:
+        rows: run -> condition -> value in [0, 1]; a condition that a run lacks is shown as missing.
+        metric: name of the metric.
+    """
+    conditions = list(dict.fromkeys(name for values in rows.values() for name in values))
+    figure = new_figure(COLUMN, 0.9 + 0.22 * len(rows) * (len(conditions) + 1))
+    axes = figure.subplots()
+    size = 0.8 / max(1, len(conditions))
+    for index, name in enumerate(conditions):
+        places = np.arange(len(rows)) + (index - (len(conditions) - 1) / 2) * size
+        values = np.array([100 * row.get(name, np.nan) for row in rows.values()])
+        colour = COLOURS[index % len(COLOURS)]
+        bars = axes.barh(places, np.nan_to_num(values), size, color=colour, label=name)
+        texts = ["n/a" if np.isnan(value) else f"{value:.1f}" for value in values]
+        axes.bar_label(bars, texts, padding=2, fontsize=6)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{metric} (%)", xlim=(0, 108))
+    figure.legend(loc="outside upper center", ncols=min(4, len(conditions)), fontsize=7, frameon=False)
     return figure
 
 
@@ -140,39 +141,28 @@ def ablation_bars(
 
     Args:
         rows: names of the rows.
-        values: metric of the rows, in [0, 1].
+        values: metric of the rows, in [0, 1]; NaN for a row that was not measured, which is shown as missing.
         intervals: (low, high) of the difference to the full method; ``None`` for the full method.
         metric: name of the metric.
     """
     figure = new_figure(5.0, 0.6 + 0.35 * len(rows))
     axes = figure.subplots()
-    percent = 100 * np.asarray(values)
-    axes.barh(range(len(rows)), percent, color=["C0" if one is not None else "C2" for one in intervals])
+    percent = 100 * np.asarray(values, np.float64)
+    colours = [COLOURS[0] if one is not None else COLOURS[1] for one in intervals]
+    bars = axes.barh(range(len(rows)), np.nan_to_num(percent), color=colours)
+    texts = ["n/a (not run)" if np.isnan(value) else f"{value:.1f}" for value in percent]
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # above the line of an interval
+    axes.bar_label(bars, texts, padding=3, fontsize=7, bbox=box, zorder=3)
+    axes.margins(x=0.12)
     full = next((value for value, one in zip(percent, intervals, strict=True) if one is None), None)
     for index, interval in enumerate(intervals):
-        if interval is not None and full is not None:
-            axes.plot([full + 100 * interval[0], full + 100 * interval[1]], [index, index], color="k")
+        if interval is not None and full is not None and np.isfinite(percent[index]):
+            axes.plot([full + 100 * interval[0], full + 100 * interval[1]], [index, index], color="k", lw=1)
+    if full is not None:
+        axes.axvline(full, color=COLOURS[1], lw=1, ls="--", zorder=0)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
     axes.set(xlabel=f"{metric} (%)")
-    return figure
-
-
-def waveform(samples: NDArray[np.float64], rate: int, frames: int) -> Figure:
-    """Waveform of a recording, with the second of each frame marked.
-
-    Args:
-        samples: (n,) in [-1, 1].
-        rate: samples per second.
-        frames: number of frames of the clip, one per second.
-    """
-    figure = new_figure(8.0, 1.1)
-    axes = figure.subplots()
-    axes.plot(np.arange(len(samples)) / rate, samples, linewidth=0.4)
-    for second in range(frames):
-        axes.axvspan(second, second + 1, color="C1" if second % 2 else "C2", alpha=0.12)
-        axes.text(second + 0.5, 0.85, f"{second + 1}", ha="center", va="top", fontsize=7)
-    axes.set(xlim=(0, max(frames, len(samples) / rate)), ylim=(-1, 1), yticks=[], xlabel="s")
     return figure
 
 

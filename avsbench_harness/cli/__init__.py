@@ -18,6 +18,7 @@ from avsbench_harness.cli import (
     ablate,
     bench,
     cache,
+    challenge,
     compare,
     data,
     demo,
@@ -94,6 +95,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(submit.app, name="submit")
 app.add_typer(weights.app, name="weights")
+app.add_typer(challenge.app, name="challenge")
 app.add_typer(hub.app, name="hub")
 
 

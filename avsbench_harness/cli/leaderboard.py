@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsbench_harness.cli.common import DataOption, JsonOption, print_json
+from avsbench_harness.cli.common import DataOption, JsonOption, print_json, print_rich
 
 if TYPE_CHECKING:
     from avsbench_harness.data.avsbench.layout import Dataset
     from avsbench_harness.results.folder import Results
     from avsbench_harness.results.record import Record
+
+#: Formats of the output.
+FORMATS = ("table", "md", "csv", "latex", "json")
 
 
 def leaderboard(
@@ -22,8 +25,11 @@ def leaderboard(
         typer.Option("--backbone", help="Print only rows with this backbone; do not write LEADERBOARD.md."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="Format of the output: md, csv, latex or json.")
-    ] = "md",
+        str, typer.Option("--format", help="Format of the output: table, md, csv, latex or json.")
+    ] = "table",
+    reported: Annotated[
+        bool, typer.Option("--reported", help="Also print the values that the papers report.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Write nothing; exit with 1 if a page differs from the records."),
@@ -34,32 +40,26 @@ def leaderboard(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write LEADERBOARD.md from the records in a folder and print it.
+    """Write LEADERBOARD.md from the records in a folder and print the measured rows.
 
-    Records of `avsb robustness` give a second page, ROBUSTNESS.md.
-
-    The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
-    available.
+    Scores are in percent. --format md prints the content of LEADERBOARD.md. Records of `avsb robustness` give
+    a second page, ROBUSTNESS.md. The HTML site shows clips of runs whose submission (submissions/ next to the
+    records) and data set are available.
 
     \b
     Examples:
       avsb leaderboard
+      avsb leaderboard --reported
       avsb leaderboard --check
       avsb leaderboard --html site --data AVSBench
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
 
-    if form not in ("md", "csv", "latex", "json"):
-        raise unknown("format", form, ("md", "csv", "latex", "json"))
-    if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
+    _check_options(results, form, reported, check and bool(html or backbone or form != "table"))
     if check:
-        if html or backbone or form != "md":
-            raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
         _check(results)
         return
     if html:
@@ -67,14 +67,39 @@ def leaderboard(
     content = read_results(results)
     page = None if backbone else write_page(content)
     site = _write_site(content, html, data) if html else None
-    if page is not None and form == "md" and not json:
+    if json:
+        _print(content, backbone, form, {"page": page, "site": site})
+    elif form == "table":
+        _print_table(content, backbone, reported)
+    elif form == "md" and page is not None:
         typer.echo(page.read_text(encoding="utf-8"), nl=False)
     else:
-        _print(content, backbone, form, {"page": page, "site": site} if json else None)
-    for name, reason in content.refusals:
+        _print(content, backbone, form, None)
+    _report(content, page, site)
+
+
+def _report(results: Results, *written: Path | None) -> None:
+    """Print refused files and written paths to stderr."""
+    from avsbench_harness.errors import one_line
+
+    for name, reason in results.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
-    for path in filter(None, (page, site)):
+    for path in filter(None, written):
         typer.echo(f"\nwritten: {path}", err=True)
+
+
+def _check_options(results: Path, form: str, reported: bool, writes: bool) -> None:
+    """Raise an error for an unknown format, options that exclude each other, or a missing folder."""
+    from avsbench_harness.errors import MissingDataError, UsageError, unknown
+
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if reported and form != "table":
+        raise UsageError("--reported belongs to the table in the terminal; remove --format.")
+    if writes:
+        raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
+    if not results.is_dir():
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
 
 
 def _check(results: Path) -> None:
@@ -87,6 +112,7 @@ def _check(results: Path) -> None:
 
 
 def _write_site(results: Results, site: Path, data: Path | None) -> Path:
+    from avsbench_harness.ablation.site_tables import site_tables
     from avsbench_harness.launch.resolve_solution import data_of
     from avsbench_harness.leaderboard.site import build_site
 
@@ -98,7 +124,19 @@ def _write_site(results: Results, site: Path, data: Path | None) -> Path:
             known[key] = data_of(record, data)
         return known[key]
 
-    return build_site(results, site, find_data)
+    return build_site(results, site, find_data, site_tables(results))
+
+
+def _print_table(results: Results, backbone: str | None, reported: bool) -> None:
+    """Print the tables for the terminal."""
+    from avsbench_harness.leaderboard.markdown import select_backbone
+    from avsbench_harness.leaderboard.tables import build_tables, unplaced_failures
+    from avsbench_harness.leaderboard.terminal import terminal_tables
+
+    records = select_backbone(results.records, backbone)
+    tables = build_tables(records, results)
+    failed = unplaced_failures(records, tables)
+    print_rich(*terminal_tables(tables, failed, reported=reported, backbone=backbone))
 
 
 def _print(results: Results, backbone: str | None, form: str, written: dict[str, Path | None] | None) -> None:

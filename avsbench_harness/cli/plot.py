@@ -87,6 +87,43 @@ def clips(
     _save(clip_plot([find_submission(one) for one in submissions], clip, solution, data), out, json)
 
 
+@app.command()
+def curves(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, as runs/RUN-ID.")],
+    out: Annotated[Path, OUT],
+    json: JsonOption = False,
+) -> None:
+    """Plot loss and validation metric of a training.
+
+    \b
+    Examples:
+      avsb plot curves runs/RUN-ID --out curves.pdf
+    """
+    from avsbench_harness.launch.paper_plots import curve_plot
+
+    _save(curve_plot(run), out, json)
+
+
+@app.command()
+def robustness(
+    out: Annotated[Path, OUT],
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="J, F or mIoU; defaults to J, or mIoU for avss.")
+    ] = None,
+    results: Annotated[Path, typer.Option("--results", help="Folder with the records.")] = Path("results"),
+    json: JsonOption = False,
+) -> None:
+    """Plot a metric of all runs with a robustness record, by audio condition.
+
+    \b
+    Examples:
+      avsb plot robustness --out robustness.pdf
+    """
+    from avsbench_harness.launch.paper_plots import robustness_plot
+
+    _save(robustness_plot(results, metric), out, json)
+
+
 def _save(figure: Figure, out: Path, json: bool) -> None:
     """Write a plot and print its path."""
     from avsbench_harness.analysis.plots import save

@@ -66,15 +66,12 @@ def robustness(
     """Measure how finished runs predict under audio conditions: silence, noise, swapped and mixed audio.
 
     Every clip is predicted under each condition, in one pass over the clips. Metrics are J and F,
-    false-positive rate, S, AUC_N, audio sensitivity (1 - mean IoU with the prediction under clean audio),
-    audio gain (J under clean audio minus J under the condition), and the area under J over the
-    signal-to-noise ratio, with 95 % intervals by paired bootstrap over clips; docs/robustness.md has the
-    definitions.
+    false-positive rate, S, AUC_N, audio sensitivity (1 - mean IoU with the clean prediction), audio gain (J
+    clean minus J under the condition) and the area under J over the signal-to-noise ratio, with 95 %
+    intervals by paired bootstrap over clips; docs/robustness.md has the definitions.
 
     Writes submissions/<run-id>-<condition>.npz and results/robustness/<run-id>.json; conditions that a record
-    has are not measured again, others extend it. An interrupted measurement is resumed. A run that fails does
-    not stop the others; the exit code is that of the first failure. `avsb run --robustness` measures a run
-    after its training, or given weights (--weights).
+    has are not measured again. Rerun to resume. A run that fails does not stop the others.
 
     \b
     Conditions:

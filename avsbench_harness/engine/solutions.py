@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +45,22 @@ def solution_file(dataset: Dataset, split: Split) -> Path:
     return _hold(store)
 
 
-def pack_solution(dataset: Dataset, split: Split, path: Path, *, private: float = 0.0, seed: int = 0) -> str:
+def pack_solution(
+    dataset: Dataset,
+    split: Split,
+    path: Path,
+    *,
+    private: float | Collection[str] = 0.0,
+    seed: int = 0,
+) -> str:
     """Write a split's ground truth as a solution file and return its fingerprint.
 
     Args:
         dataset: the data set.
         split: the split. Every frame must be annotated, so the train splits of S4 and AVSS are refused.
         path: the file to write.
-        private: fraction of the clips whose scores a host keeps private.
-        seed: seed of the choice of private clips.
+        private: fraction of the clips whose scores a host keeps private, or their ids.
+        seed: seed of the choice of a fraction of clips.
 
     Raises:
         MissingDataError: the split has no clips, or a frame is not annotated.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ import numpy as np
 from avsbench_harness.ablation.definition import get_ablation
 from avsbench_harness.ablation.tables import METRICS, MeasuredRow, measured_tables, measured_values
 from avsbench_harness.analysis import plots
-from avsbench_harness.errors import MissingDataError, UsageError, unknown
+from avsbench_harness.errors import MissingDataError, UsageError, one_line, unknown
 from avsbench_harness.launch.datasets import choose_dataset
 from avsbench_harness.launch.resolve_solution import ground_truth
 from avsbench_harness.results.folder import read_results
+from avsbench_harness.results.robustness import read_robustness, robustness_files
 from avsbench_harness.scoring import score_submission
 from avsbench_harness.submission import read_solution, read_submission
+from avsbench_harness.submission.strips import PREDICTION, TRUTH, clip_strip
 from avsbench_harness.tasks import get_task
 
 if TYPE_CHECKING:
@@ -86,11 +89,10 @@ def ablation_plot(
     chosen = metric or known[0]
     if chosen not in known:
         raise unknown("metric", chosen, known)
-    rows = [row for row in table.rows if measured_values(row, table.task, chosen)]
     return plots.ablation_bars(
-        [row.row.name for row in rows],
-        [float(np.mean(measured_values(row, table.task, chosen))) for row in rows],
-        [None if not row.row.set else _interval(row, chosen) for row in rows],
+        [row.row.name for row in table.rows],
+        [float(np.mean(measured_values(row, table.task, chosen) or [np.nan])) for row in table.rows],
+        [None if not row.row.set else _interval(row, chosen) for row in table.rows],
         chosen,
     )
 
@@ -109,6 +111,8 @@ def clip_plot(
     Raises:
         UsageError: the data set does not have a clip.
     """
+    from matplotlib.lines import Line2D
+
     strips, labels = [], []
     for path in submissions:
         with read_submission(path) as predicted:
@@ -119,16 +123,89 @@ def clip_plot(
                 for clip in clips:
                     if clip not in known:
                         raise unknown(f"clip of {dataset.root}", clip, known)
-                    strips.append(plots.clip_strip(known[clip], predicted, truth))
-                    labels.append(f"{header.method}\n{clip}")
-    figure = plots.new_figure(8.0, 8.0 * sum(strip.shape[0] / strip.shape[1] for strip in strips) + 0.2)
+                    strips.append(clip_strip(known[clip], predicted, truth))
+                    category = known[clip].category
+                    labels.append("\n".join(filter(None, (header.method, clip, category))))
+    figure = plots.new_figure(
+        8.0, 8.0 * sum(strip.shape[0] / strip.shape[1] + 0.03 for strip in strips) + 0.4
+    )
     for axes, strip, label in zip(
         np.atleast_1d(figure.subplots(len(strips), 1)), strips, labels, strict=True
     ):
         axes.imshow(strip)
-        axes.set(xticks=[], yticks=[])
+        frames = strip.shape[1] // strip.shape[0]
+        places = (np.arange(frames) + 0.5) * strip.shape[0]
+        axes.set_xticks(places, [f"second {second + 1}" for second in range(frames)], fontsize=6)
+        axes.tick_params(length=0)
+        axes.set(yticks=[])
         axes.set_ylabel(label, fontsize=6)
+    figure.legend(
+        handles=[
+            Line2D([], [], color=TRUTH, label="ground truth"),
+            Line2D([], [], color=PREDICTION, label="prediction"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=7,
+        frameon=False,
+    )
     return figure
+
+
+def curve_plot(run_folder: Path) -> Figure:
+    """Training curves of a run.
+
+    Args:
+        run_folder: folder of the run, with its ``log.jsonl``.
+
+    Raises:
+        MissingDataError: there is no log.
+        UsageError: the log is damaged.
+    """
+    log = run_folder / "log.jsonl"
+    if not log.is_file():
+        raise MissingDataError(f"There is no training log {log}; pass the folder of a run, as in runs/.")
+    try:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        scored = [line["val"] for line in lines if "val" in line]
+        metric = next((name for name in ("J", "mIoU") if scored and name in scored[0]), "J")
+        return plots.training_curves(lines, metric)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise UsageError(f"The training log {log} is damaged ({one_line(error, 100)}).") from None
+
+
+def robustness_plot(results: Path, metric: str | None) -> Figure:
+    """A metric of all runs with a robustness record on the test split, by audio condition.
+
+    Args:
+        results: folder with the records.
+        metric: main metric; ``None`` for the first.
+
+    Raises:
+        MissingDataError: there are no robustness records.
+        UsageError: they are of several data sets, or the metric is unknown.
+    """
+    records = [read_robustness(path) for path in robustness_files(results)]
+    records = [record for record in records if record.data.split == "test"]
+    if not records:
+        raise MissingDataError(f"{results} has no robustness records; create them with `avsb robustness`.")
+    if len({record.data.solution for record in records}) > 1:
+        raise UsageError(
+            f"The robustness records in {results} are of several data sets; plot one folder per set."
+        )
+    known = records[0].conditions[0].score.main
+    chosen = metric or known[0]
+    if chosen not in known:
+        raise unknown("metric", chosen, known)
+    rows = {
+        record.run_id: {
+            entry.condition: value
+            for entry in record.conditions
+            if (value := entry.score.metrics.get(chosen)) is not None
+        }
+        for record in records
+    }
+    return plots.robustness_bars(rows, chosen)
 
 
 def _interval(row: MeasuredRow, metric: str) -> tuple[float, float]:

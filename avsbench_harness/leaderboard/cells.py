@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from avsbench_harness.errors import one_line
 from avsbench_harness.leaderboard.formatting import mean_sd, percent, seed_label
 from avsbench_harness.leaderboard.tables import Row, Table
 from avsbench_harness.results.record import Record
-from avsbench_harness.results.reported import ReportedValue, reported_values
+from avsbench_harness.results.reported import reported_values
 
 #: Explanation of the numbers above every leaderboard.
 EXPLANATION = """\
@@ -37,14 +36,14 @@ MINI_NOTE = (
 
 #: Explanation above the reported values.
 REPORTED_NOTE = """\
-Values as printed in the papers, each with its source and protocol. The papers disagree in places, and their
-protocols differ. None of these values was measured by this harness.
+Values as printed in the papers, in percent, with the protocols that they were measured under. One row is one
+result; the papers that print it are its sources, the method's own paper first. Where sources differ by more
+than 0.1, the value is that of the method's own paper, else the most frequent one, and marked with *. None of
+these values was measured by this harness.
 """
 
 #: Longest text of a cell.
 MAX_CELL = 400
-
-REPORTED_HEADINGS = ("method", "backbone", "reported (%)", "source", "protocol")
 
 
 @dataclass(frozen=True)
@@ -144,22 +143,6 @@ def speed_note(table: Table) -> str:
         " Clips/s and GiB with a device are training speed and memory measured by avsb bench (in bench/); "
         "all others are those of the run."
     )
-
-
-def reported_rows(task: str, values: Iterable[ReportedValue]) -> list[tuple[str, ...]]:
-    """The values of the papers' main tables, one row per source; columns as in ``REPORTED_HEADINGS``."""
-    groups: dict[tuple[str, str, str, str, str], list[ReportedValue]] = {}
-    for value in values:
-        if value.main and value.task == task:
-            key = (value.method, value.backbone or "", value.paper, value.table, value.row)
-            groups.setdefault(key, []).append(value)
-    rows: list[tuple[str, ...]] = []
-    for (method, backbone, paper, table, row), members in sorted(groups.items(), key=lambda item: item[0]):
-        metrics = ", ".join(f"{value.metric} {value.value:g}" for value in members)
-        label = method if row.lower() == method.lower() else f"{method}: {row}"
-        protocols = ", ".join(sorted({value.protocol or "unknown" for value in members}))
-        rows.append((label, backbone or "n/a", metrics, f"{paper}, {table}", protocols))
-    return rows
 
 
 def _score_cell(row: Row, table: Table, protocol: str, metric: str) -> Cell:

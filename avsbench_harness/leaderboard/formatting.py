@@ -46,8 +46,8 @@ def seed_label(seed: int | None) -> str:
 
 
 def percent(value: float, *, sign: bool = False) -> str:
-    """A value in [0, 1] in percent with two decimals."""
-    return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
+    """A value in [0, 1] in percent with one decimal."""
+    return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
 
 
 def mean_sd(values: Sequence[float]) -> str:

@@ -11,23 +11,23 @@ from avsbench_harness.leaderboard.cells import (
     EXPLANATION,
     MINI_NOTE,
     MINI_TITLE,
-    REPORTED_HEADINGS,
     REPORTED_NOTE,
     SYNTHETIC_NOTE,
     FormattedRow,
     failure_text,
     format_rows,
     headings,
-    reported_rows,
     speed_note,
 )
 from avsbench_harness.leaderboard.formatting import escape, record_link, table_head, table_line
+from avsbench_harness.leaderboard.reported_rows import ReportedRow, reported_rows
 from avsbench_harness.leaderboard.robustness import PAGE as ROBUSTNESS_PAGE
 from avsbench_harness.leaderboard.robustness import render_robustness
-from avsbench_harness.leaderboard.tables import Table, build_tables, unplaced_failures
+from avsbench_harness.leaderboard.tables import COLUMNS, Table, build_tables, unplaced_failures
 from avsbench_harness.results.folder import Results, read_results
 from avsbench_harness.results.record import Record
 from avsbench_harness.results.reported import reported_values
+from avsbench_harness.scoring.api import canonical
 from avsbench_harness.tasks import TASKS
 
 PAGE = "LEADERBOARD.md"
@@ -164,7 +164,22 @@ def _reported_sections(backbone: str | None) -> list[str]:
     values = [value for value in reported_values() if backbone in (None, value.backbone)]
     sections = []
     for task in TASKS.values():
-        lines = [f"\n## {task.title}: reported\n", *table_head(REPORTED_HEADINGS)]
-        lines += [table_line([escape(cell) for cell in row]) for row in reported_rows(task.name, values)]
+        metrics = COLUMNS[canonical(task.name)][:2]
+        shown = ["method", "backbone", *(heading for _, heading in metrics), "sources", "protocols"]
+        lines = [f"\n## {task.title}: reported\n", *table_head(shown)]
+        lines += [
+            _reported_line(row, [name for name, _ in metrics]) for row in reported_rows(task.name, values)
+        ]
         sections.append("\n".join(lines) + "\n")
     return sections
+
+
+def _reported_line(row: ReportedRow, metrics: Sequence[str]) -> str:
+    method = f"{row.method} ({row.setting})" if row.setting else row.method
+    cells = [method, ", ".join(row.backbones)]
+    for metric in metrics:
+        value = row.values.get(metric)
+        cells.append("" if value is None else f"{value:.1f}{' *' if metric in row.differ else ''}")
+    cells.append("; ".join(f"{one.paper}, {one.table} ({one.text})" for one in row.sources))
+    cells.append(", ".join(dict.fromkeys(one.protocol for one in row.sources)))
+    return table_line([escape(cell) for cell in cells])

@@ -24,10 +24,10 @@ from avsbench_harness.tasks import TASKS
 
 #: Canonical protocol -> columns (metric, heading).
 COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
-    "object/1": (("J", "J (mIoU)"), ("F", "F (β² = 0.3)")),
+    "object/1": (("J", "J"), ("F", "F")),
     "semantic/1": (
         ("mIoU", "mIoU"),
-        ("F", "F (β² = 0.3)"),
+        ("F", "F"),
         ("mIoU_no_background", "mIoU without background"),
     ),
 }

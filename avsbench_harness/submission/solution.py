@@ -79,8 +79,8 @@ class SolutionWriter(ClipWriter):
         dataset: name of the data set for tables.
         synthetic: whether the data set is synthetic.
         size: (H, W) of every mask; ``None`` for the size of the first clip.
-        private: fraction of private clips.
-        seed: random seed for the choice of private clips.
+        private: fraction of private clips, or their ids.
+        seed: random seed for the choice of a fraction of clips.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SolutionWriter(ClipWriter):
         dataset: str = "AVSBench",
         synthetic: bool = False,
         size: tuple[int, int] | None = None,
-        private: float = 0.0,
+        private: float | Collection[str] = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(path, get_task(task), size or (0, 0))
@@ -101,7 +101,8 @@ class SolutionWriter(ClipWriter):
         self.synthetic = synthetic
         self._private = private
         self._seed = seed
-        private_clips((), private, seed)  # raise an invalid fraction before any work
+        if isinstance(private, float | int):
+            private_clips((), private, seed)  # raise an invalid fraction before any work
         self._written: list[tuple[str, tuple[int, ...], str, str]] = []
         self._has_object = False
 
@@ -125,7 +126,9 @@ class SolutionWriter(ClipWriter):
                 f"The masks of all {len(self._written)} {self.split} clips are empty, so {self.path} would "
                 "score every submission by its background; run `avsb data check` on the data."
             )
-        private = private_clips((clip[0] for clip in self._written), self._private, self._seed)
+        private = self._private
+        if isinstance(private, float | int):
+            private = private_clips((clip[0] for clip in self._written), private, self._seed)
         return SolutionHeader(
             task=self.task.name,
             split=self.split,

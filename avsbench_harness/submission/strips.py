@@ -13,13 +13,13 @@ from avsbench_harness.submission.solution import Solution
 from avsbench_harness.tasks import MASK_SIZE, get_task
 
 #: Colours of the outlines.
-TRUTH, PREDICTION = "#00c853", "#ff2fb3"
+TRUTH, PREDICTION = "#ffd60a", "#0096ff"
 
 
 def strip(
     frames: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Frames side by side with the outlines of ground truth (green) and prediction (pink).
+    """Frames side by side with outlines, dark at the edge: ground truth yellow, prediction blue.
 
     Args:
         frames: (T,H,W,3).
@@ -29,13 +29,16 @@ def strip(
         (H, T*W, 3) uint8.
     """
     from matplotlib.colors import to_rgb
+    from scipy.ndimage import binary_dilation
     from skimage.segmentation import find_boundaries
 
     drawn = frames.copy()
     for labels, colour in ((truth, TRUTH), (prediction, PREDICTION)):
         rgb = (255 * np.array(to_rgb(colour))).astype(np.uint8)
         for frame, mask in zip(drawn, labels, strict=True):
-            frame[find_boundaries(mask, mode="thick")] = rgb
+            edge = find_boundaries(mask, mode="thick")
+            frame[binary_dilation(edge) & ~edge] = 0
+            frame[edge] = rgb
     joined: NDArray[np.uint8] = np.concatenate(list(drawn), axis=1)
     return joined
 

@@ -77,10 +77,10 @@ def test_rows_are_matched_by_recipe(tiny: str, real_s4: Path, tmp_path: Path) ->
     assert page == results / "ablations" / "tiny-table1.md"
     assert len(rows) == 3
     # 9 and 10 of 20 clips inverted: J is 0.55 and 0.5.
-    assert rows[0].startswith("| narrow | 52.50 ± 3.54 | -40.00 (-")
+    assert rows[0].startswith("| narrow | 52.5 ± 3.5 | -40.0 (-")
     assert "| n/a (not in the paper) | - |" in rows[0]
-    assert rows[1].startswith("| default | 92.50 ± 3.54 | full |")
-    assert rows[2].startswith(r"| wide \| \<b\> | 87.50 ± 3.54 |")
+    assert rows[1].startswith("| default | 92.5 ± 3.5 | full |")
+    assert rows[2].startswith(r"| wide \| \<b\> | 87.5 ± 3.5 |")
     assert "| 2 | [s0](../" in rows[0]
     assert write_tables(name, results)[0].read_text() == text
     frame = pd.read_csv(csv)

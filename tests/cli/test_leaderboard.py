@@ -37,7 +37,7 @@ def test_refused_files_and_a_missing_data_folder_are_reported(avsb, data: Path, 
     results = tmp_path / "results"
     shutil.copytree(data / "records", results)
     (results / "bad\x1b[31m.json").write_text("{")
-    shown = avsb("leaderboard", "--results", results)
+    shown = avsb("leaderboard", "--results", results, "--format", "md")
     assert shown.code == 0
     assert "| 1 | combo (paper) |" in shown.out
     assert "refused: bad\ufffd[31m.json: unreadable: " in shown.err

@@ -28,7 +28,7 @@ def test_named_sessions_exist(document: str) -> None:
 
 def test_default_sessions_assert_no_speed() -> None:
     (defaults,) = re.findall(r"nox\.options\.sessions = \[(.*)\]", NOXFILE)
-    assert re.findall(r"\w+", defaults) == ["lint", "types", "docs", "tests"]
+    assert re.findall(r"\w+", defaults) == ["lint", "types", "docs", "tests", "browser"]
 
 
 def test_the_workflow_of_pull_requests_runs_the_ci_command() -> None:
@@ -38,7 +38,7 @@ def test_the_workflow_of_pull_requests_runs_the_ci_command() -> None:
 def test_the_weekly_workflow_runs_sessions_outside_the_default() -> None:
     jobs = yaml.safe_load((WORKFLOWS / "weekly.yml").read_text(encoding="utf-8"))["jobs"]
     sessions = set(jobs["nox"]["strategy"]["matrix"]["session"])
-    assert sessions <= SESSIONS - {"lint", "types", "docs", "tests"}
+    assert sessions <= SESSIONS - {"lint", "types", "docs", "tests", "browser"}
     assert steps("weekly.yml")[-1] == "nox -s ${{ matrix.session }}"
 
 

@@ -35,7 +35,7 @@ def test_csv_and_latex(tmp_path: Path) -> None:
     assert list(frame["metric"]) == ["J", "F"]
     assert frame["mean"][0] == pytest.approx(39 / 40)
     latex = to_latex(made)
-    assert r"1 & a\_b\&c (released) & pvt & full (preset not available here) & 97.50 & 98.91 \\" in latex
+    assert r"1 & a\_b\&c (released) & pvt & full (preset not available here) & 97.5 & 98.9 \\" in latex
     assert latex.count(r"\begin{tabular}{rlllrr}") == 1
 
 

@@ -1,0 +1,1 @@
+"""Competitions: participants, submissions with hidden labels, public and private leaderboards."""
