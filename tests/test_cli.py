@@ -20,7 +20,7 @@ COMMANDS = [
     "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
-    "plot thresholds", "plot ablation", "plot clips",
+    "plot thresholds", "plot ablation", "plot clips", "plot robustness", "plot curves", "segment",
     "results", "results validate", "results schema", "inspect", "inspect gradients",
     "inspect attention", "inspect tokens", "hub", "hub push", "hub pull", "export",
     "runs", "runs list", "runs show", "runs diff", "runs path", "runs rm", "runs watch",
