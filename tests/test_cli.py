@@ -20,9 +20,10 @@ COMMANDS = [
     "data cache", "data solution", "cache", "cache info", "cache clear", "submit", "submit check", "weights",
     "weights add", "weights import", "weights list", "sweep", "reproduce",
     "ablate", "ablate list", "ablate run", "ablate table", "plot",
-    "plot thresholds", "plot ablation", "plot clips",
+    "plot thresholds", "plot ablation", "plot clips", "plot robustness", "plot curves", "segment",
     "results", "results validate", "results schema", "inspect", "inspect gradients",
-    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull",
+    "inspect attention", "inspect tokens", "hub", "hub push", "hub pull", "export",
+    "runs", "runs list", "runs show", "runs diff", "runs path", "runs rm", "runs watch",
     "challenge", "challenge init", "challenge team", "challenge team add", "challenge team rename",
     "challenge team token", "challenge team list", "challenge bundle", "challenge bundle participants",
     "challenge bundle codabench", "challenge submit", "challenge ingest", "challenge board",
@@ -32,7 +33,7 @@ COMMANDS = [
 #: Commands that only hold others.
 GROUPS = (
     "methods", "data", "cache", "submit", "weights", "results", "inspect", "ablate", "plot", "challenge",
-    "challenge team", "challenge bundle", "hub",
+    "challenge team", "challenge bundle", "hub", "runs",
 )  # fmt: skip
 
 

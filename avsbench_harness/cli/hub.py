@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.command()
 def push(
-    run: Annotated[str, typer.Argument(help="Id of a scored run, or its folder.")],
+    run: Annotated[str, typer.Argument(help="A scored run: its id, a unique prefix of it, or its folder.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME; created if it does not exist.")],
     licence: Annotated[
         str | None, typer.Option("--license", help="License of the weights for the model card.")
@@ -37,8 +37,9 @@ def push(
       avsb hub push RUN-ID me/avsegformer-ms3 --license apache-2.0 --private
     """
     from avsbench_harness.launch import hub
+    from avsbench_harness.run_names import find_run
 
-    folder = Path(run) if (Path(run) / "spec.json").is_file() else out / "runs" / run
+    folder = find_run(run, out)
     pushed = hub.push(folder, repository, out / "results", licence=licence, private=private)
     if json:
         print_json({"url": pushed.url, "files": list(pushed.files)})

@@ -42,12 +42,9 @@ def leaderboard(
 ) -> None:
     """Write LEADERBOARD.md from the records in a folder and print the measured rows.
 
-    Scores are in percent. --format md prints the content of LEADERBOARD.md.
-
-    Records of `avsb robustness` give a second page, ROBUSTNESS.md.
-
-    The HTML site shows clips of runs whose submission (submissions/ next to the records) and data set are
-    available.
+    Scores are in percent. --format md prints the content of LEADERBOARD.md. Records of `avsb robustness` give
+    a second page, ROBUSTNESS.md. The HTML site shows clips of runs whose submission (submissions/ next to the
+    records) and data set are available.
 
     \b
     Examples:
@@ -58,13 +55,10 @@ def leaderboard(
       avsb leaderboard --backbone pvt --format latex
     """
     from avsbench_harness.data.avsbench.tree import data_root
-    from avsbench_harness.errors import MissingDataError, one_line
     from avsbench_harness.leaderboard.markdown import write_page
     from avsbench_harness.results.folder import read_results
 
-    _check_options(form, reported, check and bool(html or backbone or form != "table"))
-    if not results.is_dir():
-        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
+    _check_options(results, form, reported, check and bool(html or backbone or form != "table"))
     if check:
         _check(results)
         return
@@ -81,15 +75,22 @@ def leaderboard(
         typer.echo(page.read_text(encoding="utf-8"), nl=False)
     else:
         _print(content, backbone, form, None)
-    for name, reason in content.refusals:
+    _report(content, page, site)
+
+
+def _report(results: Results, *written: Path | None) -> None:
+    """Print refused files and written paths to stderr."""
+    from avsbench_harness.errors import one_line
+
+    for name, reason in results.refusals:
         typer.echo(f"refused: {one_line(name)}: {reason}", err=True)
-    for path in filter(None, (page, site)):
+    for path in filter(None, written):
         typer.echo(f"\nwritten: {path}", err=True)
 
 
-def _check_options(form: str, reported: bool, writes: bool) -> None:
-    """Raise an error for an unknown format or options that exclude each other."""
-    from avsbench_harness.errors import UsageError, unknown
+def _check_options(results: Path, form: str, reported: bool, writes: bool) -> None:
+    """Raise an error for an unknown format, options that exclude each other, or a missing folder."""
+    from avsbench_harness.errors import MissingDataError, UsageError, unknown
 
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
@@ -97,6 +98,8 @@ def _check_options(form: str, reported: bool, writes: bool) -> None:
         raise UsageError("--reported belongs to the table in the terminal; remove --format.")
     if writes:
         raise UsageError("--check only checks LEADERBOARD.md; remove --html, --backbone and --format.")
+    if not results.is_dir():
+        raise MissingDataError(f"There is no folder {results}; create it with `avsb run`, or pass --results.")
 
 
 def _check(results: Path) -> None:

@@ -150,9 +150,9 @@ class Record(Schema):
         # Runs with different seeds may start from different weights and still form one row.
         decided = {key: value for key, value in self.spec.items() if key not in ("seed", "data", "init")}
         decided["from_weights"] = bool(self.spec.get("init"))
-        # The origin of the values has no effect on the result; the spec's hash ignores it too.
+        # Neither the origin of the values nor kept weights change the result; the spec's hash ignores them.
         recipe = hashed_recipe(decided["recipe"])
-        decided["recipe"] = {key: value for key, value in recipe.items() if key != "source"}
+        decided["recipe"] = {key: value for key, value in recipe.items() if key not in ("source", "keep")}
         return sha256_json(decided)[:8]
 
     def score(self, protocol: str, part: str = "all") -> ScoreEntry | None:

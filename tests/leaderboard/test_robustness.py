@@ -36,9 +36,9 @@ def test_the_page_has_every_condition_and_is_checked(avsb, measured: Path) -> No
     )
     entries = {entry["condition"]: entry for entry in record["conditions"]}
     for name, entry in entries.items():
-        assert f"{100 * entry['score']['metrics']['J']:.2f} (" in text, name
-    assert f"{100 * entries['silence']['metrics']['s/1']['value']:.2f} (" in text
-    assert f"{100 * record['snr']['area']['value']:.2f} (" in text
+        assert f"{100 * entry['score']['metrics']['J']:.1f} (" in text, name
+    assert f"{100 * entries['silence']['metrics']['s/1']['value']:.1f} (" in text
+    assert f"{100 * record['snr']['area']['value']:.1f} (" in text
     assert f"(robustness/{record['run_id']}.json)" in text
     assert avsb("leaderboard", "--results", measured, "--check").code == 0
     page.write_text(text + "changed")
