@@ -17,6 +17,9 @@ from typing import Any
 
 from avsbench_harness.errors import AvsbError, SubmissionError, one_line
 
+#: Seconds that a process gets beyond its time limit, in which it ends by itself.
+GRACE = 5
+
 #: Longest result, bytes.
 _MAX_RESULT = 1 << 20
 
@@ -67,7 +70,7 @@ def score_isolated(request: Request) -> Result:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        output, errors = process.communicate(json.dumps(asdict(request)).encode(), request.seconds + 5)
+        output, errors = process.communicate(json.dumps(asdict(request)).encode(), request.seconds + GRACE)
     except subprocess.TimeoutExpired:
         raise AvsbError(f"The scoring took more than {request.seconds} seconds.") from None
     finally:

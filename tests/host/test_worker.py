@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from avsbench_harness.errors import AvsbError
+from avsbench_harness.host import worker
 from avsbench_harness.host.scoring_queue import request_for, score_pending
 from avsbench_harness.host.worker import Request, Result, score, score_isolated
 
@@ -77,12 +79,23 @@ def test_another_fingerprint_is_a_fault(competition, request_of) -> None:
     assert "not " in score(replace(request, accepted=())).fault
 
 
-def test_a_scoring_out_of_memory_or_time_fails(competition, request_of) -> None:
+def test_a_scoring_out_of_memory_fails(competition, request_of) -> None:
     path = competition.predict("x", {"public": 0.6, "private": 0.4})
     with pytest.raises(AvsbError, match="scoring failed"):
         score_isolated(request_of(path, memory=60))
-    with pytest.raises(AvsbError, match="more than -4.9 seconds"):
-        score_isolated(request_of(path, seconds=-4.9))
+
+
+def test_a_scoring_out_of_time_is_killed(request_of, tmp_path: Path, monkeypatch) -> None:
+    """With a program in place of Python that does not end."""
+    slow, pid = tmp_path / "slow", tmp_path / "pid"
+    slow.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(worker.sys, "executable", str(slow))
+    monkeypatch.setattr(worker, "GRACE", 0)
+    with pytest.raises(AvsbError, match="more than 1 seconds"):
+        score_isolated(request_of(tmp_path / "x.npz", seconds=1))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_a_failed_scoring_is_tried_again_on_request(competition, monkeypatch) -> None:
