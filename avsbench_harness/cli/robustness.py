@@ -172,26 +172,28 @@ def robustness_lines(record: RobustnessRecord) -> Iterable[str | Table]:
     name = f"{record.data.name} (SYNTHETIC)" if record.data.synthetic else record.data.name
     first = record.conditions[0].score
     metric = first.main[0]
-    yield f"{record.run_id}: {name}, {record.task} {record.data.split}, {first.protocol}"
-    table = Table()
-    for heading in ("condition", metric, "gain", "95 % interval", "sensitivity", "FPR", "S", "AUC_N"):
-        table.add_column(heading, no_wrap=True)
+    yield f"{record.run_id}: {name}, {record.task} {record.data.split}, {first.protocol}, percent"
+    table = Table("condition", box=None, padding=(0, 1))
+    for heading in (metric, "gain", "95 % interval", "sens.", "FPR", "S", "AUC_N"):
+        table.add_column(heading, no_wrap=True, justify="right")
     for entry in record.conditions:
         gain = None if entry.gain is None else entry.gain[metric]
         interval = None if gain is None else gain.interval
         metrics = entry.metrics or {}
         table.add_row(
             entry.condition,
-            _cell(entry.score.metrics[metric]),
-            "" if gain is None else _cell(gain.value, "+.4f"),
-            "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
-            "" if gain is None else _cell(entry.sensitivity),
-            *(_cell(metrics[key].value) if key in metrics else "" for key in ("fpr/1", "s/1", "auc_n/1")),
+            _percent(entry.score.metrics[metric]),
+            "" if gain is None else _percent(gain.value, sign=True),
+            ""
+            if interval is None
+            else f"{_percent(interval[0], sign=True)} to {_percent(interval[1], sign=True)}",
+            "" if gain is None else _percent(entry.sensitivity),
+            *(_percent(metrics[key].value) if key in metrics else "" for key in ("fpr/1", "s/1", "auc_n/1")),
         )
     yield table
     if record.snr is not None:
         low, high = record.snr.snrs[0], record.snr.snrs[-1]
-        yield f"area under {metric} from {low} to {high} dB: {_cell(record.snr.area.value)}"
+        yield f"area under {metric} from {low} to {high} dB: {_percent(record.snr.area.value)}"
     yield from (f"not available: {name}: {reason}" for name, reason in record.unavailable.items())
     if record.left_out:
         yield (
@@ -200,5 +202,7 @@ def robustness_lines(record: RobustnessRecord) -> Iterable[str | Table]:
         )
 
 
-def _cell(value: float | None, form: str = ".4f") -> str:
-    return "n/a" if value is None else format(value, form)
+def _percent(value: float | None, *, sign: bool = False) -> str:
+    from avsbench_harness.leaderboard.formatting import percent
+
+    return "n/a" if value is None else percent(value, sign=sign)

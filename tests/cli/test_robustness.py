@@ -25,7 +25,7 @@ def test_finished_runs_are_measured_once(avsb, finished: Path, tiny: str, real_s
     assert again.code == 0
     assert f"{run}: custom, s4 test, object/1" in again.out
     assert "area under J from -10 to 10 dB: " in again.out
-    assert f"{swapped['gain']['J']['value']:+.4f}" in again.out
+    assert f"{100 * swapped['gain']['J']['value']:+.1f}" in again.out
     assert path.stat().st_mtime_ns == written
     assert avsb("results", "validate", "--results", finished / "results").out == (
         "1 records, 0 measurements, 1 robustness records, 0 faults\n"
