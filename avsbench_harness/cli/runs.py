@@ -248,15 +248,17 @@ def _list_table(found: Sequence[RunFacts]) -> Table:
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(Column("run", overflow="fold"))
-    for heading in ("state", "variant", "recipe"):
-        table.add_column(heading, overflow="fold")
+    # Ids stay on one line of 80 columns, so that they can be copied; the recipe is below them.
+    width = min(max((len(one.run) for one in found), default=0), 40)
+    table = Table(Column("run", overflow="fold", min_width=width), box=None, padding=(0, 1, 0, 0))
+    table.add_column("state", no_wrap=True)
     for heading in ("J", "val", "step", "age", "size"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in found:
+        what = ", ".join(filter(None, (one.variant, *_recipe(one).splitlines())))
         table.add_row(
-            Text(one.run), one.state, Text(one.variant), Text(_recipe(one)), _number(one.score),
-            _number(one.validation), _steps(one), age(one.age), size(one.size),
+            Text.assemble(one.run, "\n", (f"  {what}", "dim")), one.state, _percent(one.score),
+            _percent(one.validation), _steps(one), age(one.age), size(one.size),
         )  # fmt: skip
     return table
 
@@ -271,8 +273,8 @@ def _facts_table(facts: RunFacts, files: RunFiles) -> Table:
         "task, data": f"{facts.task}, {facts.data}",
         "method": f"{facts.method} ({facts.variant}), backbone {facts.backbone}, seed {facts.seed}",
         "recipe": _recipe(facts),
-        f"{facts.metric} (test)": _number(facts.score),
-        f"{facts.metric} (best val)": _number(facts.validation),
+        f"{facts.metric} (test)": _percent(facts.score),
+        f"{facts.metric} (best val)": _percent(facts.validation),
         "steps": _steps(facts),
         "age, size": f"{age(facts.age)}, {size(facts.size)}",
         "folder": str(files.folder),
@@ -316,8 +318,10 @@ def _steps(facts: RunFacts) -> str:
     return "" if facts.total is None else f"{facts.step}/{facts.total}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _percent(value: float | None) -> str:
+    from avsbench_harness.leaderboard.formatting import percent
+
+    return "" if value is None else percent(value)
 
 
 def _value(value: object) -> str:
