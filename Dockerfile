@@ -1,8 +1,8 @@
 # avsb in a container, for CPU and CUDA: the registry's torch wheels contain both.
 #
 #   docker build -t avsb .
-#   docker run --rm -v "$PWD:/work" avsb demo
-#   docker run --rm --gpus all --shm-size 8g -v "$PWD:/work" avsb run --method combo --backbone pvt --data AVSBench
+#   docker run --rm -v "$PWD:/data" avsb demo
+#   docker run --rm --gpus all --shm-size 8g -v "$PWD:/data" avsb run --method combo --backbone pvt --data AVSBench
 FROM python:3.12-slim
 
 WORKDIR /opt/avsbench-harness
@@ -12,7 +12,7 @@ COPY methods methods
 RUN pip install --no-cache-dir -c constraints.txt ".[demo]"
 
 # Results and the cache belong to the mounted folder.
-WORKDIR /work
-ENV AVSB_CACHE_DIR=/work/.avsb-cache
+WORKDIR /data
+ENV AVSB_CACHE_DIR=/data/.avsb-cache
 ENTRYPOINT ["avsb"]
 CMD ["--help"]
