@@ -39,8 +39,8 @@ from avsbench_harness.engine.system import autocast, build_system
 from avsbench_harness.errors import UsageError, plugin_errors
 from avsbench_harness.nn.audio_encoder import build_audio_encoder
 from avsbench_harness.tasks import Task
-from avsbench_harness.video.frames import Damage, frames_at, read_frames
-from avsbench_harness.video.media import Media
+from avsbench_harness.video.frames import frames_at, read_frames
+from avsbench_harness.video.media import Damage, Media
 from avsbench_harness.video.probe import probe
 from avsbench_harness.video.sound import SoundReader
 from avsbench_harness.video.windows import Timeline, Window

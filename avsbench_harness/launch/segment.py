@@ -20,9 +20,9 @@ from avsbench_harness.errors import AvsbError, Interrupted, UsageError
 from avsbench_harness.files import sha256_file
 from avsbench_harness.tasks import Task
 from avsbench_harness.video.export import write_masks
-from avsbench_harness.video.frames import Damage, read_frames
+from avsbench_harness.video.frames import read_frames
 from avsbench_harness.video.mask_store import MaskStore, open_store
-from avsbench_harness.video.media import Media
+from avsbench_harness.video.media import Damage, Media
 from avsbench_harness.video.overlay import Overlay, colours_of, names_of
 from avsbench_harness.video.probe import probe
 from avsbench_harness.video.sound import SoundReader

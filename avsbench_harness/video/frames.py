@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsbench_harness.errors import UsageError
-from avsbench_harness.video.media import MAX_PIXELS, Media, import_av, open_video, packets, picture_stream
+from avsbench_harness.video.media import MAX_PIXELS, Damage, Media, decode, open_video, picture_stream
 
 Pixels = NDArray[np.uint8]
 
@@ -32,13 +31,6 @@ class VideoFrame:
     turned: bool = False
 
 
-@dataclass
-class Damage:
-    """Counts the parts of a file that cannot be decoded."""
-
-    packets: int = 0
-
-
 def read_frames(media: Media, damage: Damage | None = None) -> Generator[VideoFrame, None, None]:
     """Yield the frames of a video in order; parts that are damaged are left out.
 
@@ -51,10 +43,12 @@ def read_frames(media: Media, damage: Damage | None = None) -> Generator[VideoFr
     """
     last: Fraction | None = None
     shown: list[tuple[int, int]] = []
+    damage = damage or Damage()
     with open_video(media.path) as container:
         stream = picture_stream(container, media.path)
         stream.thread_type = "AUTO"
-        for decoded in _decode(container, stream, damage or Damage()):
+        for decoded in decode(container, stream, damage):
+            damage.packets += bool(decoded.is_corrupt)
             if decoded.width * decoded.height > MAX_PIXELS:
                 raise UsageError(
                     f"{media.path} has frames of {decoded.width} x {decoded.height} pixels, more than "
@@ -87,21 +81,6 @@ class _Picture:
 def _turns(decoded: Any) -> int:
     """Quarter turns, counter-clockwise, with which a frame is displayed."""
     return int(round(decoded.rotation / 90) % 4)
-
-
-def _decode(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
-    """The decoded frames; a packet that cannot be decoded is counted."""
-    av = import_av()
-    for packet in chain(packets(container, stream), [None]):  # None: the frames that the decoder holds back
-        try:
-            decoded = stream.decode(packet)
-        except av.error.EOFError:
-            return
-        except av.error.FFmpegError:
-            damage.packets += 1
-            continue
-        damage.packets += sum(bool(frame.is_corrupt) for frame in decoded)
-        yield from decoded
 
 
 def frames_at(frames: Iterable[VideoFrame], times: Iterable[Fraction]) -> Iterator[Callable[[], Pixels]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,13 @@ MAX_PIXELS = 2**26
 
 #: Frame rate of files that state none, frames per second.
 DEFAULT_RATE = Fraction(25)
+
+
+@dataclass
+class Damage:
+    """Counts the parts of a file that cannot be decoded."""
+
+    packets: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,20 @@ def packets(container: InputContainer, streams: Any) -> Iterator[Any]:
             return
         if packet.size:  # the last, empty packet flushes decoders; `decode(None)` does so too
             yield packet
+
+
+def decode(container: InputContainer, stream: Any, damage: Damage) -> Iterator[Any]:
+    """The decoded frames of a stream; packets that cannot be decoded are counted."""
+    av = import_av()
+    for packet in chain(packets(container, stream), [None]):  # None: the frames that the decoder holds back
+        try:
+            decoded = stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            damage.packets += 1
+            continue
+        yield from decoded
 
 
 def _check_file(path: Path) -> None:

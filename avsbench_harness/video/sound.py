@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbench_harness.video.frames import Damage
-from avsbench_harness.video.media import Media, import_av, open_video, packets, sound_stream
+from avsbench_harness.video.media import Damage, Media, decode, import_av, open_video, sound_stream
 
 #: Seconds by which a time stamp may differ from the number of samples before it without being a gap.
 JITTER = 0.05
@@ -87,16 +85,8 @@ def _decode_16_bit(container: Any, stream: Any, rate: int, damage: Damage) -> It
     av = import_av()
     layout = stream.codec_context.layout
     resamplers: dict[tuple[Any, ...], Any] = {}
-    for packet in chain(packets(container, stream), [None]):  # None: the frames that the decoder holds back
-        try:
-            decoded = stream.decode(packet)
-        except av.error.EOFError:
-            return
-        except av.error.FFmpegError:
-            damage.packets += 1
-            continue
-        for frame in decoded:
-            form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if form not in resamplers:  # a stream may change its form
-                resamplers[form] = av.AudioResampler(format="s16p", layout=layout, rate=rate)
-            yield from resamplers[form].resample(frame)
+    for frame in decode(container, stream, damage):
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form not in resamplers:  # a stream may change its form
+            resamplers[form] = av.AudioResampler(format="s16p", layout=layout, rate=rate)
+        yield from resamplers[form].resample(frame)

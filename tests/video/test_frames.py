@@ -11,7 +11,8 @@ import pytest
 from avsbench_harness.errors import UsageError
 from avsbench_harness.testing.videos import LOSSLESS, pattern, write_test_video
 from avsbench_harness.video import frames as frames_module
-from avsbench_harness.video.frames import Damage, frames_at, read_frames
+from avsbench_harness.video.frames import frames_at, read_frames
+from avsbench_harness.video.media import Damage
 from avsbench_harness.video.probe import probe
 
 
