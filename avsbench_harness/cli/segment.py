@@ -26,7 +26,8 @@ ModelOption: TypeAlias = Annotated[
     typer.Option(
         "--with",
         metavar="MODEL",
-        help="Id or folder of a run, a weights file in one, published weights, or METHOD:BACKBONE.",
+        help="A run: its id, a unique prefix of it, its folder or its weights file; published weights; or "
+        "METHOD:BACKBONE.",
     ),
 ]
 TaskOption: TypeAlias = Annotated[

@@ -9,12 +9,12 @@ from pathlib import Path
 from avsbench_harness.data.avsbench.layout import Dataset
 from avsbench_harness.engine.load_weights import read_verified
 from avsbench_harness.engine.predictor import Predictor
-from avsbench_harness.errors import MissingDataError, UsageError
+from avsbench_harness.errors import AvsbError, MissingDataError, UsageError
 from avsbench_harness.files import read_json, sha256_file
 from avsbench_harness.launch.open_run import open_spec
 from avsbench_harness.launch.request import Request, plan
 from avsbench_harness.method import get_method
-from avsbench_harness.run_names import match_run
+from avsbench_harness.run_names import match_run, run_ids
 from avsbench_harness.tasks import Task, get_task
 from avsbench_harness.weights import store
 from avsbench_harness.weights.sources import find_weights
@@ -130,10 +130,14 @@ def _named(name: str, out: Path, task: str | None) -> str:
 
 def _candidates(out: Path) -> Iterator[_Candidate]:
     """The trained runs under ``out``, and the published weights in the store."""
-    for spec in sorted((out / "runs").glob("*/spec.json")):
-        if (spec.parent / "weights.safetensors").is_file():
-            values = read_json(spec)
-            yield _Candidate(spec.parent.name, values["method"], values["backbone"], values["task"])
+    for name in run_ids(out):
+        folder = out / "runs" / name
+        if (folder / "weights.safetensors").is_file():
+            try:
+                values = read_json(folder / "spec.json")
+                yield _Candidate(name, *(str(values[key]) for key in ("method", "backbone", "task")))
+            except (AvsbError, OSError, ValueError, KeyError, TypeError):
+                continue  # a damaged spec is reported when its run is named
     for entry in store.published():
         yield _Candidate(entry.name, entry.method, entry.backbone, entry.task)
 

@@ -55,3 +55,13 @@ def test_method_and_backbone_name_the_only_model_of_both(untrained, tiny: str, t
     ):
         avsb.load(name, out=tmp_path, method=tiny)
     assert avsb.load(name, out=tmp_path, method=tiny, task="avss", device="cpu").task.name == "avss"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON"])
+def test_a_damaged_run_does_not_prevent_the_others(untrained, tiny: str, tmp_path: Path, text: str) -> None:
+    folder = untrained("s4")
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    shutil.copytree(folder, tmp_path / "runs" / "damaged")
+    (tmp_path / "runs" / "damaged" / "spec.json").write_text(text)
+    with pytest.raises(MissingDataError, match=f"On this machine: {folder.name}\\. "):
+        avsb.load("nothing", out=tmp_path)
